@@ -1,0 +1,237 @@
+"""Commands on a run: the whole loop, or its stages one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from noisy_student.cli import options
+
+if TYPE_CHECKING:
+    from noisy_student.config import Config
+    from noisy_student.runs import Run
+    from noisy_student.stages import Workplace
+
+
+def default_output(config_path: Path | None) -> Path:
+    """Return ``runs/<name of the config>``."""
+    return Path("runs") / (config_path.stem if config_path else "demo")
+
+
+@contextmanager
+def _workplace(run: Run, config: Config, device: str, quiet: bool) -> Iterator[Workplace]:
+    """Yield the prepared run, locked, with SIGTERM turned into a stop at the next safe point."""
+    from noisy_student import preparation
+    from noisy_student.stages import Workplace
+
+    progress = options.show_progress(quiet)
+    with run.lock(), options.stop_on_sigterm() as stop:
+        cache = preparation.prepare(run, config, progress=progress)
+        yield Workplace(run, config, cache, device, progress, stop)
+
+
+@contextmanager
+def _existing(run_path: Path, overrides: tuple[str, ...], device: str, quiet: bool) -> Iterator[Workplace]:
+    from noisy_student import generations
+    from noisy_student.config.load import relocate
+
+    run, stored = generations.existing_run(run_path)
+    config = relocate(stored, overrides)
+    with _workplace(run, config, device, quiet) as work:
+        yield work
+
+
+def _finish(work: Workplace, report: dict[str, Any], as_json: bool) -> None:
+    from noisy_student.reporting.report import table
+
+    if as_json:
+        options.print_json(report)
+        return
+    click.echo(table(report))
+    click.echo(f"\nBest: generation {report['best']}. Report: {work.run.path / 'report.html'}")
+    click.echo("Research software. Not for clinical use.")
+
+
+def _start(config_path: Path | None, overrides: tuple[str, ...]) -> Config:
+    from noisy_student.config.load import load
+
+    return load(config_path, overrides)
+
+
+@click.command()
+@options.config
+@options.overrides
+@options.output
+@click.option("--rounds", type=click.IntRange(0), default=3, show_default=True, help="Students after generation 0.")
+@options.resume
+@options.overwrite
+@options.dry_run
+@options.device
+@options.as_json
+@options.verbosity
+@options.example(
+    "ns iterate --rounds 3\n"
+    "ns iterate --config configs/chexpert.yaml --set data.root=/data/CheXpert-v1.0-small --rounds 3"
+)
+def iterate(
+    config_path: Path | None,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    rounds: int,
+    resume: bool,
+    overwrite: bool,
+    dry_run: bool,
+    device: str,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Train a teacher and several noisy students; report every generation.
+
+    A finished run is extended by --resume with a larger --rounds.
+    """
+    config = _start(config_path, overrides)
+    path = output or default_output(config_path)
+    if dry_run:
+        from noisy_student.plan import describe
+
+        _print_plan(describe(config, path, rounds), as_json)
+        return
+    from noisy_student import generations
+
+    run = generations.open_run(path, config, resume=resume, overwrite=overwrite)
+    with _workplace(run, config, device, quiet) as work:
+        report = generations.iterate(work, rounds, options.speaker(verbose))
+        _finish(work, report, as_json)
+
+
+@click.command("train-teacher")
+@options.config
+@options.overrides
+@options.output
+@options.resume
+@options.overwrite
+@options.dry_run
+@options.device
+@options.as_json
+@options.verbosity
+@options.example("ns train-teacher --config configs/kermany160.yaml --set data.root=/data/kermany160 -o runs/kermany")
+def train_teacher(
+    config_path: Path | None,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    resume: bool,
+    overwrite: bool,
+    dry_run: bool,
+    device: str,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Train generation 0 on the labelled films, and calibrate it on validation."""
+    config = _start(config_path, overrides)
+    path = output or default_output(config_path)
+    if dry_run:
+        from noisy_student.plan import describe
+
+        _print_plan(describe(config, path, 0), as_json)
+        return
+    from noisy_student import generations
+
+    run = generations.open_run(path, config, resume=resume, overwrite=overwrite)
+    with _workplace(run, config, device, quiet) as work:
+        generations.train_teacher(work, options.speaker(verbose))
+        _tell(work, 0, "Generation 0 is trained and calibrated.", f"ns pseudo-label {path}", as_json)
+
+
+def _stage_options(command: options.Command) -> options.Command:
+    for option in (options.verbosity, options.as_json, options.device, options.overrides, options.run_argument):
+        command = option(command)
+    return command
+
+
+@click.command("pseudo-label")
+@_stage_options
+@options.example("ns pseudo-label runs/demo")
+def pseudo_label(
+    run_path: Path, overrides: tuple[str, ...], device: str, as_json: bool, verbose: bool, quiet: bool
+) -> None:
+    """Label the pool with the current teacher: soft targets for the next generation."""
+    from noisy_student import generations
+
+    with _existing(run_path, overrides, device, quiet) as work:
+        generation = generations.pseudo_label(work, options.speaker(verbose))
+        _tell(work, generation, f"Generation {generation} has its targets.", f"ns train-student {run_path}", as_json)
+
+
+@click.command("train-student")
+@_stage_options
+@options.example("ns train-student runs/demo")
+def train_student(
+    run_path: Path, overrides: tuple[str, ...], device: str, as_json: bool, verbose: bool, quiet: bool
+) -> None:
+    """Train the next generation on labels and pseudo-labels; a killed training goes on where it was."""
+    from noisy_student import generations
+
+    with _existing(run_path, overrides, device, quiet) as work:
+        generation = generations.train_student(work, options.speaker(verbose))
+        _tell(
+            work, generation, f"Generation {generation} is trained and calibrated.", f"ns evaluate {run_path}", as_json
+        )
+
+
+@click.command()
+@_stage_options
+@options.example("ns evaluate runs/demo")
+def evaluate(
+    run_path: Path, overrides: tuple[str, ...], device: str, as_json: bool, verbose: bool, quiet: bool
+) -> None:
+    """Measure every trained generation on validation and test, with intervals."""
+    from noisy_student import generations
+
+    with _existing(run_path, overrides, device, quiet) as work:
+        count = generations.evaluate(work, options.speaker(verbose))
+        _tell(work, count - 1, f"{count} generation(s) measured.", f"ns report {run_path}", as_json)
+
+
+@click.command()
+@_stage_options
+@options.example("ns report runs/demo")
+def report(run_path: Path, overrides: tuple[str, ...], device: str, as_json: bool, verbose: bool, quiet: bool) -> None:
+    """Write report.json and report.html, per generation and over all, and print the table of generations."""
+    from noisy_student import generations
+
+    with _existing(run_path, overrides, device, quiet) as work:
+        _finish(work, generations.make_reports(work, options.speaker(verbose)), as_json)
+
+
+def _tell(work: Workplace, generation: int, sentence: str, following: str, as_json: bool) -> None:
+    if as_json:
+        options.print_json(
+            {
+                "run": str(work.run.path),
+                "generation": generation,
+                "complete": [name for name in _stage_names() if work.run.is_complete(name, generation)],
+            }
+        )
+        return
+    click.echo(f"{sentence} Next: {following}")
+
+
+def _stage_names() -> tuple[str, ...]:
+    from noisy_student.generations import MEASURING, TRAINING
+
+    return TRAINING + MEASURING
+
+
+def _print_plan(plan: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        options.print_json(plan)
+        return
+    width = max(len(key) for key in plan)
+    for key, value in plan.items():
+        click.echo(f"{key.replace('_', ' '):<{width}}  {value}")

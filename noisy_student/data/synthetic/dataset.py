@@ -1,0 +1,170 @@
+"""A whole synthetic data set on disk, in the folders and tables of CheXpert-v1.0-small."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from noisy_student.config import SyntheticConfig
+from noisy_student.data.synthetic.cases import (
+    SPLITS,
+    TAG_VIEWS,
+    Case,
+    draw_projections,
+    draw_severity,
+    is_female,
+    truth,
+)
+from noisy_student.data.synthetic.render import render
+from noisy_student.data.synthetic.reports import reported
+from noisy_student.errors import DataError
+from noisy_student.labels import OBSERVATIONS
+from noisy_student.randomness import uniform
+from noisy_student.runs import check_free_space, read_json, storage_errors, write_json, write_text
+
+VERSION: int = 1
+"""Version of the generator; it changes whenever a film or a label would."""
+
+PREFIX: Final = "CheXpert-v1.0-small"
+"""First part of every ``Path``: the name the real data root has."""
+FIRST_PATIENT: Final = {"train": 1, "valid": 64541, "test": 64741}
+"""Number of the first patient of each split, as in CheXpert."""
+COMPLETE: Final = "synthetic.json"
+"""Written last: the set is whole and made with these settings."""
+STARTED: Final = ".synthetic-started.json"
+"""Written first: the folder is ours, and its films are made with these settings."""
+COLUMNS: Final = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *OBSERVATIONS)
+"""The 19 columns of the official tables, in their order."""
+_QUALITY: Final = 92
+_BATCH: Final = 64
+
+
+@dataclass(frozen=True)
+class Row:
+    """One film of a split: where it lies, how it is rendered, what its table says."""
+
+    path: str  # below the root
+    case: Case
+    age: int
+    labels: tuple[float, ...]
+
+
+def studies_of(seed: int, split: str, patient: int) -> int:
+    """Return the number of studies of a patient: 1 to 4 in train, one in valid and test as in CheXpert."""
+    if split != "train":
+        return 1
+    u = float(uniform(seed, TAG_VIEWS, SPLITS[split], patient, 1001))
+    return 1 + int(np.searchsorted([0.52, 0.80, 0.93], u, side="right"))
+
+
+def rows_of(seed: int, split: str, patient: int) -> Iterator[Row]:
+    """Yield the films of one patient (official number) in table order; a function of the arguments alone."""
+    number = SPLITS[split]
+    first_age = 18 + int(73 * float(uniform(seed, TAG_VIEWS, number, patient, 1002)) ** 0.75)
+    for study in range(1, studies_of(seed, split, patient) + 1):
+        severity = draw_severity(seed, number, patient, study)
+        labels = truth(severity)
+        told = reported(seed, number, patient, study, labels) if split == "train" else tuple(map(float, labels))
+        age = min(90, first_age + (study - 1) // 2)
+        for view, projection in enumerate(draw_projections(seed, number, patient, study, severity[-1] > 0), start=1):
+            kind = "lateral" if projection == "LL" else "frontal"
+            path = f"{split}/patient{patient:05d}/study{study}/view{view}_{kind}.jpg"
+            case = Case(seed, number, patient, study, view, projection, is_female(seed, number, patient), severity)
+            yield Row(path, case, age, told)
+
+
+def split_rows(config: SyntheticConfig, split: str) -> list[Row]:
+    """Return all films of a split in table order."""
+    count = {"train": config.train_patients, "valid": config.valid_patients, "test": config.test_patients}[split]
+    first = FIRST_PATIENT[split]
+    return [row for patient in range(first, first + count) for row in rows_of(config.seed, split, patient)]
+
+
+def table(rows: list[Row]) -> pd.DataFrame:
+    """Return the table of ``rows`` with the 19 official columns."""
+    lateral = [row.case.projection == "LL" for row in rows]
+    head = pd.DataFrame(
+        {
+            "Path": [f"{PREFIX}/{row.path}" for row in rows],
+            "Sex": ["Female" if row.case.female else "Male" for row in rows],
+            "Age": [row.age for row in rows],
+            "Frontal/Lateral": ["Lateral" if side else "Frontal" for side in lateral],
+            "AP/PA": [None if side else row.case.projection for side, row in zip(lateral, rows, strict=True)],
+        }
+    )
+    labels = pd.DataFrame([row.labels for row in rows], columns=list(OBSERVATIONS), dtype=np.float64)
+    return pd.concat([head, labels], axis=1)[list(COLUMNS)]
+
+
+def _claim(root: Path, settings: dict[str, Any]) -> bool:
+    """Make ``root`` ours; return whether a complete set with equal settings is there already."""
+    if (root / COMPLETE).is_file():
+        if read_json(root / COMPLETE) == settings:
+            return True
+        raise DataError(
+            f"{root}: holds synthetic films made with other settings (see {COMPLETE})",
+            "Choose another folder, or remove this one to make the films again.",
+        )
+    started = root / STARTED
+    if root.exists() and not started.is_file() and (not root.is_dir() or any(root.iterdir())):
+        raise DataError(
+            f"{root}: is not empty and holds no synthetic data set of ours",
+            "Choose an empty or new folder (data.root) for the synthetic films.",
+        )
+    if started.is_file() and read_json(started) != settings:
+        # Half a set of other settings: its films are of no use, and everything in these folders is ours.
+        for split in SPLITS:
+            shutil.rmtree(root / split, ignore_errors=True)
+            (root / f"{split}.csv").unlink(missing_ok=True)
+    write_json(started, settings)
+    return False
+
+
+def _save(film: np.ndarray[Any, np.dtype[np.uint8]], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    Image.fromarray(film).save(temporary, format="JPEG", quality=_QUALITY)
+    os.replace(temporary, path)  # noqa: PTH105 - a rename, so that a killed process leaves no half film
+
+
+def write_dataset(root: Path, config: SyntheticConfig, *, progress: bool = False) -> None:
+    """Return nothing; write the synthetic data set of ``config`` below ``root``, in CheXpert's layout.
+
+    Writes ``train.csv``, ``valid.csv`` and ``test.csv`` (19 columns each), their films as 8-bit grey JPEG at
+    ``root/<split>/patientNNNNN/studyN/viewN_<view>.jpg``, and last ``synthetic.json``, which marks the set complete.
+    A complete set of equal settings is left as it is; one that was interrupted is continued.
+
+    Args:
+        root: the folder that the prefix of ``Path`` stands for; made when absent.
+        config: sizes and seed.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        DataError: ``root`` holds something else, or a complete set of other settings.
+        StorageError: the disk is full or ``root`` is not writable.
+    """
+    settings = {"version": VERSION, "config": config.model_dump(mode="json")}
+    if _claim(root, settings):
+        return
+    tables = {split: split_rows(config, split) for split in SPLITS}
+    missing = [row for rows in tables.values() for row in rows if not (root / row.path).is_file()]
+    check_free_space(root, len(missing) * (config.size**2 // 2 + 8192), "the synthetic data set")
+    with storage_errors(root), tqdm(total=len(missing), unit="film", disable=not progress, desc="synthetic") as bar:
+        for start in range(0, len(missing), _BATCH):
+            batch = missing[start : start + _BATCH]
+            for film, row in zip(render([row.case for row in batch], config.size), batch, strict=True):
+                _save(film, root / row.path)
+            bar.update(len(batch))
+    for split, rows in tables.items():
+        write_text(root / f"{split}.csv", table(rows).to_csv(index=False, lineterminator="\n"))
+    write_json(root / COMPLETE, settings)
+    (root / STARTED).unlink(missing_ok=True)

@@ -1,0 +1,192 @@
+"""The evaluation of a generation: predictions, calibration and labels to ``evaluation.json``.
+
+This is the only module that opens the sealed labels of test and pool. Test is measured once per generation, for the
+report; the pool's labels serve one diagnostic, the true quality of the pseudo-labels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from noisy_student.config import Config
+from noisy_student.data import manifest, predictions
+from noisy_student.data.manifest import Manifest
+from noisy_student.labels import COMPETITION
+from noisy_student.runs import Run, read_json
+from noisy_student.stats import metrics
+from noisy_student.stats.calibration import Calibration
+from noisy_student.stats.evaluation import by_study, evaluate
+from noisy_student.stats.intervals import Difference, bootstrap_auroc, interval, macro
+from noisy_student.stats.intervals import compare as compare_paired
+from noisy_student.targets import table
+
+Floats = npt.NDArray[np.float64]
+
+POOL_NOTE = (
+    "Diagnostic only: the sealed labels of the pool were opened after the fact. "
+    "Nothing in training, calibration or promotion has seen them."
+)
+
+
+def known_truth(values: npt.NDArray[np.float32]) -> Floats:
+    """Return labels as 1, 0 or NaN: uncertain (-1), blank and soft values are unknown to an evaluation."""
+    truth = values.astype(np.float64)
+    truth[(truth != 0) & (truth != 1)] = np.nan
+    return truth
+
+
+def codes(names: Any) -> npt.NDArray[np.int64]:
+    """Return an integer code per name, equal for equal names."""
+    return np.unique(np.asarray(names, dtype=str), return_inverse=True)[1].astype(np.int64)
+
+
+def probabilities(run: Run, generation: int, split: str, films: Manifest) -> Floats:
+    """Return the calibrated probabilities (N, K) of a generation on the films of ``split``."""
+    folder = run.generation(generation)
+    stored = predictions.read(folder / "predictions" / f"{split}.parquet", films.frame["image"].to_numpy(dtype=object))
+    return Calibration.from_json(read_json(folder / "calibration.json")).probability(stored.logits)
+
+
+def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict[str, Any], list[Path]]:
+    """Return the content of ``evaluation.json`` and the files it was made from.
+
+    Splits ``valid`` and ``test``, each per film and per study; the difference to the generation before on the same
+    test patients; the five competition labels where the data set has them; the pool diagnostic.
+    """
+    labels, macro_labels = config.data.labels, config.macro_labels()
+    seen, sealed = manifest.read(run.manifest), manifest.read(run.sealed)
+    folder = run.generation(generation)
+    reads = [run.manifest, run.sealed, folder / "calibration.json", folder / "targets.parquet"]
+    reads += [folder / "predictions" / f"{split}.parquet" for split in ("valid", "test", "pool")]
+    measures = config.evaluation
+    result: dict[str, Any] = {
+        "generation": generation,
+        "level": measures.level,
+        "labels": list(labels),
+        "macro_labels": list(macro_labels),
+        "confidence": measures.confidence,
+        "splits": {},
+        "paired": None,
+        "competition": None,
+        "pool": None,
+    }
+    films = {"valid": manifest.select(seen, split="valid"), "test": manifest.select(sealed, split="test")}
+    arrays: dict[str, dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]] = {}
+    for split, chosen in films.items():
+        arrays[split] = _levels(chosen, probabilities(run, generation, split, chosen))
+        result["splits"][split] = {
+            level: evaluate(
+                truth,
+                probability,
+                patients,
+                labels,
+                macro_labels,
+                replicates=measures.replicates,
+                confidence=measures.confidence,
+                bins=measures.bins,
+                seed=config.seed,
+            )
+            for level, (truth, probability, patients) in arrays[split].items()
+        }
+    truth, probability, patients = arrays["test"][measures.level]
+    if set(COMPETITION) <= set(labels):
+        result["competition"] = _competition(*arrays["test"]["study"], config)
+    if generation > 0:
+        before = generation - 1
+        earlier = _levels(films["test"], probabilities(run, before, "test", films["test"]))[measures.level][1]
+        reads += [run.generation(before) / name for name in ("calibration.json", "predictions/test.parquet")]
+        result["paired"] = _paired(truth, earlier, probability, patients, config, before)
+    result["pool"] = _pool(run, generation, manifest.select(sealed, split="train"), config)
+    return result, reads
+
+
+def _levels(films: Manifest, probability: Floats) -> dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]:
+    truth, patients = known_truth(manifest.values(films)), codes(films.frame["patient"])
+    return {
+        "image": (truth, probability, patients),
+        "study": by_study(truth, probability, patients, codes(films.frame["study"])),
+    }
+
+
+def _competition(
+    truth: Floats, probability: Floats, patients: npt.NDArray[np.int64], config: Config
+) -> dict[str, Any] | None:
+    columns = [config.data.labels.index(name) for name in COMPETITION]
+    areas = np.array([metrics.auroc(*_known(truth[:, k], probability[:, k])) for k in columns])
+    if np.isnan(areas).any():
+        return None
+    draws = bootstrap_auroc(
+        truth[:, columns], probability[:, columns], patients, config.evaluation.replicates, config.seed
+    )
+    bounds = interval(macro(draws, list(range(len(columns)))), config.evaluation.confidence)
+    return {"auroc": float(areas.mean()), "ci": bounds and list(bounds), "labels": list(COMPETITION)}
+
+
+def _known(truth: Floats, score: Floats) -> tuple[Floats, Floats]:
+    known = ~np.isnan(truth)
+    return truth[known], score[known]
+
+
+def _paired(
+    truth: Floats,
+    earlier: Floats,
+    later: Floats,
+    patients: npt.NDArray[np.int64],
+    config: Config,
+    against: int,
+) -> dict[str, Any]:
+    def difference(columns: list[int]) -> dict[str, Any]:
+        measures = config.evaluation
+        found = compare_paired(
+            truth, earlier, later, patients, columns, measures.replicates, config.seed, measures.confidence
+        ).auroc
+        return difference_json(found)
+
+    labels = config.data.labels
+    return {
+        "against": against,
+        "split": "test",
+        "macro": difference([labels.index(name) for name in config.macro_labels()]),
+        "labels": {name: difference([k]) for k, name in enumerate(labels)},
+    }
+
+
+def difference_json(found: Difference) -> dict[str, Any]:
+    """Return a difference as it stands in the files of a run; undefined is ``null`` with a reason."""
+    return {
+        "difference": found.value,
+        "ci": None if found.ci is None else list(found.ci),
+        "lower": found.lower,
+        "upper": found.upper,
+        "p": found.p_value,
+        "reason": found.reason,
+    }
+
+
+def _pool(run: Run, generation: int, pool: Manifest, config: Config) -> dict[str, Any] | None:
+    """Return the true quality of the pseudo-targets this generation was trained on; ``None`` for generation 0."""
+    targets = table.read(run.generation(generation) / "targets.parquet")
+    if not targets.pseudo.any():
+        return None
+    row = {image: number for number, image in enumerate(pool.frame["image"])}
+    order = np.array([row[image] for image in targets.images[targets.pseudo]])
+    truth = known_truth(manifest.values(pool))[order]
+    target = targets.target[targets.pseudo].astype(np.float64)
+    found: dict[str, Any] = {}
+    for k, label in enumerate(targets.labels):
+        known, score = _known(truth[:, k], target[:, k])
+        area = metrics.auroc(known, score)
+        found[label] = {
+            "auroc": None if np.isnan(area) else area,
+            "brier": metrics.brier(known, score) if len(known) else None,
+            "pseudo_share": float(score.mean()) if len(known) else None,
+            "true_share": float(known.mean()) if len(known) else None,
+            "positives": int(known.sum()),
+            "negatives": int(len(known) - known.sum()),
+        }
+    areas = [found[name]["auroc"] for name in config.macro_labels() if found[name]["auroc"] is not None]
+    return {"note": POOL_NOTE, "labels": found, "macro": {"auroc": float(np.mean(areas)) if areas else None}}

@@ -1,0 +1,211 @@
+"""Batches of films: which film stands at which place of the sample sequence, and its pixels on the device.
+
+Sampling is a function of (seed, generation, place in the sequence) alone, so training can go on from any step.
+Pixels are kept on the device when they fit; otherwise a background thread gathers the next batch from the memory
+map into pinned memory while the device works on the current one.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from noisy_student.randomness import generator, text_ids
+from noisy_student.targets.table import Targets
+
+Ints = npt.NDArray[np.int64]
+
+RESIDENT_SHARE: Final = 0.6
+"""Share of the free memory of a device that films may take."""
+
+_SAMPLING: Final = 0x53414D50  # separates the stream of permutations from those of noise and initialisation
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's films: ``clean`` uint8 (B, C, H, W) and, on the same device, target, weight, pos_weight (B, K)."""
+
+    clean: Tensor
+    target: Tensor
+    weight: Tensor
+    pos_weight: Tensor
+    position: Ints
+    image_id: Ints
+
+
+class Films:
+    """Pixels of the films of one task, (N, C, H, W) uint8, kept on the device or read from the memory map."""
+
+    def __init__(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        rows: Ints,
+        device: torch.device,
+        *,
+        resident: bool | None = None,
+    ) -> None:
+        """Take ``rows`` of ``pixels``; ``resident`` forces the choice, which is otherwise made by free memory."""
+        self.pixels, self.rows, self.device = pixels, rows, device
+        size = len(rows) * int(np.prod(pixels.shape[1:]))
+        self.resident = size <= RESIDENT_SHARE * _free_memory(device) if resident is None else resident
+        self._on_device = torch.from_numpy(_gather(pixels, rows)).to(device) if self.resident else None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def gather(self, index: Ints) -> Tensor:
+        """Return the films at ``index`` (B,) as uint8 (B, C, H, W) on the device."""
+        if self._on_device is not None:
+            where = torch.from_numpy(index)
+            return self._on_device[where.to(self.device, non_blocking=True)]
+        films = torch.from_numpy(_gather(self.pixels, self.rows[index]))
+        if self.device.type == "cuda":
+            films = films.pin_memory()
+        return films.to(self.device, non_blocking=True)
+
+
+def _gather(pixels: npt.NDArray[np.uint8], rows: Ints) -> npt.NDArray[np.uint8]:
+    # Reading a memory map in the order of the file is several times faster than in random order.
+    order = np.argsort(rows, kind="stable")
+    out = np.empty((len(rows), *pixels.shape[1:]), dtype=np.uint8)
+    for target in order:
+        out[target] = pixels[rows[target]]
+    return out
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    pages = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else 1 << 20
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Places of labelled and pseudo-labelled films in the batches of a generation.
+
+    ``labelled`` and ``pseudo`` hold film numbers. Each kind runs through its own endless sequence of permutations;
+    the first ``labelled_per_batch`` places of a batch belong to labelled films.
+    """
+
+    labelled: Ints
+    pseudo: Ints
+    batch_size: int
+    labelled_per_batch: int
+    seed: int
+    generation: int
+
+    def film_numbers(self, step: int) -> Ints:
+        """Return the film numbers (B,) of batch ``step``."""
+        first = self._stretch(0, self.labelled, step * self.labelled_per_batch, self.labelled_per_batch)
+        rest = self.batch_size - self.labelled_per_batch
+        return np.concatenate([first, self._stretch(1, self.pseudo, step * rest, rest)])
+
+    def positions(self, step: int) -> Ints:
+        """Return the places (B,) of batch ``step`` in the sample sequence."""
+        return np.arange(step * self.batch_size, (step + 1) * self.batch_size, dtype=np.int64)
+
+    def _stretch(self, kind: int, members: Ints, start: int, count: int) -> Ints:
+        if not count:
+            return np.empty(0, dtype=np.int64)
+        place = np.arange(start, start + count)
+        epoch, within = place // len(members), place % len(members)
+        out = np.empty(count, dtype=np.int64)
+        for value in np.unique(epoch):
+            chosen = epoch == value
+            order = _permutation(len(members), self.seed, self.generation, kind, int(value))
+            out[chosen] = members[order[within[chosen]]]
+        return out
+
+
+@lru_cache(maxsize=4)
+def _permutation(count: int, seed: int, generation: int, kind: int, epoch: int) -> Ints:
+    return generator(_SAMPLING, seed, generation, kind, epoch).permutation(count)
+
+
+def sampler(targets: Targets, *, batch_size: int, labelled_share: float, seed: int, generation: int) -> Sampler:
+    """Return the sampler of a targets table; without pseudo-labelled films every place is labelled."""
+    labelled, pseudo = np.flatnonzero(~targets.pseudo), np.flatnonzero(targets.pseudo)
+    per_batch = batch_size
+    if len(pseudo):
+        per_batch = min(batch_size - 1, max(1, round(batch_size * labelled_share))) if len(labelled) else 0
+    return Sampler(labelled, pseudo, batch_size, per_batch, seed, generation)
+
+
+class Batches:
+    """The batches of a generation, from any step on."""
+
+    def __init__(self, films: Films, targets: Targets, order: Sampler, pos_weight: npt.NDArray[np.float32]) -> None:
+        """``pos_weight`` (K,) applies to labelled films; pseudo-labelled films have 1 (their targets are unshifted)."""
+        assert len(films) == len(targets.images)
+        self.films, self.order = films, order
+        device = films.device
+        self._target = torch.from_numpy(targets.target).to(device)
+        self._weight = torch.from_numpy(targets.weight).to(device)
+        per_film = np.where(targets.pseudo[:, None], np.float32(1), pos_weight[None, :]).astype(np.float32)
+        self._pos_weight = torch.from_numpy(per_film).to(device)
+        self._image_id = text_ids([str(image) for image in targets.images])
+
+    def at(self, step: int) -> Batch:
+        """Return the batch of ``step``."""
+        numbers = self.order.film_numbers(step)
+        on_device = torch.from_numpy(numbers).to(self.films.device, non_blocking=True)
+        return Batch(
+            self.films.gather(numbers),
+            self._target[on_device],
+            self._weight[on_device],
+            self._pos_weight[on_device],
+            self.order.positions(step),
+            self._image_id[numbers],
+        )
+
+    def stream(self, start: int, stop: int) -> Iterator[Batch]:
+        """Yield the batches of steps ``start`` to ``stop`` - 1, gathering ahead when films are not resident."""
+        if self.films.resident:
+            for step in range(start, stop):
+                yield self.at(step)
+            return
+        yield from self._prefetched(start, stop)
+
+    def _prefetched(self, start: int, stop: int) -> Iterator[Batch]:
+        ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=2)
+        abandoned = threading.Event()
+
+        def offer(item: Batch | BaseException | None) -> None:
+            while not abandoned.is_set():
+                try:
+                    ready.put(item, timeout=0.1)
+                    return
+                except queue.Full:
+                    continue
+
+        def work() -> None:
+            try:
+                for step in range(start, stop):
+                    if abandoned.is_set():
+                        return
+                    offer(self.at(step))
+                offer(None)
+            except BaseException as error:  # handed to the consumer, who raises it
+                offer(error)
+
+        worker = threading.Thread(target=work, name="batches", daemon=True)
+        worker.start()
+        try:
+            while (item := ready.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            abandoned.set()
+            worker.join()

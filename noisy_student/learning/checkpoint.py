@@ -1,0 +1,91 @@
+"""Model folders (``model.safetensors`` and ``meta.json``) and the state from which training goes on (``resume.pt``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from noisy_student.config import ModelConfig
+from noisy_student.errors import WeightsError
+from noisy_student.learning.models import Network, build
+from noisy_student.runs import atomic, read_json, write_json
+
+FORMAT: Final = 1
+
+
+def save(folder: Path, network: Network, config: ModelConfig, info: dict[str, Any]) -> None:
+    """Write ``network`` to ``folder``: weights, and a ``meta.json`` that is enough to build it again.
+
+    ``info`` adds what the caller knows (origin of the start weights, pos_weight, config hash, cache key).
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    with atomic(folder / "model.safetensors") as temporary:
+        save_file(tensors, temporary)
+    meta = {
+        "format": FORMAT,
+        "model": config.model_dump(mode="json"),
+        "labels": list(network.labels),
+        "channels": network.channels,
+        "image_size": network.size,
+        "normalisation": network.normalisation,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+    }
+    write_json(folder / "meta.json", meta | info)
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Return the ``meta.json`` of a model folder."""
+    meta: dict[str, Any] = read_json(folder / "meta.json")
+    if meta.get("format") != FORMAT:
+        raise WeightsError(
+            f"{folder / 'meta.json'}: has format {meta.get('format')!r}, this version reads {FORMAT}",
+            "Use the version of noisy_student that wrote it.",
+        )
+    return meta
+
+
+def load(folder: Path, labels: tuple[str, ...] | None = None) -> tuple[Network, dict[str, Any]]:
+    """Return the network of a model folder, in evaluation mode on the CPU, and its ``meta.json``.
+
+    Raises:
+        WeightsError: the folder is damaged, or holds a model of other labels than ``labels``.
+    """
+    meta = read_meta(folder)
+    stored = tuple(meta["labels"])
+    if labels is not None and stored != labels:
+        raise WeightsError(
+            f"{folder}: the model has the labels {', '.join(stored)}; asked for are {', '.join(labels)}",
+            "Set data.labels to the model's labels, or train a new model.",
+        )
+    network = build(ModelConfig(**meta["model"]), stored, meta["channels"], meta["image_size"], seed=0)
+    load_weights_into(network, folder)
+    return network.eval(), meta
+
+
+def load_weights_into(network: Network, folder: Path) -> None:
+    """Load the weights of a model folder into ``network`` (same architecture and labels)."""
+    path = folder / "model.safetensors"
+    try:
+        network.load_state_dict(load_file(path))
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: is missing", "Train the generation again with --overwrite.") from None
+    except (SafetensorError, RuntimeError) as error:
+        raise WeightsError(f"{path}: does not hold this model ({str(error).splitlines()[0]})") from error
+
+
+def save_resume(path: Path, state: dict[str, Any]) -> None:
+    """Write the state from which training goes on (tensors, numbers and text only)."""
+    with atomic(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_resume(path: Path) -> dict[str, Any] | None:
+    """Return the state that :func:`save_resume` wrote, or ``None`` where there is none."""
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    return state

@@ -1,0 +1,119 @@
+"""The optimiser and its schedule, the averaged model, and BatchNorm statistics estimated anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import AdamW
+from torch.optim.swa_utils import AveragedModel
+
+from noisy_student.config.learning import OptimConfig
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def optimizer(network: nn.Module, config: OptimConfig) -> AdamW:
+    """Return AdamW (Loshchilov and Hutter 2019) over all parameters of ``network``, in up to four groups.
+
+    Groups are named "classifier" or "backbone", with "/decay" or "/plain"; each has an ``lr_scale``, and the rate of a
+    step is ``config.lr * lr_scale * rate(step, config)``. Filters and matrices are decayed; biases, norms, layer
+    scales, tokens and position tables are not.
+
+    Args:
+        network: a module with a submodule ``classifier``; its other parameters are the backbone.
+        config: rates and decay.
+    """
+    groups: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        part = "classifier" if name.startswith("classifier.") else "backbone"
+        # Norms are named weight too but have one dimension; what else is not decayed is named differently.
+        decays = name.endswith("weight") and parameter.ndim >= 2
+        groups.setdefault(f"{part}/{'decay' if decays else 'plain'}", []).append(parameter)
+    scales = {"classifier": 1.0, "backbone": config.backbone_lr_ratio}
+    on_gpu = all(parameter.is_cuda for parameter in network.parameters())
+    return AdamW(
+        [
+            {
+                "name": name,
+                "params": parameters,
+                "lr": config.lr * scales[name.split("/")[0]],
+                "lr_scale": scales[name.split("/")[0]],
+                "weight_decay": config.weight_decay if name.endswith("/decay") else 0.0,
+            }
+            for name, parameters in groups.items()
+        ],
+        lr=config.lr,
+        foreach=None if on_gpu else True,
+        fused=True if on_gpu else None,
+    )
+
+
+def rate(step: int, config: OptimConfig) -> float:
+    """Return the learning rate of ``step`` (0 is the first) as a share of the peak, in (0, 1].
+
+    It rises in a line over the first ``warmup_share`` of the steps and falls as half a cosine (Loshchilov and Hutter
+    2017) that would reach 0 one step after the last.
+    """
+    assert 0 <= step < config.steps, "a step outside the schedule"
+    warmup = round(config.warmup_share * config.steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / (config.steps - warmup)))
+
+
+def averaged(network: nn.Module, config: OptimConfig) -> AveragedModel:
+    """Return an exponential moving average of ``network``; call ``update_parameters`` after each step.
+
+    The n-th update after the first, which copies, keeps min(``ema_decay``, (1 + n) / (10 + n)) of the average, so a
+    short run forgets its first weights. BatchNorm statistics are averaged with the weights when ``bn_images`` is 0;
+    otherwise they are the network's latest, until :func:`reestimate_batchnorm` sets them.
+    """
+
+    @torch.no_grad()
+    def update(average: Tensors, current: Tensors, count: Tensor | int) -> None:
+        n = int(count)
+        keep = min(config.ema_decay, (1 + n) / (10 + n))
+        if average[0].is_floating_point():
+            torch._foreach_lerp_(average, current, 1.0 - keep)
+        else:  # counters of batches: the latest, there is no average of them
+            torch._foreach_copy_(average, current)
+
+    model = AveragedModel(network, multi_avg_fn=update, use_buffers=config.bn_images == 0)
+    return model.requires_grad_(False)
+
+
+@torch.no_grad()
+def reestimate_batchnorm(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set the BatchNorm statistics of ``network`` to those of ``batches``, each batch counting alike.
+
+    Only the BatchNorm layers work in training mode meanwhile, so dropout and stochastic depth stay off; modes and
+    momentum are restored. Without BatchNorm layers, or without a batch, nothing changes and nothing is computed.
+
+    Args:
+        network: any module; averaged weights have no statistics of their own.
+        batches: float films (B, C, H, W) in [0, 1], B >= 2, on the network's device.
+    """
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    if not norms:
+        return
+    modes = {module: module.training for module in network.modules()}
+    momenta = [norm.momentum for norm in norms]
+    try:
+        network.eval()
+        for norm in norms:
+            norm.momentum = None  # the cumulative mean
+            norm.train()
+        for index, batch in enumerate(batches):
+            if index == 0:
+                for norm in norms:
+                    norm.reset_running_stats()
+            network(batch)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, mode in modes.items():
+            module.training = mode

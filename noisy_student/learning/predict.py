@@ -1,0 +1,57 @@
+"""Inference: a network and films to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from noisy_student.learning.augment import to_float
+from noisy_student.learning.batches import Films
+
+BATCH: Final = 256
+
+
+def best_device(asked: str = "auto") -> torch.device:
+    """Return the device named by ``asked`` ("auto", "cpu", "cuda", "cuda:1"); "auto" takes a GPU where there is one."""
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(asked)
+
+
+def clean_batches(films: Films, numbers: npt.NDArray[np.int64], batch: int = BATCH) -> list[npt.NDArray[np.int64]]:
+    """Return ``numbers`` cut into runs of at most ``batch``."""
+    return [numbers[start : start + batch] for start in range(0, len(numbers), batch)]
+
+
+def predict(
+    network: nn.Module,
+    films: Films,
+    *,
+    autocast: Callable[[], torch.autocast],
+    title: str = "",
+    progress: bool = False,
+) -> npt.NDArray[np.float32]:
+    """Return the logits (N, K) of all films, in order, without noise.
+
+    The network is put into evaluation mode and left in the mode it was in.
+    """
+    was_training = network.training
+    network.eval()
+    parts: list[Tensor] = []
+    runs = clean_batches(films, np.arange(len(films)))
+    with torch.inference_mode(), tqdm(total=len(films), desc=title, unit="film", disable=not progress) as bar:
+        for numbers in runs:
+            with autocast():
+                logits = network(to_float(films.gather(numbers)))
+            parts.append(logits.float())
+            bar.update(len(numbers))
+    network.train(was_training)
+    if not parts:
+        raise ValueError("no films to predict")
+    return torch.cat(parts).cpu().numpy()

@@ -1,0 +1,252 @@
+"""Reports from the files of a run: ``report.json`` holds the figures, ``report.html`` draws them.
+
+Nothing is computed here that was not measured before: a report gathers what the stages wrote, names the generation
+to use and says why, and can be made again years later without a GPU.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from noisy_student.errors import NoisyStudentError
+from noisy_student.reporting import page, words
+from noisy_student.reporting.schema import VERSION
+from noisy_student.runs import Run, read_json, write_json, write_text
+
+CELL: Final = ("auroc", "ci", "ap", "brier", "log_loss", "ece", "positives", "negatives", "unknown", "reason")
+"""The fields of a label that go into the report; curves stay in ``evaluation.json``."""
+RULE: Final = "The rule: use the latest generation that its comparison with its teacher did not show to be worse."
+
+
+def write_generation(run: Run, generation: int) -> tuple[Path, Path]:
+    """Return the paths of ``report.json`` and ``report.html`` of one generation, after writing both.
+
+    Raises:
+        NoisyStudentError: the generation has not been evaluated, or a file of the run is missing or incomplete.
+    """
+    indices = [index for index in _evaluated(run) if index <= generation]
+    if generation not in indices:
+        raise NoisyStudentError(
+            f"{run.generation(generation) / 'evaluation.json'}: is missing",
+            "Run the evaluation first: ns iterate --resume or ns evaluate.",
+        )
+    report = gather(run, indices, shown=generation)
+    return _write(run, report, run.generation(generation))
+
+
+def write_overall(run: Run) -> tuple[Path, Path]:
+    """Return the paths of ``report.json`` and ``report.html`` of the whole run, after writing both.
+
+    Raises:
+        NoisyStudentError: no generation has been evaluated, or a file of the run is missing or incomplete.
+    """
+    indices = _evaluated(run)
+    if not indices:
+        raise NoisyStudentError(
+            f"{run.path}: no generation has been evaluated yet", "Run ns iterate --resume, then make the report again."
+        )
+    return _write(run, gather(run, indices, shown=None), run.path)
+
+
+def gather(run: Run, indices: Sequence[int], shown: int | None) -> dict[str, Any]:
+    """Return the report of the generations ``indices``; ``shown`` is the one in detail, ``None`` takes the best."""
+    config = read_json(run.path / "config.resolved.json")
+    split = read_json(run.path / "split.json")
+    evaluation = _evaluation(run, indices[-1])
+    entries = [_entry(run, index) for index in indices]
+    best, reason = choose_best(entries)
+    return {
+        "schema": VERSION,
+        "kind": "run" if shown is None else "generation",
+        "title": run.path.resolve().name,
+        "level": evaluation["level"],
+        "confidence": evaluation["confidence"],
+        "generations": entries,
+        "shown": best if shown is None else shown,
+        "best": best,
+        "best_reason": reason,
+        "budget": _need(split, "budget", run.path / "split.json"),
+        "split": {key: value for key, value in split.items() if key != "budget"},
+        "config": _shorten(config),
+        "environment": _shorten(_optional(run.path / "environment.json") or {}),
+    }
+
+
+def choose_best(entries: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
+    """Return the generation to use and the reason: the latest whose verdict is there and is not "worse"."""
+    kept = [entry for entry in entries if entry["verdict"] in ("first", "better", "undecided")]
+    if not kept:
+        return int(entries[0]["index"]), f"{RULE} No generation has passed a comparison yet, so it is the first."
+    best = kept[-1]
+    index = int(best["index"])
+    because = {
+        "first": f"Generation {index} is the first one",
+        "better": f"Generation {index} was found better than its teacher",
+        "undecided": f"Generation {index} could not be told apart from its teacher",
+    }[best["verdict"]]
+    after = [entry["index"] for entry in entries if entry["index"] > index and entry["verdict"] == "worse"]
+    open_ = [entry["index"] for entry in entries if entry["verdict"] is None]
+    if after:
+        because += f", and every one after it ({words.listed(after)}) was found worse"
+    if open_:
+        because += f"; {words.listed(open_)} is not decided yet"
+    return index, f"{because}. {RULE}"
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """Return the generations as a plain-text table for the terminal; ``*`` marks the one to use."""
+    rows = [("gen", "role", "test macro AUROC", "valid macro", "vs last", "verdict", "best")]
+    for entry in report["generations"]:
+        test, valid, paired = entry["test"]["macro"], entry["valid"]["macro"], entry["paired"]
+        change = paired["macro"] if paired else {"difference": None, "ci": None}
+        rows.append(
+            (
+                str(entry["index"]),
+                entry["role"],
+                words.interval(test["auroc"], test["ci"]),
+                words.number(valid["auroc"]),
+                words.signed(change["difference"], change["ci"]),
+                entry["verdict"] or words.DASH,
+                "*" if entry["index"] == report["best"] else "",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+# -- gathering -----------------------------------------------------------------------------------------------------
+
+
+def _write(run: Run, report: dict[str, Any], folder: Path) -> tuple[Path, Path]:
+    json_path, html_path = folder / "report.json", folder / "report.html"
+    html = page.render(run, report)
+    write_json(json_path, report)
+    write_text(html_path, html)
+    return json_path, html_path
+
+
+def _evaluated(run: Run) -> list[int]:
+    return [index for index in run.generations() if (run.generation(index) / "evaluation.json").is_file()]
+
+
+def _entry(run: Run, index: int) -> dict[str, Any]:
+    folder = run.generation(index)
+    evaluation = _evaluation(run, index)
+    promotion = _optional(folder / "promotion.json")
+    decision = promotion or {}
+    meta = _optional(folder / "checkpoint" / "best" / "meta.json") or {}
+    return {
+        "index": index,
+        "role": decision.get("role") or ("teacher" if index == 0 else "student"),
+        "promoted": decision.get("promoted"),
+        "verdict": decision.get("verdict"),
+        "test": _level(evaluation, "test"),
+        "valid": _level(evaluation, "valid"),
+        "levels": {
+            split: {level: _macro(part.get("macro")) for level, part in levels.items()}
+            for split, levels in evaluation["splits"].items()
+        },
+        "paired": _paired(evaluation.get("paired")),
+        "pool": evaluation.get("pool"),
+        "competition": evaluation.get("competition"),
+        "pseudo": _optional(folder / "targets.json"),
+        "promotion": promotion,
+        "calibration": _calibration(_optional(folder / "calibration.json")),
+        "model": _model(meta),
+        "training": _training(run, index),
+    }
+
+
+def _evaluation(run: Run, index: int) -> dict[str, Any]:
+    path = run.generation(index) / "evaluation.json"
+    evaluation: dict[str, Any] = read_json(path)
+    for key in ("level", "labels", "confidence", "splits"):
+        _need(evaluation, key, path)
+    return evaluation
+
+
+def _level(evaluation: Mapping[str, Any], split: str) -> dict[str, Any]:
+    level = evaluation["splits"].get(split, {}).get(evaluation["level"])
+    if level is None:
+        return {"n": 0, "patients": 0, "macro": _macro({"reason": f"the run has no {split} set"}), "labels": {}}
+    cells = {name: {key: cell.get(key) for key in CELL} for name, cell in level["labels"].items()}
+    for cell in cells.values():
+        if cell["auroc"] is None:
+            cell["reason"] = words.left_undefined(cell)
+    return {"n": level["n"], "patients": level["patients"], "macro": _macro(level["macro"]), "labels": cells}
+
+
+def _macro(macro: Mapping[str, Any] | None) -> dict[str, Any]:
+    found: dict[str, Any] = dict(macro or {})
+    auroc, reason = found.get("auroc"), found.get("reason")
+    if auroc is None and not reason:
+        reason = "no label has both positives and negatives"
+    return {"auroc": auroc, "ci": found.get("ci"), "labels": list(found.get("labels") or []), "reason": reason}
+
+
+def _paired(paired: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not paired:
+        return None
+    macro: dict[str, Any] = {"difference": None, "ci": None, "p": None, "reason": None} | dict(paired["macro"])
+    if macro["difference"] is None:
+        macro["reason"] = macro["reason"] or "no label is defined in both generations"
+    return {"split": "test", "labels": {}} | dict(paired) | {"macro": macro}
+
+
+def _calibration(fitted: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the calibration by label, whether the file holds a table by label or two lists side by side."""
+    if not fitted:
+        return None
+    labels = fitted["labels"]
+    by_label = dict(labels) if isinstance(labels, Mapping) else dict(zip(labels, fitted["platt"], strict=True))
+    return {"labels": by_label}
+
+
+def _model(meta: Mapping[str, Any]) -> dict[str, Any]:
+    model = meta.get("model")
+    name = model.get("name") if isinstance(model, Mapping) else model
+    origin = meta.get("origin")
+    return {
+        "name": name,
+        "origin": None if origin is None else str(_shorten(origin)),
+        "images_seen": meta.get("images_seen"),
+        "parameters": meta.get("parameters"),
+    }
+
+
+def _training(run: Run, index: int) -> dict[str, Any]:
+    lines = [line for line in run.read_log() if line.get("generation") == index]
+    losses = [line["loss"] for line in lines if line.get("loss") is not None]
+    speeds = [line["films_per_second"] for line in lines if line.get("films_per_second") is not None]
+    return {
+        "steps": max((int(line.get("step", 0)) for line in lines), default=0),
+        "loss": losses[-1] if losses else None,
+        "films_per_second": sorted(speeds)[len(speeds) // 2] if speeds else None,
+    }
+
+
+def _optional(path: Path) -> Any:
+    return read_json(path) if path.is_file() else None
+
+
+def _need(mapping: Mapping[str, Any], key: str, path: Path) -> Any:
+    if key not in mapping:
+        raise NoisyStudentError(
+            f"{path}: has no '{key}'", "It was written by another version; do its stage again with ns iterate --resume."
+        )
+    return mapping[key]
+
+
+def _shorten(value: Any) -> Any:
+    """Cut absolute paths to their last part: a report is passed on, and a path can name a person or a machine."""
+    if isinstance(value, dict):
+        return {key: _shorten(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_shorten(part) for part in value]
+    if isinstance(value, str) and re.match(r"(/|~|[A-Za-z]:[\\/])", value):
+        return "…/" + re.split(r"[\\/]", value.rstrip("\\/"))[-1]
+    return value

@@ -1,0 +1,162 @@
+"""Numbers and findings as text: three decimals, intervals, and the sentences a report opens with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+DASH: Final = "–"
+"""What stands where a figure is undefined; the reason is written beside it."""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return ``value`` with ``digits`` decimals and a true minus sign, or a dash for ``None``."""
+    if value is None:
+        return DASH
+    text = f"{value:,.{digits}f}"
+    if float(text.replace(",", "")) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", "−")
+
+
+def count(value: float | None) -> str:
+    """Return a count with thousands separators (one decimal where it is not whole), or a dash for ``None``."""
+    if value is None:
+        return DASH
+    return f"{round(value):,}" if abs(value - round(value)) < 0.05 else f"{value:,.1f}"
+
+
+def interval(value: float | None, ci: Sequence[float] | None, digits: int = 3) -> str:
+    """Return ``0.912 (0.887–0.934)``; without an interval the value alone, a dash where it is undefined."""
+    if value is None or ci is None:
+        return number(value, digits)
+    # An en dash before a minus sign is unreadable, so an interval that reaches below zero is spelt out.
+    between = " to " if ci[0] < 0 else "–"
+    return f"{number(value, digits)} ({number(ci[0], digits)}{between}{number(ci[1], digits)})"
+
+
+def signed(value: float | None, ci: Sequence[float] | None = None, digits: int = 3) -> str:
+    """Return a difference with its sign: ``+0.012 (−0.003 to +0.027)``."""
+
+    def one(part: float) -> str:
+        text = number(part, digits)
+        return text if text.startswith("−") or float(text.replace(",", "")) == 0 else f"+{text}"
+
+    if value is None:
+        return DASH
+    return one(value) if ci is None else f"{one(value)} ({one(ci[0])} to {one(ci[1])})"
+
+
+def percent(share: float | None) -> str:
+    """Return a share as per cent, without decimals where there are none: ``95 %``."""
+    return DASH if share is None else f"{share * 100:g}\N{NO-BREAK SPACE}%"
+
+
+def plural(amount: float, noun: str) -> str:
+    """Return ``1 film``, ``5,232 films``, ``2 studies``."""
+    if amount == 1:
+        return f"1 {noun}"
+    return f"{count(amount)} {noun.removesuffix('y') + 'ies' if noun.endswith('y') else noun + 's'}"
+
+
+def listed(names: Sequence[object]) -> str:
+    """Return ``a``, ``a and b``, ``a, b and c``."""
+    parts = [str(name) for name in names]
+    return " and ".join(parts) if len(parts) < 3 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def films_of_patients(part: Mapping[str, Any]) -> str:
+    """Return ``400 films of 200 patients`` from ``{"images": 400, "patients": 200}``."""
+    return f"{plural(part['images'], 'film')} of {plural(part['patients'], 'patient')}"
+
+
+def trained_on(report: Mapping[str, Any]) -> str:
+    """Return the sentences on what the generations learned from and what that cost in labels."""
+    budget, counts = report["budget"], report["split"].get("counts", {})
+    labelled = {"images": budget["labelled_images"], "patients": budget["labelled_patients"]}
+    text = f"{films_of_patients(labelled)} with labels."
+    students = [entry["index"] for entry in report["generations"] if entry["role"] == "student"]
+    if students and "pool" in counts:
+        who = f"Generation{'s' if len(students) > 1 else ''} {listed(students)}"
+        text += f" {who} also learned from {films_of_patients(counts['pool'])} whose labels were not used."
+    valid = {"images": budget["valid_images"], "patients": budget["valid_patients"]}
+    text += (
+        f" A further {films_of_patients(valid)} with labels served as validation set."
+        f" The label budget is both together: {films_of_patients(budget)}."
+    )
+    return text
+
+
+def how_good(report: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """Return the sentences on the macro AUROC of ``entry`` on the test set."""
+    test = entry["test"]
+    macro = test["macro"]
+    if macro["auroc"] is None:
+        return f"The macro AUROC of generation {entry['index']} on the test set is undefined: {macro['reason']}."
+    unit = "study" if report["level"] == "study" else "film"
+    held = f"{plural(test['n'], unit)} of {plural(test['patients'], 'patient')}"
+    text = (
+        f"Generation {entry['index']} reaches a macro AUROC of {interval(macro['auroc'], macro['ci'])} on the test "
+        f"set of {held}"
+    )
+    text += (
+        f", with the {percent(report['confidence'])} interval in brackets." if macro["ci"] else ", without interval."
+    )
+    left_out = [name for name in test["labels"] if name not in macro["labels"]]
+    text += f" It is the mean over {plural(len(macro['labels']), 'label')}"
+    text += f"; {listed(left_out)} {'is' if len(left_out) == 1 else 'are'} not part of it." if left_out else "."
+    return text
+
+
+def verdict_words(entry: Mapping[str, Any]) -> str:
+    """Return a verdict in a few plain words."""
+    return {
+        "first": "first",
+        "better": "better",
+        "undecided": "undecided",
+        "worse": "worse, rejected",
+        None: "not decided yet",
+    }[entry["verdict"]]
+
+
+def better_than_last(entry: Mapping[str, Any], level: str) -> str:
+    """Return the sentences on how ``entry`` compares with the generation or generations that taught it."""
+    lead = {
+        "first": "This is the first generation, so there is nothing to compare it with.",
+        "better": "Yes.",
+        "undecided": "Undecided.",
+        "worse": "No.",
+        None: "This has not been decided yet.",
+    }[entry["verdict"]]
+    decision = entry["promotion"]
+    if decision and entry["verdict"] != "first" and decision.get("sentence"):
+        lead += f" {decision['sentence']}"
+    return f"{lead} {on_test(entry, level)}".strip()
+
+
+def on_test(entry: Mapping[str, Any], level: str) -> str:
+    """Return the paired comparison of ``entry`` as a sentence, empty where there is none."""
+    paired = entry["paired"]
+    if not paired:
+        return ""
+    macro = paired["macro"]
+    where = f"On the same {paired['split']} {'studies' if level == 'study' else 'films'}"
+    if macro["difference"] is None:
+        return f"{where} the difference from generation {paired['against']} is undefined: {macro.get('reason')}."
+    change = signed(macro["difference"], macro.get("ci"))
+    text = f"{where} the macro AUROC changes by {change} from generation {paired['against']} to {entry['index']}"
+    if not macro.get("ci"):
+        return text + "."
+    low, high = macro["ci"]
+    if low > 0 or high < 0:
+        return text + ", an interval that leaves out zero."
+    return text + ", an interval that includes zero."
+
+
+def left_undefined(cell: Mapping[str, Any]) -> str:
+    """Return why the AUROC of a cell is undefined: the reason on record, or what the counts say."""
+    if cell.get("reason"):
+        return str(cell["reason"])
+    if cell.get("positives") == 0:
+        return "no positives"
+    return "no negatives" if cell.get("negatives") == 0 else "no reason on record"

@@ -1,0 +1,302 @@
+"""A run directory: its paths, its lock, atomic writes, the records of finished stages and the training log.
+
+Every file is written beside its place, flushed to disk and renamed, so a killed process leaves the old file or the
+new one, never half of one. A stage is complete when its record exists; nothing else is a sign of completion.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from noisy_student.errors import NoisyStudentError, StorageError, UsageError
+
+MARKER: Final = ".noisy-student-run"
+"""Empty file that marks a directory as ours; ``--overwrite`` removes nothing without it."""
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a failing write to ``path`` into a :class:`StorageError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(
+                f"{path}: the disk is full ({error.strerror})",
+                "Free some space, then run the same command with --resume; finished stages are kept.",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StorageError(f"{path}: cannot be written ({error.strerror})", "Choose another --output.") from error
+        raise
+
+
+def fsync_file(path: Path) -> None:
+    """Flush ``path`` (a file or a directory) to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success flush it and rename it to ``path``, else remove it.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            fsync_file(temporary)
+            temporary.replace(path)
+            fsync_file(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` atomically as UTF-8."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` to ``path`` atomically as JSON; NaN and infinities are refused (undefined is ``null``)."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return the parsed JSON of ``path``.
+
+    Raises:
+        NoisyStudentError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NoisyStudentError(
+            f"{path}: is missing", "Run the stage that writes it, or ns iterate --resume."
+        ) from error
+    except json.JSONDecodeError as error:
+        raise NoisyStudentError(
+            f"{path}: is not valid JSON ({error})", "Remove the file and its stage record."
+        ) from error
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def text_hash(text: str) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of ``text``."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_free_space(folder: Path, needed: int, what: str) -> None:
+    """Raise :class:`StorageError` unless ``folder``'s file system has ``needed`` bytes free for ``what``."""
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise StorageError(
+            f"{folder}: {what} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free",
+            "Free some space or choose another folder.",
+        )
+
+
+class Run:
+    """One run directory. ``path`` is its root; a generation's files are below :meth:`generation`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def generation(self, index: int) -> Path:
+        """Return the folder of generation ``index``."""
+        return self.path / f"gen-{index}"
+
+    def generations(self) -> list[int]:
+        """Return the indices of the generations that have a folder, in order."""
+        found = [entry.name.removeprefix("gen-") for entry in self.path.glob("gen-*") if entry.is_dir()]
+        return sorted(int(name) for name in found if name.isdigit())
+
+    @property
+    def manifest(self) -> Path:
+        """The table of films that training may see."""
+        return self.path / "manifest.parquet"
+
+    @property
+    def sealed(self) -> Path:
+        """Labels of pool and test films; opened by evaluation alone."""
+        return self.path / "sealed.parquet"
+
+    @property
+    def metrics(self) -> Path:
+        """The training log, one JSON object per line."""
+        return self.path / "metrics.jsonl"
+
+    # -- life of the directory ---------------------------------------------------------------------------------
+
+    def exists(self) -> bool:
+        """Return whether the directory is there and bears our marker."""
+        return (self.path / MARKER).is_file()
+
+    def create(self) -> None:
+        """Make the directory and mark it as ours.
+
+        Raises:
+            UsageError: there is something else at the path.
+        """
+        if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
+            raise UsageError(f"{self.path}: is not a directory", "Choose another --output.")
+        if self.path.is_dir() and not self.exists() and any(self.path.iterdir()):
+            raise UsageError(f"{self.path}: is not empty and was not made by noisy_student", "Choose another --output.")
+        with storage_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.path / MARKER, "")
+
+    def remove(self) -> None:
+        """Delete the run with all its files.
+
+        Raises:
+            UsageError: the path is a symbolic link or a directory that does not bear our marker.
+        """
+        if self.path.is_symlink():
+            raise UsageError(f"{self.path}: is a symbolic link, which --overwrite does not follow", "Name its target.")
+        if not self.exists():
+            raise UsageError(
+                f"{self.path}: was not made by noisy_student, so --overwrite leaves it alone",
+                "Choose another --output, or remove the directory yourself.",
+            )
+        shutil.rmtree(self.path)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; the lock goes with the process, however it ends.
+
+        Raises:
+            UsageError: another process holds it.
+        """
+        with storage_errors(self.path), (self.path / ".lock").open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                stream.seek(0)
+                owner = stream.read().strip() or "unknown"
+                raise UsageError(
+                    f"{self.path}: is in use by another process (pid {owner})",
+                    "Wait for it to end, or choose another --output.",
+                ) from error
+            stream.seek(0)
+            stream.truncate()
+            stream.write(str(os.getpid()))
+            stream.flush()
+            yield
+
+    # -- stages ------------------------------------------------------------------------------------------------
+
+    def _record_path(self, stage: str, generation: int | None) -> Path:
+        folder = self.path if generation is None else self.generation(generation)
+        return folder / "stages" / f"{stage}.json"
+
+    def is_complete(self, stage: str, generation: int | None = None) -> bool:
+        """Return whether the record of ``stage`` exists."""
+        return self._record_path(stage, generation).is_file()
+
+    def record(
+        self,
+        stage: str,
+        generation: int | None,
+        reads: Iterable[Path],
+        writes: Iterable[Path],
+        info: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the record that makes ``stage`` complete, with the hashes of what it read and wrote."""
+        write_json(
+            self._record_path(stage, generation),
+            {
+                "stage": stage,
+                "generation": generation,
+                "reads": self._hashes(reads),
+                "writes": self._hashes(writes),
+                "info": dict(info or {}),
+            },
+        )
+
+    def read_record(self, stage: str, generation: int | None = None) -> dict[str, Any]:
+        """Return the record of a complete stage."""
+        record: dict[str, Any] = read_json(self._record_path(stage, generation))
+        return record
+
+    def forget(self, stage: str, generation: int | None = None) -> None:
+        """Remove the record of ``stage``, so that it runs again."""
+        self._record_path(stage, generation).unlink(missing_ok=True)
+
+    def verify(self, stage: str, generation: int | None = None) -> None:
+        """Check that the files a complete stage wrote are still as it wrote them.
+
+        Raises:
+            UsageError: a file is missing or has changed.
+        """
+        for name, digest in self.read_record(stage, generation)["writes"].items():
+            path = self.path / name
+            if not path.is_file() or file_hash(path) != digest:
+                state = "has changed since it was written" if path.is_file() else "is missing"
+                where = self._record_path(stage, generation).relative_to(self.path)
+                raise UsageError(
+                    f"{path}: {state} (stage '{stage}')",
+                    f"Restore the file, or remove {where} and the records after it to do the stage again.",
+                )
+
+    def _hashes(self, paths: Iterable[Path]) -> dict[str, str]:
+        return {str(path.relative_to(self.path)): file_hash(path) for path in sorted(set(paths))}
+
+    # -- the training log --------------------------------------------------------------------------------------
+
+    def log(self, generation: int, step: int, **values: Any) -> None:
+        """Append one line of ``values`` to the training log."""
+        with storage_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"generation": generation, "step": step} | values, allow_nan=False) + "\n")
+
+    def cut_log(self, generation: int, step: int) -> None:
+        """Drop what the log says of ``generation`` after ``step``: it will happen again, or never happened.
+
+        A line that a killed process left half written goes as well.
+        """
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines(keepends=True):
+            with contextlib.suppress(json.JSONDecodeError):
+                entry = json.loads(line)
+                if entry["generation"] != generation or entry["step"] <= step:
+                    kept.append(line)
+        write_text(self.metrics, "".join(kept))
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """Return the lines of the training log."""
+        if not self.metrics.exists():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import fake_run
+import numpy as np
+import pytest
+from PIL import Image
+
+from noisy_student.errors import NoisyStudentError
+from noisy_student.reporting import plots, write_generation, write_overall
+from noisy_student.reporting.pictures import Pictures
+from noisy_student.runs import read_json, write_json
+
+VOID = {"meta", "br", "img", "link"}
+
+
+class Page(HTMLParser):
+    """Collects tags, ids and text, and whether every element is closed in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text, self._open = "", []
+        self.feed(html)
+        self.close()
+        assert not self._open, self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if not (self._open and self._open[-1] == "style"):
+            self.text += data
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def html(finished):
+    return (finished.path / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def test_page_is_self_contained_and_small(finished):
+    for folder in (finished.path, *(finished.generation(g) for g in range(3))):
+        html = (folder / "report.html").read_text()
+        assert len(html.encode()) < 3_000_000
+        assert not re.search(r"<script|<link|@import|@font-face|<iframe", html)
+        sources = re.findall(r'(?:src|href|xlink:href)="([^"]*)"', html)
+        local = r"#|data:image/(png|jpeg);base64,|gen-\d+/report\.html$"
+        assert all(re.match(local, source) for source in sources)
+        assert "http" not in html.replace("http-equiv", "")
+        assert "None" not in Page(html).text
+
+
+def test_page_is_well_formed_and_accessible(page):
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert all(attrs.get("scope") in ("row", "col") for attrs in page.all("th"))
+    assert all(attrs.get("alt") for attrs in page.all("img"))
+    assert all(attrs.get("aria-label") or attrs.get("aria-hidden") for attrs in page.all("svg"))
+    references = re.findall(
+        r"#([\w-]+)", " ".join(str(a.get("xlink:href") or a.get("clip-path")) for _, a in page.tags)
+    )
+    assert references
+    assert set(references) <= set(ids)
+
+
+def test_page_says_the_main_things_in_words(page, finished):
+    text = " ".join(page.text.split())
+    report = read_json(finished.path / "report.json")
+    macro = report["generations"][2]["test"]["macro"]
+    assert "Not for clinical use. Research software" in text
+    assert "400 films of 200 patients with labels" in text
+    assert f"{macro['auroc']:.3f} ({macro['ci'][0]:.3f}–{macro['ci'][1]:.3f}) on the test set" in text
+    assert "700 films of 350 patients" in text
+    assert "Undecided. On 150 validation patients" in text
+    assert "Which to useGeneration 2" in text.replace("use Gen", "useGen")
+    assert "On validation no AUROC can be given for Fracture (no positives)" in text
+    assert "log loss (lower is better) −0.012 (−0.020 to −0.004)" in text
+
+
+def test_colours_follow_the_page(html):
+    assert "prefers-color-scheme: dark" in html
+    style = html[html.index("<style>") : html.index("</style>")]
+    drawn = html.replace(style, "")
+    assert not re.search(r"(fill|stroke): #(?!none)", drawn)
+    used = set(re.findall(r"var\(--([\w-]+)\)", drawn))
+    assert used
+    assert all(f"--{name}:" in style for name in used)
+
+
+def test_undefined_label_shows_a_dash_and_its_reason(small):
+    path = small.generation(1) / "evaluation.json"
+    evaluation = read_json(path)
+    cell = evaluation["splits"]["test"]["image"]["labels"]["Fracture"]
+    cell.update(auroc=None, ci=None, ap=None, roc=None, reason="no positives among 600 films")
+    write_json(path, evaluation)
+    text = " ".join(Page(write_generation(small, 1)[1].read_text()).text.split())
+    assert "– no positives among 600 films" in text
+
+
+def test_text_of_users_is_escaped(tmp_path):
+    evil = "<script>alert(1)</script>"
+    run = fake_run.make_run(tmp_path / "a&b<i>", generations=2, labels=("Edema", evil, "$x^2$ \"q\" 'r'"))
+    path = run.generation(1) / "promotion.json"
+    write_json(path, read_json(path) | {"sentence": f"{evil} --> {{{{ 1 }}}}"})
+    write_json(run.path / "environment.json", {evil: evil})
+    for _, html_path in (write_generation(run, 1), write_overall(run)):
+        html = html_path.read_text()
+        assert "<script" not in html
+        assert "<i>" not in html
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+        assert evil in Page(html).text
+
+
+def test_gallery_embeds_pictures_and_hides_film_names(finished):
+    page = Page((finished.generation(2) / "report.html").read_text())
+    images = page.all("img")
+    assert len(images) == 8 + 4 + 1
+    assert all(attrs["src"].startswith("data:image/") for attrs in images)
+    assert "false positive, probability 0.800" in page.text
+    assert "patient0" not in (finished.generation(2) / "report.html").read_text()
+    assert not Page((finished.generation(1) / "report.html").read_text()).all("img")
+
+
+def test_pictures_stop_at_their_room(finished):
+    pictures = Pictures(room=3 * (finished.generation(2) / "thumbs" / "0.png").stat().st_size)
+    found = pictures.gallery(finished.generation(2))
+    assert 0 < len(found) < 8
+    assert len(found) + pictures.left_out == 8
+
+
+@pytest.mark.parametrize(("name", "message"), [("../../secret.png", "lies outside"), ("thumbs/none.png", "is missing")])
+def test_gallery_pictures_must_be_in_the_generation(small, name, message):
+    (small.path.parent / "secret.png").write_bytes(b"x")
+    entry = {"label": "Edema", "kind": "true positive", "probability": 0.9, "truth": 1, "thumb": name, "map": None}
+    write_json(small.generation(1) / "gallery.json", {"entries": [entry]})
+    with pytest.raises(NoisyStudentError, match=message):
+        write_generation(small, 1)
+
+
+def test_large_augmented_picture_is_cut_down(small):
+    noise = np.random.default_rng(0).integers(0, 255, (1600, 1600), dtype=np.uint8)
+    Image.fromarray(noise).save(small.generation(1) / "augmented.png")
+    uri = Pictures().augmented(small.generation(1))
+    assert uri is not None
+    assert uri.startswith("data:image/jpeg;base64,")
+    assert len(uri) < 1_600_000
+
+
+def test_links_to_generation_pages_only_where_they_are(small):
+    assert not Page(write_overall(small)[1].read_text()).all("a")
+    write_generation(small, 1)
+    assert [a["href"] for a in Page(write_overall(small)[1].read_text()).all("a")] == ["gen-1/report.html"]
+
+
+def test_one_generation_has_no_trend(tmp_path):
+    run = fake_run.make_run(tmp_path / "one", generations=1, labels=("Edema",))
+    text = Page(write_overall(run)[1].read_text()).text
+    assert "AUROC by label over generations" not in text
+    assert "there is nothing to compare it with" in text
+
+
+def test_auroc_range():
+    assert plots.auroc_range([(None, None)]) == (0.5, 1.0)
+    assert plots.auroc_range([(0.82, (0.79, 0.84)), (0.9, None)]) == (0.75, 0.95)
+    assert plots.auroc_range([(0.87, None)]) == pytest.approx((0.85, 0.95))
+    low, high = plots.auroc_range([(1.0, (0.99, 1.0))])
+    assert low < 0.99
+    assert high == 1.0
+
+
+def test_thinning_keeps_the_ends_and_the_shape():
+    x = np.linspace(0, 1, 5000)
+    xs, ys = plots._thin(x, x**0.25)
+    assert len(xs) <= 122
+    assert (xs[0], xs[-1]) == (0, 1)
+    assert np.abs(np.interp(x, xs, ys) - x**0.25).max() < 0.02
+
+
+def test_long_logs_are_averaged():
+    svg = plots.training("t", "a & b", list(range(1, 1001)), [1.0] * 1000)
+    assert svg.count(" L ") < 200
+    assert 'aria-label="a &amp; b"' in svg

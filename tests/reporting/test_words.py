@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+
+from noisy_student.reporting import words
+
+
+@pytest.mark.parametrize(
+    ("value", "ci", "text"),
+    [
+        (0.9124, (0.8871, 0.9339), "0.912 (0.887–0.934)"),
+        (0.5, None, "0.500"),
+        (None, None, "–"),
+        (0.01, (-0.0201, 0.04), "0.010 (−0.020 to 0.040)"),
+    ],
+)
+def test_interval(value, ci, text):
+    assert words.interval(value, ci) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "ci", "text"),
+    [
+        (0.0124, (-0.003, 0.0271), "+0.012 (−0.003 to +0.027)"),
+        (-0.5, None, "−0.500"),
+        (-0.0001, None, "0.000"),
+        (None, None, "–"),
+    ],
+)
+def test_signed(value, ci, text):
+    assert words.signed(value, ci) == text
+
+
+def test_counts_and_shares():
+    assert [words.count(v) for v in (5232, 12.5, 12.001, None)] == ["5,232", "12.5", "12", "–"]
+    assert [words.plural(n, w) for n, w in ((1, "film"), (1200, "film"), (2, "study"))] == [
+        "1 film",
+        "1,200 films",
+        "2 studies",
+    ]
+    assert words.percent(0.95).replace("\N{NO-BREAK SPACE}", " ") == "95 %"
+    assert words.percent(0.975).startswith("97.5")
+    assert [words.listed(x) for x in ([1], [1, 2], [1, 2, 3])] == ["1", "1 and 2", "1, 2 and 3"]
+
+
+def paired(difference, ci, reason=None):
+    macro = {"difference": difference, "ci": ci, "reason": reason}
+    return {"index": 2, "paired": {"against": 1, "split": "test", "macro": macro}}
+
+
+def test_paired_sentence_says_whether_zero_is_inside():
+    assert "leaves out zero" in words.on_test(paired(0.02, [0.001, 0.04]), "image")
+    assert "leaves out zero" in words.on_test(paired(-0.02, [-0.04, -0.001]), "image")
+    assert "includes zero" in words.on_test(paired(0.02, [-0.001, 0.04]), "image")
+    assert "same test studies" in words.on_test(paired(0.02, None), "study")
+    assert "undefined: one patient" in words.on_test(paired(None, None, "one patient"), "image")
+    assert words.on_test({"paired": None}, "image") == ""
+
+
+@pytest.mark.parametrize(
+    ("verdict", "lead"),
+    [
+        ("better", "Yes. S."),
+        ("worse", "No. S."),
+        ("undecided", "Undecided. S."),
+        ("first", "This is the first"),
+        (None, "This has not"),
+    ],
+)
+def test_better_than_last(verdict, lead):
+    entry = {"verdict": verdict, "paired": None, "promotion": {"sentence": "S."}}
+    assert words.better_than_last(entry, "image").startswith(lead)
+
+
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [
+        ({"reason": "one film"}, "one film"),
+        ({"positives": 0, "negatives": 5}, "no positives"),
+        ({"positives": 5, "negatives": 0}, "no negatives"),
+        ({}, "no reason on record"),
+    ],
+)
+def test_reason_of_an_undefined_cell(cell, why):
+    assert words.left_undefined(cell) == why
+
+
+def test_what_it_was_trained_on_names_the_whole_label_budget():
+    report = {
+        "budget": {
+            "images": 70, "patients": 35, "labelled_images": 40, "labelled_patients": 20, "valid_images": 30,
+            "valid_patients": 15,
+        },
+        "split": {"counts": {"pool": {"images": 900, "patients": 1}}},
+        "generations": [{"index": 0, "role": "teacher"}, {"index": 1, "role": "student"}],
+    }  # fmt: skip
+    text = words.trained_on(report)
+    for part in ("40 films of 20 patients", "Generation 1 also", "900 films of 1 patient ", "70 films of 35 patients"):
+        assert part in text
+    report["generations"] = report["generations"][:1]
+    assert "900" not in words.trained_on(report)
