@@ -6,6 +6,7 @@ report; the pool's labels serve one diagnostic, the true quality of the pseudo-l
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ def known_truth(values: npt.NDArray[np.float32]) -> Floats:
     return truth
 
 
+def area(values: npt.NDArray[np.float32], score: Floats) -> float:
+    """Return the AUROC of ``score`` (N,) for labels ``values`` (N,); unknown labels are left out."""
+    return metrics.auroc(*_known(known_truth(values[:, None])[:, 0], score))
+
+
 def codes(names: Any) -> npt.NDArray[np.int64]:
     """Return an integer code per name, equal for equal names."""
     return np.unique(np.asarray(names, dtype=str), return_inverse=True)[1].astype(np.int64)
@@ -49,6 +55,26 @@ def probabilities(run: Run, generation: int, split: str, films: Manifest) -> Flo
     folder = run.generation(generation)
     stored = predictions.read(folder / "predictions" / f"{split}.parquet", films.frame["image"].to_numpy(dtype=object))
     return Calibration.from_json(read_json(folder / "calibration.json")).probability(stored.logits)
+
+
+@dataclass(frozen=True, eq=False)
+class Cases:
+    """Test films with truth (N, K), 1, 0 or NaN, and calibrated probability (N, K), and the files they came from."""
+
+    films: Manifest
+    truth: Floats
+    probability: Floats
+    reads: tuple[Path, ...]
+
+
+def test_cases(run: Run, generation: int) -> Cases:
+    """Return the test films with what is known and what ``generation`` says of them, for the examples of a report."""
+    folder = run.generation(generation)
+    films = manifest.select(manifest.read(run.sealed), split="test")
+    truth, probability = known_truth(manifest.values(films)), probabilities(run, generation, "test", films)
+    return Cases(
+        films, truth, probability, (run.sealed, folder / "predictions" / "test.parquet", folder / "calibration.json")
+    )
 
 
 def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict[str, Any], list[Path]]:

@@ -13,11 +13,12 @@ from noisy_student.config.load import check_same, read_snapshot
 from noisy_student.errors import StoppedError, UsageError
 from noisy_student.reporting import report
 from noisy_student.runs import Run, read_json
-from noisy_student.stages import STAGES, Workplace
+from noisy_student.stages import STAGES
+from noisy_student.workplace import Workplace
 
 TRAINING: Final = ("targets", "fit", "predict-valid", "calibrate", "promote")
 """Stages that make a generation; pseudo-labels for the next one need ``predict-pool`` after them."""
-MEASURING: Final = ("predict-pool", "predict-test", "evaluate", "report")
+MEASURING: Final = ("predict-pool", "predict-test", "evaluate", "gallery", "maps", "report")
 """Stages that measure a generation and show it."""
 
 Say = Callable[[str], None]

@@ -94,7 +94,7 @@ def read_json(path: Path) -> Any:
         raise NoisyStudentError(
             f"{path}: is missing", "Run the stage that writes it, or ns iterate --resume."
         ) from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise NoisyStudentError(
             f"{path}: is not valid JSON ({error})", "Remove the file and its stage record."
         ) from error
@@ -199,7 +199,10 @@ class Run:
         Raises:
             UsageError: another process holds it.
         """
-        with storage_errors(self.path), (self.path / ".lock").open("a+") as stream:
+        path = self.path / ".lock"
+        with storage_errors(path):
+            stream = path.open("a+")
+        with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -209,11 +212,12 @@ class Run:
                     f"{self.path}: is in use by another process (pid {owner})",
                     "Wait for it to end, or choose another --output.",
                 ) from error
-            stream.seek(0)
-            stream.truncate()
-            stream.write(str(os.getpid()))
-            stream.flush()
-            yield
+            with storage_errors(path):
+                stream.seek(0)
+                stream.truncate()
+                stream.write(str(os.getpid()))
+                stream.flush()
+            yield  # outside storage_errors: what goes wrong in the caller's work is not about this file
 
     # -- stages ------------------------------------------------------------------------------------------------
 
@@ -288,15 +292,16 @@ class Run:
         if not self.metrics.exists():
             return
         kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines(keepends=True):
-            with contextlib.suppress(json.JSONDecodeError):
-                entry = json.loads(line)
-                if entry["generation"] != generation or entry["step"] <= step:
-                    kept.append(line)
+        for line, entry in self._log_lines():
+            if entry["generation"] != generation or entry["step"] <= step:
+                kept.append(f"{line}\n")
         write_text(self.metrics, "".join(kept))
 
     def read_log(self) -> list[dict[str, Any]]:
-        """Return the lines of the training log."""
-        if not self.metrics.exists():
-            return []
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        """Return the lines of the training log, without one that a killed process left half written."""
+        return [entry for _, entry in self._log_lines()] if self.metrics.exists() else []
+
+    def _log_lines(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                yield line, json.loads(line)

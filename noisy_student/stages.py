@@ -7,19 +7,16 @@ maps -> report. A stage knows nothing of the others but their files.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from noisy_student import evaluation, preparation
+from noisy_student import evaluation, illustration, preparation
 from noisy_student.config import Config
 from noisy_student.config.load import config_hash
 from noisy_student.data import manifest, predictions
-from noisy_student.data.cache import Cache
 from noisy_student.data.manifest import Manifest
 from noisy_student.errors import UsageError
 from noisy_student.randomness import generator
@@ -30,32 +27,11 @@ from noisy_student.stats.intervals import PairedComparison, compare
 from noisy_student.targets import table
 from noisy_student.targets.pseudo import PseudoLabels, pseudo_labels
 from noisy_student.targets.uncertainty import label_targets
+from noisy_student.workplace import Stage, Traffic
+from noisy_student.workplace import Workplace as Workplace
 
 Floats = npt.NDArray[np.float64]
 _BN_FILMS = 0x424E
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """What the stages of a run share: where, what, with which pixels, on which device, and when to stop."""
-
-    run: Run
-    config: Config
-    cache: Cache
-    device: str = "auto"
-    progress: bool = False
-    stop: Callable[[], bool] = lambda: False
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """Files that a stage read and wrote, and what its record says besides."""
-
-    reads: Sequence[Path]
-    writes: Sequence[Path]
-
-
-Stage = Callable[[Workplace, int], Traffic]
 
 
 def pool_of(films: Manifest) -> Manifest:
@@ -385,6 +361,8 @@ STAGES: Final[dict[str, Stage]] = {
     "predict-pool": predict_split("pool"),
     "predict-test": predict_split("test"),
     "evaluate": evaluate,
+    "gallery": illustration.choose_gallery,
+    "maps": illustration.draw_maps,
     "report": write_report,
 }
 

@@ -1,6 +1,6 @@
 """Throughput of the cache build against a bare Pillow loop, measured in turns in the same process.
 
-    python scripts/bench_cache.py --films 20000 --workers 2
+    python scripts/bench_cache.py --films 30000 --workers 2
     python scripts/bench_cache.py --folder /data/CheXpert-v1.0-small/valid --json
 
 The ratio is films/s of the build over workers x films/s of one process that opens, drafts and resizes and does nothing
@@ -58,7 +58,7 @@ def bare(paths: list[Path], settings: DecodeSettings) -> float:
 @click.option(
     "--folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="JPEGs to use; else made."
 )
-@click.option("--films", default=20000, show_default=True, help="Films to make.")
+@click.option("--films", default=30000, show_default=True, help="Films to make.")
 @click.option("--source-size", default=(390, 320), show_default=True, nargs=2, help="Width and height of made films.")
 @click.option("--size", default=224, show_default=True, help="Side of the decoded films.")
 @click.option("--channels", default=1, show_default=True, type=click.Choice([1, 3]))

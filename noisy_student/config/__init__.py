@@ -14,6 +14,7 @@ from noisy_student.config.learning import (
     OptimConfig,
     PhaseConfig,
     PseudoConfig,
+    StudentConfig,
     TargetsConfig,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     "PromotionConfig",
     "PseudoConfig",
     "SplitConfig",
+    "StudentConfig",
     "SyntheticConfig",
     "TargetsConfig",
 ]
@@ -71,7 +73,7 @@ class Config(Section):
     """``auto`` uses bf16 autocast on GPUs that have it, and fp32 on the CPU."""
     data: DataConfig = DataConfig()
     """Films and labels."""
-    split: SplitConfig = SplitConfig()
+    split: SplitConfig = SplitConfig(labelled_patients=100)
     """Labelled set, pool, validation."""
     targets: TargetsConfig = TargetsConfig()
     """Labels to targets."""
@@ -79,7 +81,7 @@ class Config(Section):
     """Predictions to targets."""
     teacher: PhaseConfig = PhaseConfig()
     """Training of generation 0."""
-    student: PhaseConfig = PhaseConfig(pos_weight_cap=1.0)
+    student: StudentConfig = StudentConfig()
     """Training of every later generation."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Measures and intervals."""

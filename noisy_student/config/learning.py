@@ -112,13 +112,21 @@ class PhaseConfig(Section):
     """Cap of the class weight negatives / positives in the loss of labelled films; 1 turns it off."""
 
 
+class StudentConfig(PhaseConfig):
+    """How a student is trained. A class of its own, so that a file which sets one key of it keeps this default."""
+
+    pos_weight_cap: float = Field(1.0, ge=1)
+    """Cap of the class weight negatives / positives in the loss of labelled films; 1 turns it off."""
+
+
 class TargetsConfig(Section):
     """How labels become targets. Policies after Irvin et al. 2019."""
 
-    uncertain: Literal["ignore", "zeros", "ones"] = "ignore"
-    """What -1 becomes, for labels not named below: no target, 0 or 1."""
+    uncertain: Literal["literature", "ignore", "zeros", "ones"] = "literature"
+    """What -1 becomes, for labels not named below: no target, 0 or 1. ``literature`` is 1 for Atelectasis and Edema and
+    0 otherwise: U-Ones did best for those two in Irvin et al. 2019, and most later work counts the others as 0."""
     uncertain_by_label: dict[str, Literal["ignore", "zeros", "ones"]] = Field({})
-    """Policy of single labels; the shipped CheXpert configs hold the literature's choice."""
+    """Policy of single labels."""
     blank: Literal["ignore", "zeros"] = "zeros"
     """What a label that was not mentioned becomes; Stanford counts it as negative."""
 

@@ -89,10 +89,11 @@ def _parse_value(override: str, text: str) -> Any:
 
 def _assign(tree: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
     for depth, key in enumerate(keys[:-1]):
-        below = tree.setdefault(key, {})
+        below = tree.get(key, {})
         if not isinstance(below, dict):
             raise ConfigError(f"--set {'.'.join(keys)}: '{'.'.join(keys[: depth + 1])}' is a value, not a section")
-        tree = below
+        # A copy: teacher and student may share one section through a YAML anchor, and only one of them is meant.
+        tree[key] = tree = dict(below)
     tree[keys[-1]] = value
 
 

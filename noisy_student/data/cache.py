@@ -359,7 +359,9 @@ def _write_index(job: _Job, key: str, images: Sequence[str], status: Any, stamps
         runs.atomic(job.path / "quarantine.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
-        csv.writer(file).writerows([("image", "reason"), *((images[row], bad[row]) for row in sorted(bad))])
+        csv.writer(file, lineterminator="\n").writerows(
+            [("image", "reason"), *((images[row], bad[row]) for row in sorted(bad))]
+        )
     state = {"format": FORMAT, "key": key, "images": job.count, "bad": len(bad), "pillow": PIL.__version__}
     settings = {"size": job.settings.size, "channels": job.settings.channels}
     runs.write_json(job.path / "cache.json", {**state, **settings})

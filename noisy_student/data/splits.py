@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from noisy_student import randomness
 from noisy_student.config import SplitConfig
@@ -56,7 +57,7 @@ def assign(manifest: Manifest, config: SplitConfig) -> tuple[Manifest, dict[str,
     order = _shuffled(patient[candidates], config.seed, "split.labelled")
     images = frame["image"].to_numpy(dtype=object)
     labelled, used = _draw_labelled(order, images, patient, candidates, config)
-    keep &= labelled | ~np.isin(patient, used) | ~candidates
+    keep &= labelled | ~_is_in(patient, used) | ~candidates
 
     if config.validation == "carve":
         if len(order) < 2 * len(used):
@@ -69,9 +70,9 @@ def assign(manifest: Manifest, config: SplitConfig) -> tuple[Manifest, dict[str,
         if (split == "test").any():
             keep &= ~official
         split[official] = "test"
-        split[candidates & np.isin(patient, order[len(used) : 2 * len(used)])] = "valid"
+        split[candidates & _is_in(patient, order[len(used) : 2 * len(used)])] = "valid"
         # A carved patient's film without labels is no validation film, and the pool may not share a patient with it.
-        keep &= ~((split == "train") & np.isin(patient, order[len(used) : 2 * len(used)]))
+        keep &= ~((split == "train") & _is_in(patient, order[len(used) : 2 * len(used)]))
 
     if config.valid_images is not None:
         rows = (split == "valid") & keep
@@ -132,6 +133,11 @@ def check_classes(
 # -- draws ---------------------------------------------------------------------------------------------------------
 
 
+def _is_in(patient: Texts, chosen: Texts) -> Flags:
+    """Return which rows (N,) belong to the chosen patients (by hashing: NumPy's ``isin`` takes seconds on objects)."""
+    return np.asarray(pd.Series(patient, dtype=object).isin(set(chosen)), dtype=bool)
+
+
 def _shuffled(patients: Texts, seed: int, purpose: str) -> Texts:
     """Return the distinct patients in an order that depends on the seed, the purpose and who they are."""
     names = np.asarray(sorted(set(patients)), dtype=object)
@@ -145,8 +151,8 @@ def _fill(split: Texts, patient: Texts, carries: Flags, config: SplitConfig) -> 
     order = _shuffled(patient[empty & carries], config.seed, "split.fractions")
     _, valid, test = (max(1, round(share * len(order))) if share else 0 for share in config.fractions)
     split[empty] = "train"
-    split[empty & np.isin(patient, order[:valid])] = "valid"
-    split[empty & np.isin(patient, order[valid : valid + test])] = "test"
+    split[empty & _is_in(patient, order[:valid])] = "valid"
+    split[empty & _is_in(patient, order[valid : valid + test])] = "test"
     return split
 
 
@@ -167,7 +173,7 @@ def _draw_labelled(
     elif config.labelled_fraction is not None and len(order):
         count = max(1, round(config.labelled_fraction * len(order)))
     used = order[:count]
-    return candidates & np.isin(patient, used), used
+    return candidates & _is_in(patient, used), used
 
 
 def _take_images(order: Texts, images: Texts, patient: Texts, rows: Flags, count: int, key: str) -> tuple[Flags, Texts]:

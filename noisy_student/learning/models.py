@@ -94,10 +94,9 @@ def small_resnet(classes: int) -> nn.Module:
     """Return our residual network (He et al. 2016) of 1.2 M parameters for small films: four blocks, 32 to 256 wide."""
     widths = (32, 32, 64, 128, 256)
     layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True)]
-    for index, (before, after) in enumerate(itertools.pairwise(widths)):
-        stride = 1 if index == 0 else 2
-        shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-        block = BasicBlock(before, after, stride, shortcut if index else None)
+    for before, after in itertools.pairwise(widths):
+        shortcut = nn.Sequential(nn.Conv2d(before, after, 1, 2, bias=False), nn.BatchNorm2d(after))
+        block = BasicBlock(before, after, 2, shortcut)
         # The branch of a BasicBlock ends with bn2, before the sum with the shortcut: there it can be dropped.
         block.bn2 = nn.Sequential(block.bn2, StochasticDepth(0.0, "row"))
         layers.append(block)

@@ -24,7 +24,7 @@ def best_device(asked: str = "auto") -> torch.device:
     return torch.device(asked)
 
 
-def clean_batches(films: Films, numbers: npt.NDArray[np.int64], batch: int = BATCH) -> list[npt.NDArray[np.int64]]:
+def clean_batches(numbers: npt.NDArray[np.int64], batch: int = BATCH) -> list[npt.NDArray[np.int64]]:
     """Return ``numbers`` cut into runs of at most ``batch``."""
     return [numbers[start : start + batch] for start in range(0, len(numbers), batch)]
 
@@ -44,7 +44,7 @@ def predict(
     was_training = network.training
     network.eval()
     parts: list[Tensor] = []
-    runs = clean_batches(films, np.arange(len(films)))
+    runs = clean_batches(np.arange(len(films)))
     with torch.inference_mode(), tqdm(total=len(films), desc=title, unit="film", disable=not progress) as bar:
         for numbers in runs:
             with autocast():

@@ -6,6 +6,7 @@ U-Ignore, U-Zeros and U-Ones after Irvin et al., "CheXpert", AAAI 2019, section 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ import numpy.typing as npt
 from noisy_student.config import TargetsConfig
 
 Floats = npt.NDArray[np.float32]
+
+ONES: Final = ("Atelectasis", "Edema")
+"""Labels whose -1 the literature counts as positive."""
 
 
 def label_targets(values: Floats, labels: Sequence[str], config: TargetsConfig) -> tuple[Floats, Floats]:
@@ -30,6 +34,8 @@ def label_targets(values: Floats, labels: Sequence[str], config: TargetsConfig) 
     for k, label in enumerate(labels):
         uncertain = values[:, k] == -1
         policy = config.uncertain_by_label.get(label, config.uncertain)
+        if policy == "literature":
+            policy = "ones" if label in ONES else "zeros"
         target[uncertain, k] = 1.0 if policy == "ones" else 0.0
         if policy == "ignore":
             weight[uncertain, k] = 0

@@ -87,7 +87,7 @@ def test_check_names_a_duplicate_image() -> None:
 
 @pytest.mark.parametrize("path", ["/etc/x.png", "../x.png", "a/../../x.png", "a/..", "C:/x.png", "a\\x.png", "", "./x"])
 def test_check_refuses_paths_that_may_leave_the_root(path: str) -> None:
-    with pytest.raises(DataError, match="is not below data.root"):
+    with pytest.raises(DataError, match=r"is not below data\.root"):
         manifests.check(make(image=["a/1.png", "a/2.png", path, "c/1.png"]))
 
 

@@ -155,8 +155,15 @@ def test_an_unknown_label_names_file_line_column_and_value(tmp_path: Path, value
         load_chexpert(tmp_path)
 
 
-@pytest.mark.parametrize(("column", "cells"), [("Sex", "Man,50,Frontal,AP"), ("Age", "Male,old,Frontal,AP"),
-                                               ("Age", "Male,-3,Frontal,AP"), ("AP/PA", "Male,5,Frontal,XX")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("Sex", "Man,50,Frontal,AP"),
+        ("Age", "Male,old,Frontal,AP"),
+        ("Age", "Male,-3,Frontal,AP"),
+        ("AP/PA", "Male,5,Frontal,XX"),
+    ],
+)
 def test_an_unknown_demographic_value_names_file_line_and_column(tmp_path: Path, column: str, cells: str) -> None:
     chexpert_root(tmp_path)
     with (tmp_path / "train.csv").open("a") as stream:

@@ -25,5 +25,7 @@ def load(config: DataConfig) -> Manifest:
     if root is None or not root.is_dir():
         raise DataError(f"data.root: {root or 'no folder given'} is not a folder", "Set data.root to the data set.")
     manifest = _READERS[config.source](root, config)
+    if config.views == "frontal":
+        manifest = manifests.rows(manifest, manifest.frame["view"].to_numpy() == "frontal")
     manifests.check(manifest)
     return manifest

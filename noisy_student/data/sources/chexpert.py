@@ -44,10 +44,7 @@ def load(root: Path, config: DataConfig) -> Manifest:
         tables["test"] = test
     parts = [_load_table(root, path, split, config.labels) for split, path in tables.items()]
     frame = pd.concat([part.frame for part in parts], ignore_index=True)
-    whole = Manifest(frame, config.labels)
-    if config.views == "frontal":
-        return manifests.rows(whole, frame["view"].to_numpy() == "frontal")
-    return whole
+    return Manifest(frame, config.labels)
 
 
 def _test_table(root: Path, labels: tuple[str, ...]) -> Path | None:

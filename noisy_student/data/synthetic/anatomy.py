@@ -61,7 +61,8 @@ def _ribs(g: Shape) -> F32:
     ribs = _periodic(posterior) * (weight * (1 + 0.9 * np.clip(a - 0.55, 0, 0.5)))
     ribs += _periodic(anterior) * (0.62 * weight * np.clip((a - 0.42) / 0.3, 0, 1))
     reach = np.minimum(g.x - g.left, g.right - g.x)
-    return ribs * (rows * np.clip(reach * 26 + 1.0, 0, 1))
+    ribs *= rows * np.clip(reach * 26 + 1.0, 0, 1)
+    return ribs
 
 
 def _vessels(cases: Sequence[Case], g: Shape, lung: F32) -> F32:
@@ -155,7 +156,7 @@ def _soft_tissue(cases: Sequence[Case], g: Shape) -> F32:
     # The flanks are struck tangentially: less tissue than before and behind the lungs' middle.
     att = body * slab * (1 - 0.24 * edge((a - spread(g.width) - 0.03) / 0.4))
     arm = np.clip((a - spread(pose.arms) - 0.03 * g.y) / 0.07, 0, 1) * edge((g.y - armpit) / 0.3)
-    att = np.maximum(att, 0.60 * arm)
+    att = np.asarray(np.maximum(att, 0.60 * arm))
     lower = slice(att.shape[1] // 3, None)
     for n in (n for n, case in enumerate(cases) if case.female):
         down = g.y[n, lower] - (g.base[n] - np.float32(0.16))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -133,7 +132,7 @@ def _save(film: np.ndarray[Any, np.dtype[np.uint8]], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     Image.fromarray(film).save(temporary, format="JPEG", quality=_QUALITY)
-    os.replace(temporary, path)  # noqa: PTH105 - a rename, so that a killed process leaves no half film
+    temporary.replace(path)  # so that a killed process leaves no half film
 
 
 def write_dataset(root: Path, config: SyntheticConfig, *, progress: bool = False) -> None:

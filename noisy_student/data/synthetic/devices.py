@@ -71,7 +71,7 @@ def devices(s: float, u: Draws, x: F32, y: F32, middle: float, top: float, base:
         width: half width of the chest.
     """
     pen = _Pen(x, y)
-    faint = 0.55 + 0.45 * s
+    faint = 0.66 + 0.34 * s
     kinds = np.argsort(u[1:8])[: 1 + int(2.2 * s + 0.9 * u[8])]
     j = [value - 0.5 for value in u[9:30]]
     side = -1 if u[0] < 0.6 else 1
@@ -84,7 +84,7 @@ def devices(s: float, u: Draws, x: F32, y: F32, middle: float, top: float, base:
             tip = top - 0.20 + 0.10 * j[0]
             for wall in (-0.013, 0.013):
                 course = [(middle * 0.4 + 0.03 * j[1], -1.3), (middle * 0.5, -0.7), (middle * 0.6, tip)]
-                pen.line(_curve([(a + wall, b) for a, b in course]), 0.011, shade(150))
+                pen.line(_curve([(a + wall, b) for a, b in course]), 0.012, shade(200))
         elif kind == 1:  # central line: neck or arm vein to the superior vena cava
             low = top + 0.06 + 0.12 * j[2]
             neck = (side * (0.20 + 0.05 * j[3]), -1.15) if u[30] < 0.5 else (side * 0.95, -0.50 + 0.2 * j[3])
@@ -116,7 +116,7 @@ def devices(s: float, u: Draws, x: F32, y: F32, middle: float, top: float, base:
         else:  # sternal wires after surgery, with a valve ring when there is much metal
             for k in range(6):
                 centre = (middle * 0.5 + 0.02 * j[k], top - 0.28 + 0.125 * k)
-                pen.ring(centre, 0.030 + 0.01 * j[6 + k], 0.020, 0.010, shade(215))
+                pen.ring(centre, 0.040 + 0.01 * j[6 + k], 0.026, 0.014, min(255, shade(330)))
             if s > 0.55:
                 angle = [2 * math.pi * k / 24 for k in range(25)]
                 valve = [(0.10 + middle + 0.085 * math.cos(a), top + 0.33 + 0.05 * math.sin(a + 0.5)) for a in angle]

@@ -155,8 +155,8 @@ def pneumonia(v: View, case: Case, s: float, u: Draws) -> None:
     for k in range(1 + int(2.4 * s * u[1] + 0.5 * s)):
         w = u[8 + 7 * k : 15 + 7 * k]
         at = side if k < 2 else -side
-        x, y = _zone(v, at, 0.25 + 0.55 * w[0], 0.45 + 0.40 * w[1])
-        mottle = np.clip(0.75 + 0.45 * cloud(w[2], w[4], w[3], _size(v)), 0, 1.5)
+        x, y = _zone(v, at, 0.28 + 0.46 * w[0], 0.42 + 0.34 * w[1])
+        mottle = np.clip(0.85 + 0.4 * cloud(w[2], w[4], w[3], _size(v)), 0.45, 1.5)
         patch = _patch(v, w[2:6], x, y, 0.12 + 0.13 * s, 1.3)
         v.fill(patch * mottle * v.half(at) * (0.28 + 0.34 * s))
 

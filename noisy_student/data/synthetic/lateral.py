@@ -129,7 +129,7 @@ def lateral(cases: Sequence[Case], size: int) -> F32:
     neck = edge((y + 0.66) / 0.35)
     skin_front = np.where(y < 0.2, front, np.minimum(front, -0.50)) - 0.10 - 0.4 * fat + 0.10 * (1 - neck)
     body = np.clip(np.minimum(x - skin_front, back + 0.24 + 0.4 * fat - x) / 0.22, 0, 1) ** 0.5
-    att = body * (0.90 + 0.35 * fat + 0.12 * edge((y - dome) / 0.4)) - air
+    att: F32 = body * (0.90 + 0.35 * fat + 0.12 * edge((y - dome) / 0.4)) - air
     att += _spine(x, y, build) * body + _ribs(x, y, build) * (lung > 0.05)
     att += 0.16 * body * edge((-0.42 - y) / 0.40) * edge((0.34 - np.abs(x - 0.06)) / 0.30)  # raised arms
     att += 0.12 * bump((x - front + 0.035) / 0.022) * edge((0.25 - y) / 0.3) * edge((y + 0.6) / 0.2)  # sternum

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from noisy_student.data.synthetic.anatomy import thorax
-from noisy_student.data.synthetic.banks import grain
+from noisy_student.data.synthetic.banks import cloud, grain
 from noisy_student.data.synthetic.cases import F32, TAG_EXPOSURE, Case, between, draw
 from noisy_student.data.synthetic.findings import paint
 from noisy_student.data.synthetic.lateral import lateral
@@ -36,6 +36,7 @@ class Exposure:
     floor: F32 = field(metadata=between(0.0, 0.06))
     ceiling: F32 = field(metadata=between(0.84, 1.0))
     heel: F32 = field(metadata=between(-0.06, 0.06))  # brightness from top to bottom
+    cloud: F32 = field(metadata=between(0.0, 1.0))
     grain_u: F32 = field(metadata=between(0.0, 1.0))
     grain_v: F32 = field(metadata=between(0.0, 1.0))
     collimation: F32 = field(metadata=between(-0.16, 0.09))
@@ -71,6 +72,9 @@ def develop(att: F32, cases: Sequence[Case]) -> npt.NDArray[np.uint8]:
     e = draw(Exposure, cases[0].seed, TAG_EXPOSURE, cases[0].split, *ids)
     portable = np.array([case.projection == "AP" for case in cases], dtype=np.float32)
     tilted = np.stack([_tilt(att[n], float(e.tilt[n])) for n in range(len(cases))])
+    for n in range(len(cases)):
+        # Muscle, fat and blood are not even: without this the heart looks like a paper cut-out.
+        tilted[n] += np.float32(0.022) * cloud(float(e.cloud[n]), float(e.grain_v[n]), float(e.grain_u[n]), size)
 
     def c(values: F32) -> F32:
         return values[:, None, None].astype(np.float32)
@@ -88,7 +92,8 @@ def develop(att: F32, cases: Sequence[Case]) -> npt.NDArray[np.uint8]:
     film += c(e.floor)
     # Collimator blades: some films have black margins above and below.
     film *= np.abs(axis)[None, :, None] < 1 - c(np.maximum(e.collimation, 0))
-    return (np.clip(film, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
+    films: npt.NDArray[np.uint8] = (np.clip(film, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
+    return films
 
 
 def render(cases: Sequence[Case], size: int) -> npt.NDArray[np.uint8]:

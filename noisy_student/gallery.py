@@ -1,0 +1,118 @@
+"""The choice of the films that show right and wrong answers of a generation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from noisy_student import evaluation
+from noisy_student.config import Config
+from noisy_student.data import manifest
+from noisy_student.runs import Run
+
+Floats = npt.NDArray[np.float64]
+
+MOST_LABELS: Final = 5
+"""Labels in a gallery: it is there to be looked at, and the page has room for some twenty films."""
+THRESHOLD: Final = 0.5
+"""Probability from which a film counts as predicted positive."""
+
+
+def choose(run: Run, config: Config, generation: int, *, mapped: bool = True) -> tuple[dict[str, Any], list[Path]]:
+    """Return the content of ``gallery.json`` and the files it was made from.
+
+    Per label one test film of each kind of answer, the most confident one (see :func:`pick`), whatever unit the
+    headline figures have. The labels are those of the macro mean, and of more than five the five with most positive
+    test films. ``thresholds`` holds the threshold of each label, chosen without the test films.
+
+    Of an entry, ``image`` names the film by the hash of its patient and its number among the test films, ``thumb`` and
+    ``map`` are pictures below the generation's folder. ``film`` is the path of the manifest, which can tell a patient:
+    it is for the stages that draw the pictures and belongs in no report.
+
+    Args:
+        run: the run; its predictions of validation and test films and its calibration are there.
+        config: the configuration of the run.
+        generation: index of the generation.
+        mapped: whether the network has a feature map to draw; without one ``map`` is ``None``.
+    """
+    cases = evaluation.test_cases(run, generation)
+    valid = manifest.select(manifest.read(run.manifest), split="valid")
+    valid_truth = evaluation.known_truth(manifest.values(valid))
+    valid_probability = evaluation.probabilities(run, generation, "valid", valid)
+    frame = cases.films.frame
+    entries: list[dict[str, Any]] = []
+    thresholds: dict[str, float] = {}
+    for label in shown_labels(cases.truth, config):
+        k = config.data.labels.index(label)
+        thresholds[label] = threshold(valid_truth[:, k], valid_probability[:, k])
+        for kind, row in pick(cases.truth[:, k], cases.probability[:, k], thresholds[label]).items():
+            name = f"{k:02d}-{kind.replace(' ', '-')}.png"
+            entries.append(
+                {
+                    "label": label,
+                    "kind": kind,
+                    "image": f"{manifest.patient_hash(frame['patient'].iloc[row])}-{row}",
+                    "probability": float(cases.probability[row, k]),
+                    "truth": int(cases.truth[row, k]),
+                    "thumb": f"thumbs/{name}",
+                    "map": f"maps/{name}" if mapped else None,
+                    "film": frame["image"].iloc[row],
+                }
+            )
+    reads = [*cases.reads, run.manifest, run.generation(generation) / "predictions" / "valid.parquet"]
+    return {"thresholds": thresholds, "entries": entries}, reads
+
+
+def shown_labels(truth: Floats, config: Config) -> list[str]:
+    """Return the labels of the macro mean, at most five: those with most positives in ``truth`` (N, K), in order."""
+    names = config.macro_labels()
+    positives = [(truth[:, config.data.labels.index(name)] == 1).sum() for name in names]
+    most = sorted(range(len(names)), key=lambda index: -positives[index])[:MOST_LABELS]
+    return [names[index] for index in sorted(most)]
+
+
+def threshold(truth: Floats, probability: Floats) -> float:
+    """Return the probability from which a film counts as positive, from validation films alone.
+
+    It is 0.5, unless no film comes that high, as with a rare finding. Then it is the probability with the largest
+    sensitivity + specificity - 1 (Youden 1950), the highest one of equals; 0.5 again where a class is missing.
+
+    Args:
+        truth: (N,) 1, 0 or NaN for unknown.
+        probability: (N,) in [0, 1].
+    """
+    known = ~np.isnan(truth)
+    positive, probability = truth[known] == 1, probability[known]
+    if (probability >= THRESHOLD).any() or positive.all() or not positive.any():
+        return THRESHOLD
+    candidates = np.unique(probability)[::-1]
+    called = probability >= candidates[:, None]  # (candidates, N)
+    index = called[:, positive].mean(axis=1) - called[:, ~positive].mean(axis=1)
+    return float(candidates[np.argmax(index)])
+
+
+def pick(truth: Floats, probability: Floats, threshold: float) -> dict[str, int]:
+    """Return the row of the most confident answer of each kind that there is, the first one of equals.
+
+    Most confident is the highest probability among films predicted positive and the lowest among the others.
+
+    Args:
+        truth: (N,) 1, 0 or NaN for unknown; a film of unknown truth is never picked.
+        probability: (N,) in [0, 1].
+        threshold: probability from which a film is predicted positive.
+    """
+    called = probability >= threshold
+    answers = {
+        "true positive": (called & (truth == 1), -probability),
+        "false positive": (called & (truth == 0), -probability),
+        "false negative": (~called & (truth == 1), probability),
+        "true negative": (~called & (truth == 0), probability),
+    }
+    return {
+        kind: int(np.argmin(np.where(members, order, np.inf)))
+        for kind, (members, order) in answers.items()
+        if members.any()
+    }

@@ -1,0 +1,92 @@
+"""The stages that give a generation its pictures: the choice of films with their thumbnails, and activation maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from noisy_student import gallery
+from noisy_student.runs import atomic, read_json, write_json
+from noisy_student.workplace import Traffic, Workplace
+
+SIDE: Final = 160
+"""Largest side of a picture in pixels."""
+OPACITY: Final = 0.6
+"""Of the colours at the maximum of a map; where it is 0 the film alone is seen."""
+
+
+def choose_gallery(work: Workplace, generation: int) -> Traffic:
+    """Write ``gallery.json`` and a grey thumbnail of every film in it."""
+    from noisy_student.learning import checkpoint, maps
+
+    folder = work.run.generation(generation)
+    best = folder / "checkpoint" / "best"
+    network, _ = checkpoint.load(best, work.config.data.labels)
+    mapped = maps.has_feature_map(network, work.cache.pixels.shape[1:])
+    content, reads = gallery.choose(work.run, work.config, generation, mapped=mapped)
+    writes = []
+    for entry, row in zip(content["entries"], _rows(work, content["entries"]), strict=True):
+        writes.append(_write(thumbnail(work.cache.pixels[row]), folder / entry["thumb"]))
+    write_json(folder / "gallery.json", content)
+    return Traffic([*reads, *_model(best)], [folder / "gallery.json", *writes])
+
+
+def draw_maps(work: Workplace, generation: int) -> Traffic:
+    """Write the activation map of every film of the gallery that has one, in colours over the film."""
+    import torch
+
+    from noisy_student.learning import augment, checkpoint, maps, predict
+    from noisy_student.learning.batches import Films
+
+    if work.config.threads:
+        torch.set_num_threads(work.config.threads)
+    folder, labels = work.run.generation(generation), work.config.data.labels
+    best = folder / "checkpoint" / "best"
+    entries = [entry for entry in read_json(folder / "gallery.json")["entries"] if entry["map"]]
+    network, _ = checkpoint.load(best, labels)
+    # On the CPU and one by one: some twenty films are quick, fit in any memory, and look the same on every machine.
+    films = Films(work.cache.pixels, _rows(work, entries), predict.best_device("cpu"), resident=False)
+    writes = []
+    for number, entry in enumerate(entries):
+        images = augment.to_float(films.gather(np.array([number])))
+        found = maps.activation_maps(network, images, [labels.index(entry["label"])])
+        assert found is not None, "the stage before has looked whether there are maps"
+        film = thumbnail(work.cache.pixels[films.rows[number]])
+        writes.append(_write(overlay(film, found[0]), folder / entry["map"]))
+    return Traffic([folder / "gallery.json", *_model(best)], writes)
+
+
+def thumbnail(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    """Return a film of ``pixels`` (C, H, W) as a grey picture of at most 160 pixels a side."""
+    grey = Image.fromarray(np.rint(pixels.mean(axis=0)).astype(np.uint8))
+    grey.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return grey
+
+
+def overlay(film: Image.Image, values: npt.NDArray[np.float32]) -> Image.Image:
+    """Return the grey ``film`` with a map ``values`` (H, W) in [0, 1] over it, the more opaque the higher."""
+    heat = np.asarray(Image.fromarray(values).resize(film.size, Image.Resampling.BILINEAR), dtype=np.float64)
+    heat = heat.clip(0, 1)[..., None]
+    colours = matplotlib.colormaps["inferno"](heat[..., 0])[..., :3] * 255
+    grey = np.asarray(film, dtype=np.float64)[..., None]
+    mixed = grey + OPACITY * heat * (colours - grey)
+    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+
+
+def _rows(work: Workplace, entries: list[dict[str, Any]]) -> npt.NDArray[np.int64]:
+    return work.cache.rows([entry["film"] for entry in entries])
+
+
+def _model(folder: Path) -> list[Path]:
+    return [folder / "model.safetensors", folder / "meta.json"]
+
+
+def _write(picture: Image.Image, path: Path) -> Path:
+    with atomic(path) as temporary:
+        picture.save(temporary, format="PNG", optimize=True)
+    return path

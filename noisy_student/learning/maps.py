@@ -1,0 +1,85 @@
+"""Activation maps: where in a film the features stand that speak for a label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def has_feature_map(network: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Return whether ``network`` has features with places in films of ``shape`` (C, S, S), and so activation maps.
+
+    A vision transformer has not: its last features are tokens (B, L, D).
+    """
+    device = next(network.parameters()).device
+    with torch.no_grad(), _evaluating(network):
+        return _forward(network, torch.zeros(1, *shape, device=device))[1] is not None
+
+
+def activation_maps(network: nn.Module, images: Tensor, columns: Sequence[int]) -> npt.NDArray[np.float32] | None:
+    """Return an activation map (B, S, S) in [0, 1] per film, or ``None`` where the network has no feature map.
+
+    Grad-CAM (Selvaraju et al. 2017): the gradient of a logit with respect to the last feature map, averaged over
+    places, weighs its channels; what is left of their sum above 0 is enlarged to the film's size and divided by its
+    maximum. So a map shows what speaks for the label, whatever the answer, and 1 means "most in this film". It is 0
+    everywhere when nothing does.
+
+    The network is put into evaluation mode and left in the mode it was in; no parameter gets a gradient.
+
+    Args:
+        network: images -> logits (B, K).
+        images: (B, C, S, S), float in [0, 1], on the network's device.
+        columns: (B,) which logit to explain, per film.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), _evaluating(network):
+        # The films ask for a gradient, so there is one even where every parameter is frozen.
+        logits, features = _forward(network, images.clone().requires_grad_())  # (B, K), (B, D, h, w)
+        if features is None:
+            return None
+        chosen = logits[torch.arange(len(images)), list(columns)].sum()  # films do not mix: one backward for all
+        (gradient,) = torch.autograd.grad(chosen, features)
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    maps = (weights * features.detach()).sum(1, keepdim=True).relu()
+    maps = functional.interpolate(maps, size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    peak = maps.amax(dim=(1, 2), keepdim=True)
+    found: npt.NDArray[np.float32] = torch.where(peak > 0, maps / peak, 0.0).float().cpu().numpy()
+    return found
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
+
+
+def _forward(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the logits, and the last output with places if that is a feature map (B, D, h, w).
+
+    Pooled features (B, D, 1, 1) have no places; tokens (B, L, D) have, but not as a map. The embedding of patches at
+    the start of a transformer is a map, but not its last features, which is why tokens end the search.
+    """
+    last: list[Tensor | None] = [None]
+
+    def look(_module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2:].numel() > 1:
+            last[0] = output
+        elif isinstance(output, Tensor) and output.ndim == 3 and output.shape[1] > 1:
+            last[0] = None
+
+    hooks = [module.register_forward_hook(look) for module in network.modules()]
+    try:
+        logits: Tensor = network(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return logits, last[0]

@@ -1,0 +1,35 @@
+"""What the stages of a run share, and what each of them tells of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from noisy_student.config import Config
+from noisy_student.data.cache import Cache
+from noisy_student.runs import Run
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What the stages of a run share: where, what, with which pixels, on which device, and when to stop."""
+
+    run: Run
+    config: Config
+    cache: Cache
+    device: str = "auto"
+    progress: bool = False
+    stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Files that a stage read and wrote, for its record."""
+
+    reads: Sequence[Path]
+    writes: Sequence[Path]
+
+
+Stage = Callable[[Workplace, int], Traffic]
+"""A stage takes the workplace and the index of the generation."""

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from noisy_student import evaluation, gallery, generations, illustration
+from noisy_student.config import Config
+from noisy_student.data import manifest, predictions
+from noisy_student.data.cache import Cache
+from noisy_student.reporting.pictures import Pictures
+from noisy_student.runs import Run, read_json, write_json
+from noisy_student.stages import STAGES
+from noisy_student.stats.calibration import Calibration, Platt
+from noisy_student.workplace import Workplace
+
+LABELS = ("Edema", "Fracture", "Pneumonia")
+COUNTS = {"valid": 20, "test": 40}
+SIZE = 32
+
+
+def make_config(labels: tuple[str, ...] = LABELS, macro: tuple[str, ...] = ()) -> Config:
+    return Config.model_validate(
+        {
+            "data": {"source": "csv", "root": "x", "csv": "x.csv", "labels": labels, "image_size": SIZE, "channels": 1},
+            "evaluation": {"macro_labels": macro},
+        }
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Validation and test films, and logits of generation 0: Edema both ways, Fracture never above 0.5."""
+    found = Run(tmp_path / "run")
+    found.create()
+    rng = np.random.default_rng(5)
+    count = sum(COUNTS.values())
+    truth = rng.integers(0, 2, (count, 3)).astype(np.float32)
+    truth[25:, 2] = np.nan  # one test label is hardly known
+    truth[20:25, 2] = 0
+    split = np.repeat(list(COUNTS), list(COUNTS.values()))
+    columns = {
+        "image": [f"secret{number}/film.png" for number in range(count)],
+        "patient": [f"secret{number}" for number in range(count)],
+        "study": [f"study{number}" for number in range(count)],
+        "split": split,
+    } | dict(zip(LABELS, truth.T, strict=True))
+    seen, sealed = manifest.seal(manifest.build(columns, LABELS))
+    manifest.write(seen, found.manifest)
+    manifest.write(sealed, found.sealed)
+    logits = rng.normal(0, 2, (count, 3)) + np.nan_to_num(truth) - 0.5
+    logits[:, 1] = -4 + 0.3 * logits[:, 1]
+    folder = found.generation(0)
+    for name in COUNTS:
+        rows = split == name
+        images = np.array(columns["image"], dtype=object)[rows]
+        stored = predictions.Predictions(images, LABELS, logits[rows].astype(np.float32))
+        predictions.write(stored, folder / "predictions" / f"{name}.parquet")
+    platt = (Platt(0.0, 1.0, 0.0, False, 10, 10),) * 3
+    write_json(folder / "calibration.json", Calibration(LABELS, platt).to_json())
+    return found
+
+
+@pytest.fixture
+def work(run: Run) -> Workplace:
+    """The run with a model and the pixels of its films."""
+    from noisy_student.config import ModelConfig
+    from noisy_student.learning import checkpoint, models
+
+    films = manifest.read(run.manifest).frame["image"]
+    pixels = np.memmap(run.path / "pixels", np.uint8, "w+", shape=(len(films), 1, SIZE, SIZE))
+    pixels[:] = np.random.default_rng(0).integers(0, 255, pixels.shape)
+    cache = Cache(pixels, tuple(films), np.ones(len(films), dtype=bool), "key", run.path, ())
+    model = ModelConfig(name="small_resnet", weights="none")
+    network = models.build(model, LABELS, 1, SIZE, seed=0)
+    checkpoint.save(run.generation(0) / "checkpoint" / "best", network, model, {})
+    return Workplace(run, make_config(), cache, device="cpu")
+
+
+# -- the choice ----------------------------------------------------------------------------------------------------
+
+
+def brute_force(truth: np.ndarray, probability: np.ndarray, threshold: float) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for row in range(len(truth)):
+        if np.isnan(truth[row]):
+            continue
+        called = probability[row] >= threshold
+        kind = f"{'true' if called == bool(truth[row]) else 'false'} {'positive' if called else 'negative'}"
+        confidence = probability[row] if called else -probability[row]
+        best = found.get(kind)
+        if best is None or confidence > (probability[best] if called else -probability[best]):
+            found[kind] = row
+    return found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pick_agrees_with_a_loop(seed):
+    rng = np.random.default_rng(seed)
+    truth = rng.choice([0, 1, np.nan], 15)
+    probability = rng.integers(0, 10, 15) / 10  # with ties
+    threshold = float(rng.choice([0.3, 0.5, 0.95]))
+    assert gallery.pick(truth, probability, threshold) == brute_force(truth, probability, threshold)
+
+
+def test_film_at_the_threshold_is_predicted_positive():
+    assert gallery.pick(np.array([1.0]), np.array([0.5]), 0.5) == {"true positive": 0}
+
+
+def test_threshold_is_a_half_where_any_film_reaches_it():
+    assert gallery.threshold(np.array([1.0, 0.0, 0.0]), np.array([0.1, 0.5, 0.2])) == 0.5
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_threshold_below_a_half_is_the_one_of_youden(seed):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(seed)
+    truth = np.append(rng.integers(0, 2, 30).astype(float), [0, 1, np.nan])
+    probability = np.append(rng.integers(0, 20, 32) / 50, 0.9)  # the film of 0.9 is unknown and does not count
+    fpr, tpr, thresholds = sklearn.roc_curve(truth[:-1], probability[:-1], drop_intermediate=False)
+    chosen = gallery.threshold(truth, probability)
+    at = thresholds.tolist().index(chosen)
+    assert tpr[at] - fpr[at] == pytest.approx((tpr - fpr).max())
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, np.nan])
+def test_threshold_is_a_half_where_a_class_is_missing(value):
+    assert gallery.threshold(np.full(4, value), np.full(4, 0.1)) == 0.5
+
+
+def test_labels_with_most_positives_are_shown_in_their_order():
+    labels = tuple("ABCDEFG")
+    truth = np.zeros((20, 7))
+    for k, positives in enumerate([3, 9, 0, 4, 20, 5, 4]):
+        truth[:positives, k] = 1
+    truth[10:, 2] = np.nan
+    assert gallery.shown_labels(truth, make_config(labels)) == ["B", "D", "E", "F", "G"]
+    assert gallery.shown_labels(truth, make_config(labels, ("C", "A"))) == ["C", "A"]
+
+
+def test_entries_are_test_films_with_their_truth_and_probability(run):
+    content, reads = gallery.choose(run, make_config(), 0)
+    cases = evaluation.test_cases(run, 0)
+    films = list(cases.films.frame["image"])
+    assert len(cases.films) == COUNTS["test"]
+    assert content["thresholds"]["Edema"] == 0.5
+    assert 0 < content["thresholds"]["Fracture"] < 0.2
+    for entry in content["entries"]:
+        row, k = films.index(entry["film"]), LABELS.index(entry["label"])
+        assert entry["truth"] == cases.truth[row, k]
+        assert entry["probability"] == cases.probability[row, k]
+        right, called = entry["kind"].split()
+        assert (entry["probability"] >= content["thresholds"][entry["label"]]) == (called == "positive")
+        assert (entry["truth"] == 1) == ((called == "positive") == (right == "true"))
+        assert entry["image"].endswith(f"-{row}")
+    kinds = {label: [e["kind"] for e in content["entries"] if e["label"] == label] for label in LABELS}
+    assert kinds["Edema"] == kinds["Fracture"]
+    assert len(kinds["Edema"]) == 4
+    assert not {"true positive", "false negative"} & set(kinds["Pneumonia"])  # it has no known positive
+    names = {str(path.relative_to(run.path)) for path in reads}
+    assert names == {
+        "manifest.parquet",
+        "sealed.parquet",
+        "gen-0/calibration.json",
+        "gen-0/predictions/test.parquet",
+        "gen-0/predictions/valid.parquet",
+    }
+
+
+def test_only_the_film_field_can_tell_a_patient(run):
+    content, _ = gallery.choose(run, make_config(), 0)
+    for entry in content["entries"]:
+        assert "secret" in entry.pop("film")
+    assert "secret" not in str(content)
+
+
+def test_threshold_does_not_look_at_test_films(run):
+    before = gallery.choose(run, make_config(), 0)[0]["thresholds"]
+    sealed = manifest.read(run.sealed)
+    flipped = {name: 1 - sealed.frame[name] for name in LABELS}
+    manifest.write(manifest.replace(sealed, **flipped), run.sealed)
+    content, _ = gallery.choose(run, make_config(), 0)
+    assert content["thresholds"] == before
+
+
+# -- the pictures --------------------------------------------------------------------------------------------------
+
+
+def test_thumbnail_is_grey_and_at_most_160_pixels():
+    pixels = np.zeros((3, 320, 200), dtype=np.uint8)
+    pixels[0], pixels[1], pixels[2] = 30, 60, 91
+    picture = illustration.thumbnail(pixels)
+    assert (picture.mode, picture.size) == ("L", (100, 160))
+    assert np.unique(picture).tolist() == [60]
+    small = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
+    np.testing.assert_array_equal(np.asarray(illustration.thumbnail(small)), small[0])
+
+
+def test_overlay_is_the_film_where_the_map_is_zero_and_coloured_where_it_is_high():
+    film = Image.fromarray(np.full((8, 8), 100, dtype=np.uint8))
+    values = np.zeros((8, 8), dtype=np.float32)
+    values[:, 4:] = 1
+    picture = np.asarray(illustration.overlay(film, values)).astype(int)
+    assert (picture[:, :4] == 100).all()
+    # The last colour of inferno is (252, 255, 164).
+    np.testing.assert_allclose(picture[:, 4:], np.broadcast_to(40 + 0.6 * np.array([252, 255, 164]), (8, 4, 3)), atol=1)
+
+
+def test_stages_write_what_they_declare_and_the_page_shows_it(work):
+    folder = work.run.generation(0)
+    chosen = illustration.choose_gallery(work, 0)
+    entries = read_json(folder / "gallery.json")["entries"]
+    assert set(chosen.writes) == {folder / "gallery.json", *(folder / entry["thumb"] for entry in entries)}
+    before = (folder / "gallery.json").read_bytes()
+    drawn = illustration.draw_maps(work, 0)
+    assert set(drawn.writes) == {folder / entry["map"] for entry in entries}
+    assert (folder / "gallery.json").read_bytes() == before
+    assert all(path.is_file() for path in [*chosen.reads, *drawn.reads])
+    for entry in entries:
+        row = work.cache.images.index(entry["film"])
+        with Image.open(folder / entry["thumb"]) as thumb, Image.open(folder / entry["map"]) as overlay:
+            np.testing.assert_array_equal(np.asarray(thumb), work.cache.pixels[row, 0])
+            assert (overlay.mode, overlay.size) == ("RGB", thumb.size)
+            assert "secret" not in f"{thumb.info} {overlay.info}"
+    shown = Pictures().gallery(folder)
+    assert len(shown) == len(entries)
+    assert all(film["thumb"] and film["map"] for film in shown)
+    assert "secret" not in str(shown)
+
+
+def test_stages_give_equal_bytes_for_equal_input(work):
+    def once() -> dict[Path, bytes]:
+        writes = [*illustration.choose_gallery(work, 0).writes, *illustration.draw_maps(work, 0).writes]
+        return {path: path.read_bytes() for path in writes}
+
+    assert once() == once()
+
+
+def test_map_depends_on_the_label(work):
+    illustration.choose_gallery(work, 0)
+    folder, path = work.run.generation(0), work.run.generation(0) / "gallery.json"
+    entry = read_json(path)["entries"][0]
+    write_json(path, {"entries": [entry | {"label": name, "map": f"maps/{name}.png"} for name in LABELS]})
+    illustration.draw_maps(work, 0)
+    assert len({(folder / "maps" / f"{name}.png").read_bytes() for name in LABELS}) == 3
+
+
+def test_without_a_feature_map_there_are_thumbnails_alone(work, monkeypatch):
+    from noisy_student.learning import maps
+
+    monkeypatch.setattr(maps, "has_feature_map", lambda network, shape: False)
+    illustration.choose_gallery(work, 0)
+    folder = work.run.generation(0)
+    assert all(entry["map"] is None for entry in read_json(folder / "gallery.json")["entries"])
+    assert illustration.draw_maps(work, 0).writes == []
+    assert all(film["map"] is None for film in Pictures().gallery(folder))
+
+
+def test_stages_stand_between_evaluation_and_report():
+    assert generations.MEASURING[-4:] == ("evaluate", "gallery", "maps", "report")
+    assert set(generations.TRAINING + generations.MEASURING) == set(STAGES)
