@@ -30,10 +30,10 @@ from noisy_student.learning import fit, losses, predict
 from noisy_student.learning.batches import Films
 from noisy_student.learning.checkpoint import load as load_network
 from noisy_student.runs import Run, read_json, write_json
-from noisy_student.stages import Workplace
 from noisy_student.stats.intervals import bootstrap_auroc, macro
 from noisy_student.targets.table import Targets
 from noisy_student.targets.uncertainty import label_targets
+from noisy_student.workplace import Workplace
 
 Floats = npt.NDArray[np.float64]
 ARMS = ("few", "ours", "all")

@@ -14,7 +14,7 @@ from noisy_student.cli import options
 if TYPE_CHECKING:
     from noisy_student.config import Config
     from noisy_student.runs import Run
-    from noisy_student.stages import Workplace
+    from noisy_student.workplace import Workplace
 
 
 def default_output(config_path: Path | None) -> Path:
@@ -26,7 +26,7 @@ def default_output(config_path: Path | None) -> Path:
 def _workplace(run: Run, config: Config, device: str, quiet: bool) -> Iterator[Workplace]:
     """Yield the prepared run, locked, with SIGTERM turned into a stop at the next safe point."""
     from noisy_student import preparation
-    from noisy_student.stages import Workplace
+    from noisy_student.workplace import Workplace
 
     progress = options.show_progress(quiet)
     with run.lock(), options.stop_on_sigterm() as stop:

@@ -260,9 +260,7 @@ def clean_copy(task: Task, averaged: AveragedModel) -> models.Network:
     wanted = task.phase.optim.bn_images
     if wanted:
         numbers = np.arange(min(wanted, len(task.bn_films)))
-        parts: Iterable[Tensor] = (
-            augment.to_float(task.bn_films.gather(part)) for part in clean_batches(numbers, 64)
-        )
+        parts: Iterable[Tensor] = (augment.to_float(task.bn_films.gather(part)) for part in clean_batches(numbers, 64))
         optim.reestimate_batchnorm(network, parts)
     return network.eval()
 

@@ -1,0 +1,121 @@
+"""From student to teacher: the comparison with the teacher on validation, and who teaches next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from noisy_student import evaluation
+from noisy_student.data import manifest
+from noisy_student.runs import Run, read_json, write_json
+from noisy_student.stats.intervals import PairedComparison, compare
+from noisy_student.workplace import Traffic, Workplace
+
+
+def teachers_of(run: Run, generation: int) -> list[int]:
+    """Return the generations whose mean teaches ``generation``: what the promotion of the one before decided."""
+    if generation == 0:
+        return []
+    teachers: list[int] = read_json(run.generation(generation - 1) / "promotion.json")["teachers"]
+    return teachers
+
+
+def promote(work: Workplace, generation: int) -> Traffic:
+    """Compare the generation with its teacher on validation and write who teaches next to ``promotion.json``."""
+    run, config = work.run, work.config
+    folder = run.generation(generation)
+    path = folder / "promotion.json"
+    own = [folder / "predictions" / "valid.parquet", folder / "calibration.json"]
+    if generation == 0:
+        sentence = "Generation 0 is the first teacher: there is nothing to compare it with."
+        write_json(path, decision(0, [], None, config.promotion.undecided, sentence))
+        return Traffic(own, [path])
+    teachers = teachers_of(run, generation)
+    valid = manifest.select(manifest.read(run.manifest), split="valid")
+    truth = evaluation.known_truth(manifest.values(valid))
+    student = evaluation.probabilities(run, generation, "valid", valid)
+    teacher = np.mean([evaluation.probabilities(run, g, "valid", valid) for g in teachers], axis=0)
+    found = compare(
+        truth,
+        teacher,
+        student,
+        evaluation.codes(valid.frame["patient"]),
+        [config.data.labels.index(name) for name in config.macro_labels()],
+        config.evaluation.replicates,
+        config.seed,
+        config.promotion.confidence,
+        probability_a=teacher,
+        probability_b=student,
+    )
+    write_json(path, decision(generation, teachers, found, config.promotion.undecided))
+    reads = [run.manifest, run.generation(generation - 1) / "promotion.json", *own]
+    for index in teachers:
+        reads += [run.generation(index) / name for name in ("predictions/valid.parquet", "calibration.json")]
+    return Traffic(reads, [path])
+
+
+def verdict(found: PairedComparison) -> str:
+    """Return "better", "worse" or "undecided" from macro AUROC and log loss together.
+
+    A student is worse when a one-sided bound shows one of the two worse and none shows the other better; better the
+    other way round.
+    """
+    area, loss = found.auroc, found.log_loss
+    better = (area.lower is not None and area.lower > 0) or (loss.upper is not None and loss.upper < 0)
+    worse = (area.upper is not None and area.upper < 0) or (loss.lower is not None and loss.lower > 0)
+    return "undecided" if better == worse else "better" if better else "worse"
+
+
+def decision(
+    generation: int, teachers: list[int], found: PairedComparison | None, undecided: str, sentence: str = ""
+) -> dict[str, Any]:
+    """Return the content of ``promotion.json``: the verdict, and which generations teach next.
+
+    Better: the student alone. Worse: the teacher stays. Undecided: the mean of teacher and student (all generations so
+    far that were not worse), or the student alone, as ``undecided`` ("mean" or "student") says.
+    """
+    if found is None:
+        return {
+            "generation": generation, "role": "teacher", "verdict": "first", "promoted": True, "against": None,
+            "teachers": [generation], "auroc": None, "log_loss": None, "sentence": sentence,
+        }  # fmt: skip
+    word = verdict(found)
+    mean = [*teachers, generation]
+    following = {
+        "better": [generation],
+        "worse": teachers,
+        "undecided": mean if undecided == "mean" else [generation],
+    }[word]
+    against: int | list[int] = teachers[0] if len(teachers) == 1 else teachers
+    return {
+        "generation": generation,
+        "role": "student",
+        "verdict": word,
+        "promoted": word != "worse",
+        "against": against,
+        "teachers": following,
+        "auroc": evaluation.difference_json(found.auroc),
+        "log_loss": evaluation.difference_json(found.log_loss),
+        "sentence": _sentence(generation, teachers, found, word, following),
+    }
+
+
+def _sentence(generation: int, teachers: list[int], found: PairedComparison, word: str, following: list[int]) -> str:
+    def named(indices: list[int]) -> str:
+        if len(indices) == 1:
+            return f"generation {indices[0]}"
+        return "the mean of generations " + ", ".join(str(index) for index in indices)
+
+    said = {
+        "better": "is better than",
+        "worse": "is worse than",
+        "undecided": "cannot be told apart from",
+    }[word]
+    change = "" if found.auroc.value is None else f" (macro AUROC {found.auroc.value:+.3f}"
+    change += "" if found.log_loss.value is None or not change else f", log loss {found.log_loss.value:+.3f}"
+    change += ")" if change else ""
+    return (
+        f"On {found.patients} validation patients generation {generation} {said} {named(teachers)}{change}; "
+        f"next to teach: {named(following)}."
+    )

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from noisy_student import preparation
+from noisy_student.config.load import load
+from noisy_student.data import synthetic
+from noisy_student.errors import ConfigError, DataError
+from noisy_student.plan import describe
+from noisy_student.runs import Run
+
+TINY = (
+    "data.labels=[Lung Opacity, Support Devices]",
+    "data.image_size=32",
+    "data.synthetic={train_patients: 24, valid_patients: 8, test_patients: 8, size: 32, seed: 12}",
+    "split.labelled_patients=10",
+    "teacher.optim={steps: 5, batch_size: 8}",
+    "student.optim={steps: 7, batch_size: 10}",
+)
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+def test_without_the_data_it_says_what_is_known_and_makes_nothing(tmp_path: Path) -> None:
+    config = load(None, [*TINY, f"data.cache_dir={tmp_path / 'cache'}"])
+    plan = describe(config, tmp_path / "run", rounds=3)
+    assert plan["output"] == f"{tmp_path / 'run'} (new)"
+    assert plan["films"] == "unknown: the data set is made when the run starts"
+    assert plan["generations"] == "4 (a teacher and 3 students)"
+    assert plan["steps"] == "26 in all, 250 films seen"  # 5 + 3 * 7 steps; 5 * 8 + 3 * 7 * 10 films
+    assert plan["teacher"] == "small_resnet"
+    assert files(tmp_path) == []
+
+
+def test_a_data_set_that_is_not_there_is_said(tmp_path: Path) -> None:
+    for source in ("chexpert", "csv"):
+        config = load(None, [f"data.source={source}", f"data.root={tmp_path / 'films'}"])
+        plan = describe(config, tmp_path / "run", rounds=0)
+        assert plan["films"] == "unknown: the data set is not there"
+        assert plan["data"] == f"{source} at {tmp_path / 'films'}"
+
+
+def test_start_weights_are_named(tmp_path: Path) -> None:
+    given = ["teacher.model.name=densenet121", "teacher.model.weights=imagenet", "student.model.weights=mine.pth"]
+    plan = describe(load(None, given), tmp_path / "run", rounds=1)
+    assert (plan["teacher"], plan["student"]) == ("densenet121 from ImageNet", "small_resnet from mine.pth")
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    root = tmp_path / "films"
+    synthetic.write_dataset(root, load(None, TINY).data.synthetic)
+    return root
+
+
+def test_with_the_data_it_counts_films_and_patients_without_reading_a_film(tmp_path: Path, films: Path) -> None:
+    for film in films.rglob("*.jpg"):
+        film.write_bytes(b"")
+    before = files(tmp_path)
+    config = load(None, [*TINY, f"data.root={films}", "data.source=chexpert", "data.channels=3"])
+    plan = describe(config, tmp_path / "run", rounds=1)
+    tables = [(films / f"{split}.csv").read_text().splitlines()[1:] for split in ("train", "valid", "test")]
+    count = sum(len(table) for table in tables)
+    assert plan["labelled"].endswith("of 10 patients")
+    assert plan["pool"].endswith("of 14 patients")
+    assert plan["valid"] == f"{len(tables[1])} films of 8 patients"
+    assert plan["test"] == f"{len(tables[2])} films of 8 patients"
+    assert plan["decoded_films"] == f"{count * 3 * 32 * 32 / 1e9:.2f} GB on disk, as much in memory where they fit"
+    assert "films" not in plan
+    assert files(tmp_path) == before
+
+
+def test_wrong_tables_are_found_before_the_run(tmp_path: Path, films: Path) -> None:
+    config = load(None, [*TINY, f"data.root={films}", "data.source=chexpert", "split.labelled_patients=25"])
+    with pytest.raises(DataError, match=r"split\.labelled_patients: 25 are asked for"):
+        describe(config, tmp_path / "run", rounds=1)
+    table = pd.read_csv(films / "train.csv")
+    table.assign(**{"Lung Opacity": 0.0}).to_csv(films / "train.csv", index=False)
+    config = load(None, [*TINY, f"data.root={films}", "data.source=chexpert"])
+    with pytest.raises(DataError, match="'Lung Opacity' has only negative targets"):
+        describe(config, tmp_path / "run", rounds=1)
+
+
+def test_a_run_that_is_there_is_said_and_must_be_of_the_same_configuration(tmp_path: Path, films: Path) -> None:
+    config = load(None, [*TINY, f"data.root={films}"])
+    run = Run(tmp_path / "run")
+    run.create()
+    assert "exists" in describe(config, run.path, rounds=1)["output"]
+    preparation.prepare(run, config)
+    assert describe(config, run.path, 1)["output"] == f"{run.path} (exists: needs --resume or --overwrite)"
+    with pytest.raises(ConfigError, match="seed: 0 there, 1 now"):
+        describe(load(None, [*TINY, f"data.root={films}", "seed=1"]), run.path, rounds=1)

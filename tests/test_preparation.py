@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from noisy_student import preparation
+from noisy_student.config import Config
+from noisy_student.config.load import config_hash, load, read_snapshot
+from noisy_student.data import manifest, synthetic
+from noisy_student.errors import DataError, UsageError
+from noisy_student.preparation import (
+    cache_folder,
+    data_root,
+    environment,
+    film_rows,
+    open_source,
+    prepare,
+    stored_split,
+)
+from noisy_student.runs import Run, read_json
+
+OVERRIDES = (
+    "data.labels=[Lung Opacity, Support Devices]",
+    "data.image_size=32",
+    "data.synthetic={train_patients: 24, valid_patients: 8, test_patients: 8, size: 32, seed: 11}",
+    "split.labelled_patients=10",
+)
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return load(None, OVERRIDES)
+
+
+@pytest.fixture(scope="module")
+def prepared(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = Run(tmp_path_factory.mktemp("runs") / "one")
+    run.create()
+    prepare(run, config)
+    return run
+
+
+def test_the_cache_goes_where_config_environment_or_home_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NS_CACHE", str(tmp_path / "named"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_folder(load(None, ["data.cache_dir=/big/disk"]).data) == Path("/big/disk")
+    assert cache_folder(Config().data) == tmp_path / "named"
+    monkeypatch.setenv("NS_CACHE", "")
+    assert cache_folder(Config().data) == tmp_path / "home" / ".cache" / "noisy_student"
+
+
+def test_every_synthetic_set_has_a_folder_of_its_own() -> None:
+    folders = {
+        data_root(load(None, given).data) for given in ([], ["data.synthetic.seed=1"], ["data.synthetic.size=96"])
+    }
+    assert len(folders) == 3
+    assert data_root(load(None, ["seed=5", "data.image_size=32"]).data) in folders
+    assert data_root(load(None, ["data.root=/films"]).data) == Path("/films")
+
+
+def test_the_run_gets_exactly_these_files_and_a_record_of_them(prepared: Run, config: Config) -> None:
+    files = {str(path.relative_to(prepared.path)) for path in prepared.path.rglob("*") if path.is_file()}
+    written = {
+        "manifest.parquet", "sealed.parquet", "split.json", "config.yaml", "config.resolved.json", "environment.json",
+    }  # fmt: skip
+    assert files == written | {".noisy-student-run", "stages/prepare.json"}
+    record = prepared.read_record("prepare")
+    assert set(record["writes"]) == written
+    assert record["info"]["config"] == config_hash(config)
+    prepared.verify("prepare")
+    assert load(prepared.path / "config.yaml") == read_snapshot(prepared.path / "config.resolved.json") == config
+
+
+def test_training_sees_no_label_of_pool_and_test(prepared: Run, config: Config) -> None:
+    seen, sealed = manifest.read(prepared.manifest), manifest.read(prepared.sealed)
+    pool, test = manifest.select(seen, "train", labelled=False), manifest.select(seen, "test")
+    assert len(pool) > 0
+    assert len(test) > 0
+    assert np.isnan(manifest.values(pool)).all()
+    assert np.isnan(manifest.values(test)).all()
+    hidden = {*pool.frame["image"], *test.frame["image"]}
+    assert set(sealed.frame["image"]) == hidden
+    assert (manifest.values(manifest.select(sealed, "test")) >= 0).all()  # the test labels of a phantom are all known
+    assert (manifest.values(manifest.select(seen, "train", labelled=True)) == 1).any(axis=0).all()
+
+
+def test_the_split_keeps_to_the_configuration(prepared: Run) -> None:
+    split = stored_split(prepared)
+    assert split["counts"]["labelled"]["patients"] == 10
+    assert split["counts"]["pool"]["patients"] == 14
+    assert split["unreadable"] == 0
+    assert split["budget"]["patients"] == 18
+
+
+def test_a_second_call_writes_nothing_and_notices_a_change(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "run")
+    run.create()
+    first = prepare(run, config)
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation.manifest, "write", lambda *_: pytest.fail("wrote again"))
+        second = prepare(run, config)
+    assert second.key == first.key
+    np.testing.assert_array_equal(second.pixels, first.pixels)
+    (run.path / "split.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"split\.json: has changed"):
+        prepare(run, config)
+
+
+def test_a_label_with_one_class_among_the_labelled_films_stops_before_anything_is_written(
+    tmp_path: Path, config: Config
+) -> None:
+    root = tmp_path / "films"
+    synthetic.write_dataset(root, config.data.synthetic)
+    table = pd.read_csv(root / "train.csv")
+    table.assign(**{"Lung Opacity": 1.0}).to_csv(root / "train.csv", index=False)
+    run = Run(tmp_path / "run")
+    run.create()
+    with pytest.raises(DataError, match="'Lung Opacity' has only positive targets"):
+        prepare(run, load(None, [*OVERRIDES, f"data.root={root}", "data.source=chexpert"]))
+    assert [path.name for path in run.path.iterdir()] == [".noisy-student-run"]
+
+
+def test_an_unreadable_film_is_left_out_and_counted(tmp_path: Path, config: Config) -> None:
+    root = tmp_path / "films"
+    synthetic.write_dataset(root, config.data.synthetic)
+    broken = sorted((root / "train").rglob("*.jpg"))[0]
+    broken.write_bytes(b"not a film")
+    run = Run(tmp_path / "run")
+    run.create()
+    given = [*OVERRIDES, f"data.root={root}", "data.source=chexpert", "data.max_bad_share=0.1"]
+    decoded = prepare(run, load(None, given))
+    assert stored_split(run)["unreadable"] == 1
+    image = str(broken.relative_to(root))
+    assert image not in set(manifest.read(run.manifest).frame["image"])
+    assert [name for name, _ in decoded.bad()] == [image]
+    with pytest.raises(DataError, match=r"data\.max_bad_share"):
+        open_source(load(None, [*given, "data.max_bad_share=0"]).data)
+
+
+def test_film_rows_point_at_the_films_of_the_manifest(prepared: Run, config: Config) -> None:
+    cache = open_source(config.data).cache
+    valid = manifest.select(manifest.read(prepared.manifest), "valid")
+    rows = film_rows(cache, valid)
+    assert [cache.images[row] for row in rows] == list(valid.frame["image"])
+    with pytest.raises(DataError, match="there are no films to read"):
+        film_rows(cache, manifest.rows(valid, np.zeros(len(valid), dtype=bool)))
+    gone = cache.ok.copy()
+    gone[rows[0]] = False
+    with pytest.raises(DataError, match="could not be decoded"):
+        film_rows(replace(cache, ok=gone), valid)
+
+
+def test_the_environment_names_versions_and_nothing_of_this_machine(prepared: Run) -> None:
+    found = environment()
+    packages = {"torch", "torchvision", "kornia", "numpy", "pandas", "scipy", "scikit-learn", "pillow", "pyarrow"}
+    assert set(found) == packages | {"noisy_student", "python", "system", "machine", "cpus"}
+    assert found["numpy"] == np.__version__
+    assert read_json(prepared.path / "environment.json") == found
