@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -9,6 +10,8 @@ import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from noisy_student.config import Config
 from noisy_student.runs import file_hash
@@ -28,8 +31,8 @@ student: {<<: *phase, pos_weight_cap: 1}
 evaluation: {replicates: 100}
 """
 
-TIMES = {"seconds", "films_per_second"}
-"""Keys that hold times: two runs differ in them and in nothing else."""
+TIMES = {"seconds", "films_per_second", "title"}
+"""Keys that hold times, and the name of the directory: two runs differ in them and in nothing else."""
 
 _forkserver = multiprocessing.get_context("forkserver")
 _forkserver.set_forkserver_preload(["torch", "torchvision", "kornia", "noisy_student.stages", "noisy_student.cli.runs"])
@@ -70,10 +73,11 @@ def ns_killed(environment: dict[str, str], arguments: Sequence[str], where: str,
 
     left = count
 
-    def die() -> None:
+    def die(first: Callable[[], object] = int) -> None:
         nonlocal left
         left -= 1
         if left == 0:
+            first()
             os.kill(os.getpid(), signal.SIGKILL)
 
     record, check, save = runs.Run.record, fit._check_finite, checkpoint.torch.save
@@ -90,11 +94,10 @@ def ns_killed(environment: dict[str, str], arguments: Sequence[str], where: str,
         if where == "step":
             die()
 
-    def killing_save(state: Any, path: Path) -> None:
-        save(state, path)
+    def killing_save(state: Any, stream: Any) -> None:
+        save(state, stream)
         if where == "checkpoint":
-            os.truncate(path, path.stat().st_size // 2)
-            die()
+            die(lambda: stream.truncate(stream.tell() // 2))
 
     runs.Run.record = killing_record  # type: ignore[method-assign]
     fit._check_finite = killing_check
@@ -116,11 +119,23 @@ def content(run: Path) -> dict[str, Any]:
             found[name] = value
         elif path.suffix == ".jsonl":
             found[name] = [without_times(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        elif path.suffix == ".pt":
+            # Equal states can differ in how pickle shares their strings.
+            found[name] = hashed(torch.load(path, weights_only=True))
         elif path.suffix == ".html":
             found[name] = "drawn from report.json"
         else:
             found[name] = file_hash(path)
     return found
+
+
+def hashed(state: Any) -> Any:
+    """Return a state with hashes in place of tensors."""
+    if isinstance(state, torch.Tensor):
+        return str(state.dtype), tuple(state.shape), hashlib.sha256(state.contiguous().numpy().tobytes()).hexdigest()
+    if isinstance(state, dict):
+        return {key: hashed(part) for key, part in state.items()}
+    return [hashed(part) for part in state] if isinstance(state, list | tuple) else state
 
 
 def without_times(value: Any) -> Any:

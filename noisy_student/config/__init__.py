@@ -73,7 +73,7 @@ class Config(Section):
     """``auto`` uses bf16 autocast on GPUs that have it, and fp32 on the CPU."""
     data: DataConfig = DataConfig()
     """Films and labels."""
-    split: SplitConfig = SplitConfig(labelled_patients=100)
+    split: SplitConfig = SplitConfig()
     """Labelled set, pool, validation."""
     targets: TargetsConfig = TargetsConfig()
     """Labels to targets."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -88,11 +88,11 @@ class SplitConfig(Section):
     seed: int = Field(0, ge=0)
     """Seed of the draw of labelled patients."""
     labelled_patients: int | None = Field(None, ge=1)
-    """Number of labelled patients (give exactly one of the three)."""
+    """Number of labelled patients. Give one of the three; with none of them it is 100."""
     labelled_images: int | None = Field(None, ge=1)
     """Number of labelled films: whole patients, the last patient's surplus films are left out of everything."""
     labelled_fraction: float | None = Field(None, gt=0, le=1)
-    """Share of train patients that is labelled."""
+    """Share of train patients that is labelled; 1 labels them all."""
     validation: Literal["official", "carve"] = "official"
     """``official``: the data set's validation split. ``carve``: as many patients as are labelled, taken from train;
     the official validation split then serves as the test set where the data set has no test split."""
@@ -101,10 +101,18 @@ class SplitConfig(Section):
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     """Train, valid and test shares of patients for a table without a split column."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        keys = ("labelled_patients", "labelled_images", "labelled_fraction")
+        if isinstance(values, dict) and all(values.get(key) is None for key in keys):
+            return values | {"labelled_patients": 100}
+        return values
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         given = [self.labelled_patients, self.labelled_images, self.labelled_fraction]
-        if sum(value is not None for value in given) > 1:
+        if sum(value is not None for value in given) != 1:
             raise ValueError("give only one of labelled_patients, labelled_images, labelled_fraction")
         if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise ValueError("fractions: three shares that sum to 1")

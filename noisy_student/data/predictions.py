@@ -38,7 +38,10 @@ def read(path: Path, images: npt.NDArray[np.object_]) -> Predictions:
     """
     if not path.is_file():
         raise DataError(f"{path}: is missing", "Run the generation's predictions first: ns iterate --resume.")
-    frame = pd.read_parquet(path)
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: is damaged ({error})", "Remove it and its stage record, then --resume.") from error
     labels = tuple(name for name in frame.columns if name != "image")
     stored = frame["image"].to_numpy(dtype=object)
     if not np.array_equal(stored, images):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Final
 
 import torch
@@ -79,13 +80,18 @@ def load_weights_into(network: Network, folder: Path) -> None:
 
 def save_resume(path: Path, state: dict[str, Any]) -> None:
     """Write the state from which training goes on (tensors, numbers and text only)."""
-    with atomic(path) as temporary:
-        torch.save(state, temporary)
+    # Given a path, torch.save writes the (temporary) file's name into the archive; a stream keeps equal states equal.
+    with atomic(path) as temporary, temporary.open("wb") as stream:
+        torch.save(state, stream)
 
 
 def load_resume(path: Path) -> dict[str, Any] | None:
     """Return the state that :func:`save_resume` wrote, or ``None`` where there is none."""
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        hint = "Remove it to train the generation from its start."
+        raise WeightsError(f"{path}: is damaged ({str(error).splitlines()[0]})", hint) from error
     return state

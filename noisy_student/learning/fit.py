@@ -220,10 +220,9 @@ def fit(
     final = copy.deepcopy(state.network)
     final.load_state_dict(state.kept)
     checkpoint.save(best, final, task.phase.model, info)
-    return [path / name for path in (last, best) for name in ("model.safetensors", "meta.json")] + [
-        last / "resume.pt",
-        folder / "augmented.png",
-    ]
+    # resume.pt is not named: what it holds is the same after a resumed training, the bytes of its pickle need not be.
+    names = [path / name for path in (last, best) for name in ("model.safetensors", "meta.json")]
+    return [*names, folder / "augmented.png"]
 
 
 def _set_trainable(network: models.Network, classifier: set[int], *, head_only: bool) -> None:

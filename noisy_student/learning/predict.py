@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from noisy_student.errors import UsageError
 from noisy_student.learning.augment import to_float
 from noisy_student.learning.batches import Films
 
@@ -18,10 +19,23 @@ BATCH: Final = 256
 
 
 def best_device(asked: str = "auto") -> torch.device:
-    """Return the device named by ``asked`` ("auto", "cpu", "cuda", "cuda:1"); "auto" takes a GPU where there is one."""
+    """Return the device named by ``asked`` ("auto", "cpu", "cuda", "cuda:1"); "auto" takes a GPU where there is one.
+
+    Raises:
+        UsageError: there is no such device.
+    """
     if asked == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(asked)
+    try:
+        device = torch.device(asked)
+    except RuntimeError:
+        raise UsageError(f"--device {asked}: there is no such device", "Use auto, cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"--device {asked}: this machine has {torch.cuda.device_count()} GPUs that torch can use",
+            "Use --device auto or cpu; ns doctor says what there is.",
+        )
+    return device
 
 
 def clean_batches(numbers: npt.NDArray[np.int64], batch: int = BATCH) -> list[npt.NDArray[np.int64]]:

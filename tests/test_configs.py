@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from noisy_student.cli import main
+from noisy_student.config.load import config_hash, load, to_yaml
+
+FOLDER = Path(__file__).parents[1] / "configs"
+SHIPPED = sorted(FOLDER.glob("*.yaml"))
+
+
+def dry_run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int | str | None, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(["iterate", "--dry-run", *arguments])
+    captured = capsys.readouterr()
+    return ended.value.code, captured.out, captured.err
+
+
+def test_there_are_configs_and_nothing_else_beside_them() -> None:
+    assert {path.stem for path in SHIPPED} >= {"demo", "chexpert", "kermany160"}
+    assert sorted(FOLDER.iterdir()) == SHIPPED
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_it_loads_and_says_how_to_run_it(path: Path, tmp_path: Path) -> None:
+    config = load(path)
+    (tmp_path / "again.yaml").write_text(to_yaml(config), encoding="utf-8")
+    assert load(tmp_path / "again.yaml") == config
+    head = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    assert any(f"ns iterate --config configs/{path.name}" in line for line in head)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_dry_run_needs_no_data_and_writes_nothing(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NS_CACHE", str(tmp_path / "cache"))
+    code, out, err = dry_run(capsys, "--config", str(path), "--rounds", "2")
+    assert (code, err) == (0, "")
+    assert config_hash(load(path)) in out
+    assert "3 (a teacher and 2 students)" in out
+    assert "unknown: the data set" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_is_the_built_in_defaults() -> None:
+    assert load(FOLDER / "demo.yaml") == load(None)
+
+
+def test_without_a_config_the_dry_run_is_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NS_CACHE", str(tmp_path / "cache"))
+    code, out, _ = dry_run(capsys)
+    assert code == 0
+    assert config_hash(load(FOLDER / "demo.yaml")) in out
+
+
+def test_the_films_of_kermany_are_there_and_in_the_table(
+    real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = real_data / "kermany160"
+    if not root.is_dir():
+        pytest.skip(f"no real films at {root}; set NS_REAL_DATA")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = dry_run(capsys, "--config", str(FOLDER / "kermany160.yaml"), "--set", f"data.root={root}")
+    assert (code, err) == (0, "")
+    assert "labelled       52 films of" in " ".join(out.split("\n"))
+    assert "valid          52 films of" in " ".join(out.split("\n"))
+    assert list(tmp_path.iterdir()) == []
