@@ -39,9 +39,7 @@ class Source:
 
 def cache_folder(config: DataConfig) -> Path:
     """Return the folder of decoded films: ``data.cache_dir``, else ``$NS_CACHE``, else ``~/.cache/noisy_student``."""
-    if config.cache_dir is not None:
-        return config.cache_dir
-    return Path(os.environ.get("NS_CACHE") or Path.home() / ".cache" / "noisy_student")
+    return config.cache_dir or cache.default_folder()
 
 
 def data_root(config: DataConfig) -> Path:

@@ -46,7 +46,12 @@ def test_a_data_set_that_is_not_there_is_said(tmp_path: Path) -> None:
 
 
 def test_start_weights_are_named(tmp_path: Path) -> None:
-    given = ["teacher.model.name=densenet121", "teacher.model.weights=imagenet", "student.model.weights=mine.pth"]
+    given = [
+        "teacher.model.name=densenet121",
+        "teacher.model.weights=imagenet",
+        "student.model.weights=mine.pth",
+        "student.start=weights",
+    ]
     plan = describe(load(None, given), tmp_path / "run", rounds=1)
     assert (plan["teacher"], plan["student"]) == ("densenet121 from ImageNet", "small_resnet from mine.pth")
 

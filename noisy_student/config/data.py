@@ -33,7 +33,7 @@ class ColumnsConfig(Section):
 class SyntheticConfig(Section):
     """Size of the synthetic data set that source ``synthetic`` makes when it is not there yet."""
 
-    train_patients: int = Field(1500, ge=1)
+    train_patients: int = Field(3000, ge=1)
     """Patients of the train table (about two films each)."""
     valid_patients: int = Field(150, ge=1)
     """Patients of the validation table."""

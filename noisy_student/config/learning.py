@@ -61,7 +61,7 @@ class NoiseConfig(Section):
 class OptimConfig(Section):
     """AdamW with warm-up and cosine decay, an averaged model, and when to look at validation."""
 
-    steps: int = Field(300, ge=1)
+    steps: int = Field(600, ge=1)
     """Optimiser steps, the head-only phase included."""
     head_steps: int = Field(0, ge=0)
     """First steps that train only the classifier, with BatchNorm statistics frozen."""
@@ -103,7 +103,7 @@ class PhaseConfig(Section):
     model: ModelConfig = ModelConfig()
     """The network."""
     start: Literal["weights", "teacher"] = "weights"
-    """Start weights of a student: the model's own ``weights`` again, or the teacher's (same network)."""
+    """Start weights; generation 0 has no teacher to start from."""
     noise: NoiseConfig = NoiseConfig()
     """Input noise."""
     optim: OptimConfig = OptimConfig()
@@ -113,8 +113,10 @@ class PhaseConfig(Section):
 
 
 class StudentConfig(PhaseConfig):
-    """How a student is trained. A class of its own, so that a file which sets one key of it keeps this default."""
+    """How a student is trained. A class of its own, so that a file which sets one key of it keeps these defaults."""
 
+    start: Literal["weights", "teacher"] = "teacher"
+    """Start weights: the teacher's (same network), or the model's own ``weights`` again."""
     pos_weight_cap: float = Field(1.0, ge=1)
     """Cap of the class weight negatives / positives in the loss of labelled films; 1 turns it off."""
 

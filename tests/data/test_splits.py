@@ -47,7 +47,7 @@ def patients(manifest: Manifest, part: str) -> set[str]:
 
 
 def test_without_a_budget_all_of_train_is_labelled() -> None:
-    manifest, summary = splits.assign(official(), SplitConfig())
+    manifest, summary = splits.assign(official(), SplitConfig(labelled_fraction=1.0))
     assert summary["counts"] == {
         "labelled": {"images": 100, "patients": 40},
         "pool": {"images": 0, "patients": 0},
@@ -172,7 +172,7 @@ def test_films_without_labels_are_pool_and_never_drawn() -> None:
     blank = before.frame["split"].isin([""]) | before.frame["patient"].isin(["train001", "valid001"])
     label = np.where(blank, np.nan, before.frame["A"])
     before = Manifest(before.frame.assign(A=label.astype(np.float32), labelled=~blank.to_numpy()), ("A",))
-    manifest, summary = splits.assign(before, SplitConfig())
+    manifest, summary = splits.assign(before, SplitConfig(labelled_fraction=1.0))
     assert patients(manifest, "pool") == {"train001", *(f"none00{number}" for number in range(5))}
     assert summary["counts"]["labelled"]["patients"] == 9
     assert patients(manifest, "valid") == {"valid000", "valid002"}
@@ -181,7 +181,7 @@ def test_films_without_labels_are_pool_and_never_drawn() -> None:
 
 def test_a_film_that_says_it_carries_labels_counts_though_all_are_blank() -> None:
     before = make({"train": [1] * 4, "valid": [1], "test": [1]}, A=[np.nan] * 6)
-    _, summary = splits.assign(before, SplitConfig())
+    _, summary = splits.assign(before, SplitConfig(labelled_fraction=1.0))
     assert summary["counts"]["labelled"]["images"] == 4
 
 
@@ -206,7 +206,7 @@ def test_a_carved_patient_leaves_no_film_in_the_pool() -> None:
 )
 def test_an_empty_split_is_named_with_a_fix(sizes: dict[str, list[int]], message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
-        splits.assign(make(sizes), SplitConfig())
+        splits.assign(make(sizes), SplitConfig(labelled_fraction=1.0))
     assert "split." in caught.value.hint
 
 
@@ -214,7 +214,7 @@ def test_a_train_split_without_labels_is_an_error() -> None:
     before = make({"train": [1] * 3, "valid": [1], "test": [1]})
     nothing = np.array([np.nan] * 3 + [0, 1], dtype=np.float32)
     before = Manifest(before.frame.assign(A=nothing, labelled=False), ("A",))
-    for config in (SplitConfig(), SplitConfig(labelled_fraction=0.5)):
+    for config in (SplitConfig(labelled_fraction=1.0), SplitConfig(labelled_fraction=0.5)):
         with pytest.raises(DataError, match="the labelled set is empty"):
             splits.assign(before, config)
 
@@ -224,9 +224,9 @@ def test_a_train_split_without_labels_is_an_error() -> None:
     [
         ({"labelled_patients": 41}, "split.labelled_patients: 41 are asked for, and train has 40"),
         ({"labelled_images": 101}, "split.labelled_images: 101 are asked for, and there are 100"),
-        ({"valid_images": 17}, "split.valid_images: 17 are asked for, and there are 16"),
+        ({"labelled_fraction": 1.0, "valid_images": 17}, "split.valid_images: 17 are asked for, and there are 16"),
         ({"labelled_patients": 21, "validation": "carve"}, "carve needs 21 labelled and 21 validation patients"),
-        ({"validation": "carve"}, "carve needs 40 labelled"),
+        ({"labelled_fraction": 1.0, "validation": "carve"}, "carve needs 40 labelled"),
     ],
 )
 def test_more_than_there_is_is_an_error(config: dict[str, Any], message: str) -> None:
@@ -239,7 +239,7 @@ def test_a_patient_in_two_splits_is_an_error() -> None:
     split = before.frame["split"].tolist()
     split[0] = "test"
     with pytest.raises(DataError, match="more than one split"):
-        splits.assign(manifests.replace(before, split=split), SplitConfig())
+        splits.assign(manifests.replace(before, split=split), SplitConfig(labelled_fraction=1.0))
 
 
 def test_check_classes_names_every_label_with_one_class() -> None:
