@@ -114,7 +114,7 @@ def _sentence(generation: int, teachers: list[int], found: PairedComparison, wor
     }[word]
     change = "" if found.auroc.value is None else f" (macro AUROC {found.auroc.value:+.3f}"
     change += "" if found.log_loss.value is None or not change else f", log loss {found.log_loss.value:+.3f}"
-    change += ")" if change else ""
+    change = f"{change})".replace("-", "−") if change else ""
     return (
         f"On {found.patients} validation patients generation {generation} {said} {named(teachers)}{change}; "
         f"next to teach: {named(following)}."

@@ -37,6 +37,8 @@ from noisy_student.workplace import Workplace
 
 Floats = npt.NDArray[np.float64]
 ARMS = ("few", "ours", "all")
+LEAST_DENOMINATOR = 0.02
+"""Below this lower bound of all - few a ratio says nothing, and none is given."""
 
 
 def prepared(path: Path, config: Config) -> tuple[Workplace, Manifest, Manifest]:
@@ -134,16 +136,19 @@ def summarise(given: argparse.Namespace, replicates: int = 2000) -> dict[str, An
     rows = np.arange(replicates)[:, None]
     mean = {arm: np.stack(draws[arm], axis=1)[rows, picked].mean(axis=1) for arm in ARMS}
     low_denominator = float(np.quantile(mean["all"] - mean["few"], 0.025))
-    ratio = (mean["ours"] - mean["few"]) / (mean["all"] - mean["few"])
     centre = {arm: float(np.mean(aurocs[arm])) for arm in ARMS}
-    gap = (centre["ours"] - centre["few"]) / (centre["all"] - centre["few"])
+    gap, ci = None, None
+    if low_denominator >= LEAST_DENOMINATOR:
+        gap = (centre["ours"] - centre["few"]) / (centre["all"] - centre["few"])
+        ratio = (mean["ours"] - mean["few"]) / (mean["all"] - mean["few"])
+        ci = [float(np.quantile(ratio, q)) for q in (0.025, 0.975)]
     return {
         "seeds": given.seeds,
         "auroc": aurocs,
         "mean": centre,
         "sd": {arm: float(np.std(aurocs[arm], ddof=1)) if len(given.seeds) > 1 else None for arm in ARMS},
-        "gap_closed": gap if low_denominator >= 0.02 else None,
-        "ci": [float(np.quantile(ratio, q)) for q in (0.025, 0.975)] if low_denominator >= 0.02 else None,
+        "gap_closed": gap,
+        "ci": ci,
         "all_minus_few_lower_bound": low_denominator,
         "ours_minus_few_ci": [float(np.quantile(mean["ours"] - mean["few"], q)) for q in (0.025, 0.975)],
     }
