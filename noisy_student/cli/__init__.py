@@ -78,17 +78,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code (0 done, 1 failed, 2 usage, 3 data, 4 diverged, 75, 130)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        cli.main(given, prog_name="ns", standalone_mode=False)
+        code = cli.main(given, prog_name="ns", standalone_mode=False)
     except NoisyStudentError as error:
         _complain(given, error.message, error.hint, error.exit_code)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
     except click.ClickException as error:
+        if "--json" in given:
+            _complain(given, error.format_message(), "See ns --help.", error.exit_code)
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _complain(given, "interrupted", "Run the same command with --resume to go on.", 128 + signal.SIGINT)
-    sys.exit(0)
+        hint = "Run ns iterate or train-teacher with --resume to go on; the other commands just again."
+        _complain(given, "interrupted", hint, 128 + signal.SIGINT)
+    # Not in standalone mode, click returns the code of an Exit instead of raising it.
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _complain(arguments: list[str], message: str, hint: str, code: int) -> None:

@@ -202,7 +202,7 @@ def evaluate(
 @_stage_options
 @options.example("ns report runs/demo")
 def report(run_path: Path, overrides: tuple[str, ...], device: str, as_json: bool, verbose: bool, quiet: bool) -> None:
-    """Write report.json and report.html, per generation and over all, and print the table of generations."""
+    """Write the reports from the files of a run: JSON and HTML, per generation and over all; print the table."""
     from noisy_student import generations
 
     with _existing(run_path, overrides, device, quiet) as work:

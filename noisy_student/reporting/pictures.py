@@ -28,7 +28,8 @@ class Pictures:
     def gallery(self, folder: Path) -> list[dict[str, Any]]:
         """Return the entries of ``gallery.json`` with ``thumb`` and ``map`` as data URIs (``None`` without a map).
 
-        The name of the film is dropped, since it can name a patient.
+        Each has the ``threshold`` of its label, ``None`` where none is on record. The name of the film is dropped,
+        since it can name a patient.
 
         Raises:
             NoisyStudentError: a picture is missing or lies outside ``folder``.
@@ -36,8 +37,9 @@ class Pictures:
         path = folder / "gallery.json"
         if not path.is_file():
             return []
-        found = []
-        for entry in read_json(path)["entries"]:
+        found, content = [], read_json(path)
+        thresholds = content.get("thresholds", {})
+        for entry in content["entries"]:
             files = [_below(folder, entry[key]) for key in ("thumb", "map") if entry.get(key)]
             needed = sum(file.stat().st_size for file in files)
             if needed > self.room:
@@ -46,6 +48,7 @@ class Pictures:
             self.room -= needed
             shown = {key: entry[key] for key in ("label", "kind", "probability", "truth")}
             pictures = [_uri(file.read_bytes(), file.suffix) for file in files]
+            shown |= {"threshold": thresholds.get(entry["label"])}
             found.append(shown | {"thumb": pictures[0], "map": pictures[1] if len(pictures) > 1 else None})
         return found
 

@@ -160,3 +160,8 @@ def left_undefined(cell: Mapping[str, Any]) -> str:
     if cell.get("positives") == 0:
         return "no positives"
     return "no negatives" if cell.get("negatives") == 0 else "no reason on record"
+
+
+def called_positive(threshold: float | None) -> str:
+    """Return ``called positive from 0.124 on`` for a label's threshold, empty where it is 0.5 or not on record."""
+    return "" if threshold is None or threshold == 0.5 else f"called positive from {number(threshold)} on"

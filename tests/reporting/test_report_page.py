@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from noisy_student.errors import NoisyStudentError
-from noisy_student.reporting import plots, write_generation, write_overall
+from noisy_student.reporting import plots, schema, write_generation, write_overall
 from noisy_student.reporting.pictures import Pictures
 from noisy_student.runs import read_json, write_json
 
@@ -137,6 +137,35 @@ def test_gallery_embeds_pictures_and_hides_film_names(finished):
     assert "false positive, probability 0.800" in page.text
     assert "patient0" not in (finished.generation(2) / "report.html").read_text()
     assert not Page((finished.generation(1) / "report.html").read_text()).all("img")
+
+
+def gallery_text(run, thresholds, label="Edema", with_map=True):
+    """Return the text of the gallery of generation 1 with one film, thresholds as given."""
+    folder = run.generation(1)
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(folder / "film.png")
+    entry = {"label": label, "kind": "false positive", "probability": 0.13, "truth": 0, "thumb": "film.png"}
+    content = {"entries": [entry | {"map": "film.png" if with_map else None}]}
+    write_json(folder / "gallery.json", content if thresholds is None else content | {"thresholds": thresholds})
+    json_path, html_path = write_generation(run, 1)
+    schema.check(read_json(json_path))
+    text = " ".join(Page(html_path.read_text()).text.split())
+    return text[text.index("Examples of right and wrong") :]
+
+
+def test_a_caption_says_the_threshold_of_its_label_where_it_is_not_the_usual_one(small):
+    evil = '<b title="x">'
+    said = "false positive, probability 0.130; called positive from 0.120 on"
+    assert said in gallery_text(small, {"Edema": 0.12, "Fracture": 0.5})
+    assert said in gallery_text(small, {evil: 0.12}, label=evil)
+    for thresholds in (None, {}, {"Edema": 0.5}, {"Fracture": 0.12}):
+        text = gallery_text(small, thresholds)
+        assert "false positive, probability 0.130 " in text
+        assert "called positive from 0" not in text
+
+
+def test_a_map_without_colour_is_explained_where_there_are_maps(small):
+    assert "A map without colour: nothing in the film spoke for the label." in gallery_text(small, {})
+    assert "map" not in gallery_text(small, {}, with_map=False).split("Details")[0]
 
 
 def test_pictures_stop_at_their_room(finished):

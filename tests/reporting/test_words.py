@@ -99,3 +99,9 @@ def test_what_it_was_trained_on_names_the_whole_label_budget():
         assert part in text
     report["generations"] = report["generations"][:1]
     assert "900" not in words.trained_on(report)
+
+
+def test_a_threshold_is_said_where_it_is_not_the_usual_one():
+    assert words.called_positive(0.1243) == "called positive from 0.124 on"
+    assert words.called_positive(0.0) == "called positive from 0.000 on"
+    assert words.called_positive(0.5) == words.called_positive(None) == ""

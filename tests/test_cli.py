@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from command_lines import check_line, commands
+from PIL import Image
+
+from noisy_student import __version__, plan
+from noisy_student.cli import _COMMANDS, doctor, main
+
+EVERY = {" ".join(path): command for path, command in commands()}
+SMALL = ("train_patients=3", "valid_patients=2", "test_patients=2", "size=32")
+
+
+@pytest.fixture
+def ns(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line and return its exit code, standard output and standard error."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        said = capsys.readouterr()
+        code = ended.value.code
+        return (code if isinstance(code, int) else 0), said.out, said.err
+
+    return call
+
+
+def first_sentence(command: click.Command) -> str:
+    text = " ".join((command.help or "").split())
+    return re.split(r"(?<=\.) ", text)[0]
+
+
+# -- help ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_command_has_help_with_an_example_that_it_takes(name: str, ns: Any) -> None:
+    code, out, err = ns(*name.split(), "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Usage: ns {name} ")
+    examples = [line.strip() for line in out.split("Example:\n")[1].split("\n\n")[0].splitlines()]
+    assert examples
+    for line in examples:
+        assert line.startswith(f"ns {name}")
+        check_line(line)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_option_and_command_says_what_it_does(name: str) -> None:
+    command = EVERY[name]
+    assert first_sentence(command).endswith(".")
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help, f"{name}: {option.opts}"
+
+
+def test_the_list_of_commands_is_that_of_the_help(ns: Any) -> None:
+    code, out, _ = ns("--help")
+    assert code == 0
+    listed = re.findall(r"^  ([a-z-]+) {2,}(.*)$", out.split("Commands:\n")[1], flags=re.MULTILINE)
+    assert [name for name, _ in listed] == list(_COMMANDS)
+    for name, text in listed:
+        assert _COMMANDS[name][1].startswith(text)  # a long line is wrapped
+    assert ns("-h") == (0, out, "")
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_the_line_in_the_list_is_the_first_sentence_of_the_command(name: str) -> None:
+    """The list is written by hand so that help needs no imports; it may leave words out, not say something else."""
+    short = re.findall(r"[\w'.-]+", _COMMANDS[name][1].rstrip("."))
+    words = iter(re.findall(r"[\w'.-]+", first_sentence(EVERY[name]).rstrip(".")))
+    assert all(word in words for word in short), first_sentence(EVERY[name])
+
+
+def test_a_mistyped_command_is_met_with_its_neighbour(ns: Any) -> None:
+    code, out, err = ns("iterat")
+    assert (code, out) == (2, "")
+    assert "No such command 'iterat'. Did you mean 'iterate'?" in err
+    assert ns("zzz")[2].rstrip().endswith("No such command 'zzz'.")
+    assert ns("data", "prepar")[0] == 2
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """``ns --help`` answers in a blink because no command, and no library of a command, is imported for it."""
+    code = (
+        "import json, sys\nfrom noisy_student.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print(json.dumps([m for m in sys.modules if '.' not in m]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    assert "click" in loaded
+    assert not loaded & {
+        "torch",
+        "torchvision",
+        "kornia",
+        "pandas",
+        "pydantic",
+        "numpy",
+        "PIL",
+        "matplotlib",
+        "sklearn",
+    }
+
+
+def test_the_package_can_be_run_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "noisy_student", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"ns, version {__version__}\n"
+
+
+def test_version(ns: Any) -> None:
+    assert ns("--version") == (0, f"ns, version {__version__}\n", "")
+
+
+# -- doctor ----------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_finds_this_machine_fit(ns: Any) -> None:
+    code, out, _ = ns("doctor", "--json")
+    found = json.loads(out)
+    assert (code, found["ok"], found["checks"]) == (0, True, {"one training step": "ok"})
+    assert found["facts"]["noisy_student"] == __version__
+    assert "gpu" in found["facts"]
+
+
+def test_doctor_fails_with_what_is_wrong(ns: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_one_step", lambda: "the loss is not finite")
+    code, out, _ = ns("doctor")
+    assert code == 1
+    assert "Failed: one training step" in out
+
+    def broken() -> str:
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(doctor, "_one_step", broken)
+    code, out, _ = ns("doctor", "--json")
+    assert code == 1
+    assert json.loads(out)["checks"] == {"one training step": "RuntimeError: no kernel"}
+
+
+# -- data ------------------------------------------------------------------------------------------------------------
+
+
+def settings(prefix: str = "") -> list[str]:
+    return [word for pair in SMALL for word in ("--set", f"{prefix}{pair}")]
+
+
+def test_synthetic_writes_tables_and_the_films_in_them(ns: Any, tmp_path: Path) -> None:
+    code, out, err = ns("synthetic", str(tmp_path / "phantoms"), *settings(), "-v")
+    assert code == 0
+    assert str(tmp_path / "phantoms") in out
+    assert "generator version" in err
+    patients = {}
+    for split in ("train", "valid", "test"):
+        with (tmp_path / "phantoms" / f"{split}.csv").open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        assert all((tmp_path / "phantoms" / row["Path"].split("/", 1)[1]).is_file() for row in rows)
+        patients[split] = len({re.search(r"patient\d+", row["Path"])[0] for row in rows})  # type: ignore[index]
+    assert patients == {"train": 3, "valid": 2, "test": 2}
+
+
+def test_synthetic_preview_is_a_picture_and_nothing_else_is_written(ns: Any, tmp_path: Path) -> None:
+    code, _, _ = ns("synthetic", "--preview", str(tmp_path / "sheet.png"))
+    assert code == 0
+    with Image.open(tmp_path / "sheet.png") as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 100
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+
+
+def test_synthetic_without_anything_to_write(ns: Any) -> None:
+    code, out, err = ns("synthetic")
+    assert (code, out) == (2, "")
+    assert err == "ns: ns synthetic: nothing to write\n    Name a folder, or a picture with --preview.\n"
+
+
+def test_a_wrong_setting_is_named_and_an_error_is_json_where_it_was_asked_for(ns: Any, tmp_path: Path) -> None:
+    code, _, err = ns("synthetic", str(tmp_path / "out"), "--set", "train_patient=3")
+    assert code == 2
+    assert "unknown key 'data.synthetic.train_patient'; did you mean 'train_patients'?" in err
+    assert not (tmp_path / "out").exists()
+    code, out, err = ns("iterate", "--dry-run", "--json", "--set", "sed=1")
+    answer = json.loads(out)
+    assert (code, answer["exit_code"]) == (2, 2)
+    assert "did you mean 'seed'?" in answer["error"]
+    assert answer["error"] in err
+
+
+def test_data_prepare_twice_says_the_same(ns: Any, tmp_path: Path) -> None:
+    arguments = (
+        "data", "prepare", *settings("data.synthetic."), "--set", "data.image_size=32",
+        "--set", f"data.cache_dir={tmp_path / 'cache'}",
+    )  # fmt: skip
+    code, out, _ = ns(*arguments, "--json")
+    first = json.loads(out)
+    assert code == 0
+    assert (first["patients"], first["unreadable"]) == (7, [])
+    index = sorted((path, path.stat().st_mtime_ns) for path in Path(first["cache"]).rglob("*.*") if path.is_file())
+    assert index
+    code, out, _ = ns(*arguments, "--json")
+    assert (code, json.loads(out)) == (0, first)
+    again = sorted((path, path.stat().st_mtime_ns) for path in Path(first["cache"]).rglob("*.*") if path.is_file())
+    assert again == index  # what is decoded is not decoded again
+    code, out, _ = ns(*arguments)
+    assert out == f"{first['films']} films of 7 patients are in {first['cache']}\n"
+
+
+# -- iterate ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_is_json_and_writes_nothing(ns: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = ns("iterate", "--rounds", "2", "--dry-run", "--json", "--set", f"data.root={tmp_path / 'none'}")
+    assert (code, err) == (0, "")
+    plan = json.loads(out)
+    assert plan["output"].startswith("runs/demo (new)")
+    assert plan["generations"] == "3 (a teacher and 2 students)"
+    code, out, _ = ns("train-teacher", "-o", "mine", "--dry-run", "--set", f"data.root={tmp_path / 'none'}")
+    assert code == 0
+    assert re.search(r"^output +mine \(new\)$", out, flags=re.MULTILINE)
+    assert re.search(r"^generations +1 ", out, flags=re.MULTILINE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_default_output_is_named_after_the_config(ns: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("lungs.yaml").write_text(f"data: {{root: {tmp_path / 'none'}}}\n")
+    assert json.loads(ns("iterate", "--config", "lungs.yaml", "--dry-run", "--json")[1])["output"] == "runs/lungs (new)"
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, click.Abort])
+def test_an_interrupted_command_says_how_to_go_on(
+    ns: Any, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise kind
+
+    monkeypatch.setattr(plan, "describe", interrupted)
+    code, out, err = ns("iterate", "--dry-run")
+    assert (code, out) == (130, "")
+    assert err.strip().splitlines()[0].endswith("interrupted")
+    assert "--resume" in err
+    code, out, _ = ns("iterate", "--dry-run", "--json")
+    assert (code, json.loads(out)["exit_code"]) == (130, 130)
+
+
+@pytest.mark.parametrize("name", ["pseudo-label", "train-student", "evaluate", "report"])
+def test_commands_on_a_run_refuse_what_is_not_one(ns: Any, tmp_path: Path, name: str) -> None:
+    code, out, err = ns(name, str(tmp_path / "nothing"))
+    assert (code, out) == (2, "")
+    assert f"{tmp_path / 'nothing'}: is not a run of noisy_student" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["-1", "many"])
+def test_a_wrong_number_of_rounds_is_a_usage_error(ns: Any, value: str) -> None:
+    code, _, err = ns("iterate", "--rounds", value, "--dry-run")
+    assert code == 2
+    assert "--rounds" in err
