@@ -129,8 +129,7 @@ def train(work: Workplace, generation: int) -> Traffic:
     targets = table.read(folder / "targets.parquet")
     films = manifest.read(run.manifest)
     valid, train_films = manifest.select(films, split="valid"), manifest.select(films, split="train")
-    order = generator(_BN_FILMS, config.seed).permutation(len(train_films))[: phase.optim.bn_images]
-    clean = manifest.rows(train_films, np.isin(np.arange(len(train_films)), order))
+    clean = clean_sample(train_films, phase.optim.bn_images, config.seed)
     labelled = ~targets.pseudo
     pos_weight = losses.positive_weights(targets.target[labelled], targets.weight[labelled], phase.pos_weight_cap)
     start, reads = None, [run.manifest, folder / "targets.parquet"]
@@ -149,7 +148,7 @@ def train(work: Workplace, generation: int) -> Traffic:
         films=on_device(work.cache.rows([str(image) for image in targets.images])),
         valid_films=on_device(preparation.film_rows(work.cache, valid)),
         valid_truth=evaluation.known_truth(manifest.values(valid)).astype(np.float32),
-        bn_films=on_device(preparation.film_rows(work.cache, clean if len(clean) else train_films)),
+        bn_films=on_device(preparation.film_rows(work.cache, clean)),
         pos_weight=pos_weight,
         macro_columns=tuple(config.data.labels.index(name) for name in config.macro_labels()),
         precision=config.precision,
@@ -159,6 +158,15 @@ def train(work: Workplace, generation: int) -> Traffic:
     )
     writes = fit.fit(run, task, stop=work.stop, progress=work.progress)
     return Traffic(reads, writes)
+
+
+def clean_sample(films: Manifest, count: int, seed: int) -> Manifest:
+    """Return ``count`` films (at least one) drawn without regard to labels, on which BatchNorm statistics are estimated.
+
+    A random draw matters: tables are often sorted by class, and the statistics of one class ruin a model.
+    """
+    order = generator(_BN_FILMS, seed).permutation(len(films))[: max(1, count)]
+    return manifest.rows(films, np.isin(np.arange(len(films)), order))
 
 
 def weight_folders(config: Config) -> list[Path]:

@@ -71,7 +71,7 @@ def supervised(work: Workplace, films: Manifest, test: Manifest, phase: PhaseCon
         films=on_device(films),
         valid_films=on_device(films),
         valid_truth=evaluation.known_truth(manifest.values(films)).astype(np.float32),
-        bn_films=on_device(manifest.rows(train, np.arange(len(train)) < phase.optim.bn_images)),
+        bn_films=on_device(stages.clean_sample(train, phase.optim.bn_images, config.seed)),
         pos_weight=losses.positive_weights(target, weight, phase.pos_weight_cap),
         macro_columns=tuple(config.data.labels.index(name) for name in config.macro_labels()),
         precision=config.precision,
@@ -100,10 +100,11 @@ def run_arm(arm: str, seed: int, given: argparse.Namespace) -> tuple[Floats, dic
     both = Manifest(_stack(budget, pool), budget.labels)
     seen_by_ours = config.teacher.optim.steps * config.teacher.optim.batch_size
     seen_by_ours += rounds * config.student.optim.steps * config.student.optim.batch_size
-    steps = given.few_steps if arm == "few" else seen_by_ours // config.teacher.optim.batch_size
-    optim = config.teacher.optim.model_copy(update={"steps": steps, "eval_every": steps})
-    phase = config.teacher.model_copy(update={"optim": optim})
-    films = budget if arm == "few" else both
+    # The recipe tuned for few films trains few, the recipe tuned for thousands trains all.
+    recipe, films = (config.teacher, budget) if arm == "few" else (config.student, both)
+    steps = given.few_steps if arm == "few" else seen_by_ours // recipe.optim.batch_size
+    optim = recipe.optim.model_copy(update={"steps": steps, "eval_every": steps})
+    phase = recipe.model_copy(update={"optim": optim})
     scores = supervised(work, films, test, phase, given.output / f"{arm}-{seed}")
     return scores, {"films": len(films), "steps": steps}
 

@@ -26,7 +26,7 @@ threads: 1
 data: {{source: csv, root: {root}, labels: [A, B], image_size: 32, cache_dir: {cache}}}
 split: {{labelled_patients: 10}}
 teacher: &phase {{model: {{name: small_resnet}}, optim: {{steps: 2, batch_size: 4, bn_images: 8}}}}
-student: *phase
+student: {{<<: *phase, start: weights}}
 evaluation: {{replicates: 100}}
 """
 
