@@ -13,7 +13,7 @@ from noisy_student.runs import Run
 from noisy_student.targets.uncertainty import label_targets
 
 
-def describe(config: Config, output: Path, rounds: int) -> dict[str, Any]:
+def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = False) -> dict[str, Any]:
     """Return the plan of a run as key -> value; without the data, what is known without it.
 
     Raises:
@@ -21,14 +21,15 @@ def describe(config: Config, output: Path, rounds: int) -> dict[str, Any]:
         ConfigError: the run at ``output`` was made by another configuration.
     """
     run = Run(output)
-    if run.exists() and (output / "config.resolved.json").exists():
+    if not overwrite and (output / "config.resolved.json").exists() and run.exists():
         check_same(read_snapshot(output / "config.resolved.json"), config, output)
     root = data_root(config.data)
     steps = config.teacher.optim.steps + rounds * config.student.optim.steps
     seen = config.teacher.optim.steps * config.teacher.optim.batch_size
     seen += rounds * config.student.optim.steps * config.student.optim.batch_size
+    state = "new" if not run.exists() else "is replaced" if overwrite else "exists: needs --resume or --overwrite"
     plan: dict[str, Any] = {
-        "output": f"{output} ({'exists: needs --resume or --overwrite' if run.exists() else 'new'})",
+        "output": f"{output} ({state})",
         "config": config_hash(config),
         "data": f"{config.data.source} at {root}",
         "labels": ", ".join(config.data.labels),

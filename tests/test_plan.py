@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 
 from noisy_student import preparation
-from noisy_student.config.load import load
+from noisy_student.config.load import load, resolved
 from noisy_student.data import synthetic
 from noisy_student.errors import ConfigError, DataError
 from noisy_student.plan import describe
-from noisy_student.runs import Run
+from noisy_student.runs import Run, write_json
 
 TINY = (
     "data.labels=[Lung Opacity, Support Devices]",
@@ -100,3 +100,12 @@ def test_a_run_that_is_there_is_said_and_must_be_of_the_same_configuration(tmp_p
     assert describe(config, run.path, 1)["output"] == f"{run.path} (exists: needs --resume or --overwrite)"
     with pytest.raises(ConfigError, match="seed: 0 there, 1 now"):
         describe(load(None, [*TINY, f"data.root={films}", "seed=1"]), run.path, rounds=1)
+
+
+def test_a_run_that_is_to_be_replaced_need_not_have_the_same_configuration(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    run.create()
+    write_json(run.path / "config.resolved.json", resolved(load(None, ["seed=1"])))
+    with pytest.raises(ConfigError, match="seed: 1 there, 2 now"):
+        describe(load(None, ["seed=2"]), run.path, rounds=1)
+    assert "is replaced" in describe(load(None, ["seed=2"]), run.path, rounds=1, overwrite=True)["output"]

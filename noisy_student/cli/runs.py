@@ -99,7 +99,7 @@ def iterate(
     if dry_run:
         from noisy_student.plan import describe
 
-        _print_plan(describe(config, path, rounds), as_json)
+        _print_plan(describe(config, path, rounds, overwrite=overwrite), as_json)
         return
     from noisy_student import generations
 
@@ -138,7 +138,7 @@ def train_teacher(
     if dry_run:
         from noisy_student.plan import describe
 
-        _print_plan(describe(config, path, 0), as_json)
+        _print_plan(describe(config, path, 0, overwrite=overwrite), as_json)
         return
     from noisy_student import generations
 
