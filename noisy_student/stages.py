@@ -161,7 +161,7 @@ def train(work: Workplace, generation: int) -> Traffic:
 
 
 def clean_sample(films: Manifest, count: int, seed: int) -> Manifest:
-    """Return ``count`` films (at least one) drawn without regard to labels, on which BatchNorm statistics are estimated.
+    """Return ``count`` films (at least one), drawn blindly, on which BatchNorm statistics are estimated.
 
     A random draw matters: tables are often sorted by class, and the statistics of one class ruin a model.
     """

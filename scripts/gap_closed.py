@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def supervised(work: Workplace, films: Manifest, test: Manifest, phase: PhaseCon
         search=stages.weight_folders(config),
     )
     run = Run(folder)
-    fit.fit(run, task, progress=True)
+    fit.fit(run, task, progress=sys.stderr.isatty())
     network, _ = load_network(run.generation(0) / "checkpoint" / "best")
     network.to(device).to(memory_format=torch.channels_last)
     autocast = fit.autocaster(device, config.precision)
