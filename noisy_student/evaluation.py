@@ -33,16 +33,23 @@ POOL_NOTE = (
 )
 
 
-def known_truth(values: npt.NDArray[np.float32]) -> Floats:
-    """Return labels as 1, 0 or NaN: uncertain (-1), blank and soft values are unknown to an evaluation."""
+def known_truth(values: npt.NDArray[np.float32], blank: str) -> Floats:
+    """Return labels as 1, 0 or NaN; uncertain (-1) and soft values are unknown to an evaluation.
+
+    ``blank`` is the policy ``targets.blank``. Where a report that does not mention a finding counts as negative in
+    training ("zeros"), it must count so here too: the films that mention one are mostly positive, and calibration or
+    prevalence measured on those alone would be far too high.
+    """
     truth = values.astype(np.float64)
+    if blank == "zeros":
+        truth[np.isnan(truth)] = 0
     truth[(truth != 0) & (truth != 1)] = np.nan
     return truth
 
 
-def area(values: npt.NDArray[np.float32], score: Floats) -> float:
+def area(values: npt.NDArray[np.float32], score: Floats, blank: str) -> float:
     """Return the AUROC of ``score`` (N,) for labels ``values`` (N,); unknown labels are left out."""
-    return metrics.auroc(*_known(known_truth(values[:, None])[:, 0], score))
+    return metrics.auroc(*_known(known_truth(values[:, None], blank)[:, 0], score))
 
 
 def codes(names: Any) -> npt.NDArray[np.int64]:
@@ -67,11 +74,12 @@ class Cases:
     reads: tuple[Path, ...]
 
 
-def test_cases(run: Run, generation: int) -> Cases:
+def test_cases(run: Run, config: Config, generation: int) -> Cases:
     """Return the test films with what is known and what ``generation`` says of them, for the examples of a report."""
     folder = run.generation(generation)
     films = manifest.select(manifest.read(run.sealed), split="test")
-    truth, probability = known_truth(manifest.values(films)), probabilities(run, generation, "test", films)
+    truth = known_truth(manifest.values(films), config.targets.blank)
+    probability = probabilities(run, generation, "test", films)
     return Cases(
         films, truth, probability, (run.sealed, folder / "predictions" / "test.parquet", folder / "calibration.json")
     )
@@ -88,7 +96,7 @@ def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict
     folder = run.generation(generation)
     reads = [run.manifest, run.sealed, folder / "calibration.json", folder / "targets.parquet"]
     reads += [folder / "predictions" / f"{split}.parquet" for split in ("valid", "test", "pool")]
-    measures = config.evaluation
+    measures, blank = config.evaluation, config.targets.blank
     result: dict[str, Any] = {
         "generation": generation,
         "level": measures.level,
@@ -103,7 +111,7 @@ def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict
     films = {"valid": manifest.select(seen, split="valid"), "test": manifest.select(sealed, split="test")}
     arrays: dict[str, dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]] = {}
     for split, chosen in films.items():
-        arrays[split] = _levels(chosen, probabilities(run, generation, split, chosen))
+        arrays[split] = _levels(chosen, probabilities(run, generation, split, chosen), blank)
         result["splits"][split] = {
             level: evaluate(
                 truth,
@@ -123,15 +131,17 @@ def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict
         result["competition"] = _competition(*arrays["test"]["study"], config)
     if generation > 0:
         before = generation - 1
-        earlier = _levels(films["test"], probabilities(run, before, "test", films["test"]))[measures.level][1]
+        earlier = _levels(films["test"], probabilities(run, before, "test", films["test"]), blank)[measures.level][1]
         reads += [run.generation(before) / name for name in ("calibration.json", "predictions/test.parquet")]
         result["paired"] = _paired(truth, earlier, probability, patients, config, before)
     result["pool"] = _pool(run, generation, manifest.select(sealed, split="train"), config)
     return result, reads
 
 
-def _levels(films: Manifest, probability: Floats) -> dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]:
-    truth, patients = known_truth(manifest.values(films)), codes(films.frame["patient"])
+def _levels(
+    films: Manifest, probability: Floats, blank: str
+) -> dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]:
+    truth, patients = known_truth(manifest.values(films), blank), codes(films.frame["patient"])
     return {
         "image": (truth, probability, patients),
         "study": by_study(truth, probability, patients, codes(films.frame["study"])),
@@ -200,7 +210,7 @@ def _pool(run: Run, generation: int, pool: Manifest, config: Config) -> dict[str
         return None
     row = {image: number for number, image in enumerate(pool.frame["image"])}
     order = np.array([row[image] for image in targets.images[targets.pseudo]])
-    truth = known_truth(manifest.values(pool))[order]
+    truth = known_truth(manifest.values(pool), config.targets.blank)[order]
     target = targets.target[targets.pseudo].astype(np.float64)
     found: dict[str, Any] = {}
     for k, label in enumerate(targets.labels):

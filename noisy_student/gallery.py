@@ -38,9 +38,9 @@ def choose(run: Run, config: Config, generation: int, *, mapped: bool = True) ->
         generation: index of the generation.
         mapped: whether the network has a feature map to draw; without one ``map`` is ``None``.
     """
-    cases = evaluation.test_cases(run, generation)
+    cases = evaluation.test_cases(run, config, generation)
     valid = manifest.select(manifest.read(run.manifest), split="valid")
-    valid_truth = evaluation.known_truth(manifest.values(valid))
+    valid_truth = evaluation.known_truth(manifest.values(valid), config.targets.blank)
     valid_probability = evaluation.probabilities(run, generation, "valid", valid)
     frame = cases.films.frame
     entries: list[dict[str, Any]] = []

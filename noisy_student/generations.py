@@ -75,7 +75,7 @@ def run_stages(work: Workplace, generation: int, stages: Sequence[str], say: Say
         if work.stop():
             raise StoppedError(
                 f"stopped before stage '{name}' of generation {generation}",
-                "Run the same command with --resume to go on.",
+                "Go on with ns iterate --resume, or with the command that was stopped.",
             )
         since = time.perf_counter()
         traffic = STAGES[name](work, generation)

@@ -33,10 +33,10 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
         "config": config_hash(config),
         "data": f"{config.data.source} at {root}",
         "labels": ", ".join(config.data.labels),
-        "generations": f"{rounds + 1} (a teacher and {rounds} students)",
+        "generations": f"{rounds + 1} (a teacher and {rounds} student{'' if rounds == 1 else 's'})",
         "teacher": _network(config.teacher.model.name, config.teacher.model.weights),
         "student": _network(config.student.model.name, config.student.model.weights),
-        "steps": f"{steps} in all, {seen:,} films seen",
+        "steps": f"{steps:,} in all, {seen:,} films seen",
     }
     if not _has_tables(config, root):
         missing = "is made when the run starts" if config.data.source == "synthetic" else "is not there"
@@ -50,7 +50,7 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
     counts = {
         name: f"{part['images']:,} films of {part['patients']:,} patients" for name, part in split["counts"].items()
     }
-    return plan | counts | {"decoded_films": f"{size / 1e9:.2f} GB on disk, as much in memory where they fit"}
+    return plan | counts | {"decoded_films": f"{size / 1e6:,.0f} MB on disk, as much in memory where they fit"}
 
 
 def _has_tables(config: Config, root: Path) -> bool:

@@ -33,7 +33,7 @@ def promote(work: Workplace, generation: int) -> Traffic:
         return Traffic(own, [path])
     teachers = teachers_of(run, generation)
     valid = manifest.select(manifest.read(run.manifest), split="valid")
-    truth = evaluation.known_truth(manifest.values(valid))
+    truth = evaluation.known_truth(manifest.values(valid), config.targets.blank)
     student = evaluation.probabilities(run, generation, "valid", valid)
     teacher = np.mean([evaluation.probabilities(run, g, "valid", valid) for g in teachers], axis=0)
     found = compare(

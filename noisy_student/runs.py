@@ -37,6 +37,9 @@ def storage_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StorageError(f"{path}: cannot be written ({error.strerror})", "Choose another --output.") from error
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+            hint = "Choose another folder (--output, data.cache_dir or $NS_CACHE)."
+            raise StorageError(f"{path}: cannot be made ({error.strerror})", hint) from error
         raise
 
 
@@ -190,7 +193,10 @@ class Run:
                 f"{self.path}: was not made by noisy_student, so --overwrite leaves it alone",
                 "Choose another --output, or remove the directory yourself.",
             )
-        shutil.rmtree(self.path)
+        # Renamed first: a deletion that is killed half way must not leave half a run in its place.
+        doomed = self.path.with_name(f".{self.path.name}.removed-{os.getpid()}")
+        self.path.rename(doomed)
+        shutil.rmtree(doomed)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -259,15 +265,18 @@ class Run:
         self._record_path(stage, generation).unlink(missing_ok=True)
 
     def verify(self, stage: str, generation: int | None = None) -> None:
-        """Check that the files a complete stage wrote are still as it wrote them.
+        """Check that the files a complete stage read and wrote are still as they were.
 
         Raises:
             UsageError: a file is missing or has changed.
         """
-        for name, digest in self.read_record(stage, generation)["writes"].items():
+        record = self.read_record(stage, generation)
+        for name, digest in (record["reads"] | record["writes"]).items():
             path = self.path / name
             if not path.is_file() or file_hash(path) != digest:
-                state = "has changed since it was written" if path.is_file() else "is missing"
+                state = "is missing"
+                if path.is_file():
+                    state = f"has changed since it was {'written' if name in record['writes'] else 'read'}"
                 where = self._record_path(stage, generation).relative_to(self.path)
                 raise UsageError(
                     f"{path}: {state} (stage '{stage}')",

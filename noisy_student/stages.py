@@ -147,7 +147,7 @@ def train(work: Workplace, generation: int) -> Traffic:
         targets=targets,
         films=on_device(work.cache.rows([str(image) for image in targets.images])),
         valid_films=on_device(preparation.film_rows(work.cache, valid)),
-        valid_truth=evaluation.known_truth(manifest.values(valid)).astype(np.float32),
+        valid_truth=evaluation.known_truth(manifest.values(valid), config.targets.blank).astype(np.float32),
         bn_films=on_device(preparation.film_rows(work.cache, clean)),
         pos_weight=pos_weight,
         macro_columns=tuple(config.data.labels.index(name) for name in config.macro_labels()),
@@ -176,6 +176,23 @@ def weight_folders(config: Config) -> list[Path]:
     if config.data.root is not None:
         folders += [config.data.root, config.data.root.resolve().parent / "weights"]
     return folders
+
+
+def check_settings(config: Config, device: str, *, weights: bool = True) -> None:
+    """Check what would otherwise fail only when training gets there: both networks, their weights files, the device.
+
+    Raises:
+        ConfigError: a network is not known, or not with these settings.
+        WeightsError: a weights file is not there.
+        UsageError: there is no such device.
+    """
+    from noisy_student.learning import models, predict
+
+    predict.best_device(device)
+    for phase in (config.teacher, config.student):
+        models.build(phase.model, config.data.labels, config.data.channels, config.data.image_size, seed=0)
+        if weights and phase.model.weights not in ("none", "imagenet"):
+            models.find_weights(phase.model.weights, weight_folders(config))
 
 
 def predict_split(split: str) -> Stage:
@@ -228,7 +245,8 @@ def calibrate(work: Workplace, generation: int) -> Traffic:
     # A student's labelled films are a part of its batches, so its shift is not known and is left to Platt.
     alone = not table.read(folder / "targets.parquet").pseudo.any()
     shift = np.log(np.asarray(meta["pos_weight"])) if alone else np.zeros(len(labels))
-    fitted = calibration.fit(stored.logits, evaluation.known_truth(manifest.values(valid)), labels, shift)
+    truth = evaluation.known_truth(manifest.values(valid), work.config.targets.blank)
+    fitted = calibration.fit(stored.logits, truth, labels, shift)
     write_json(folder / "calibration.json", fitted.to_json())
     reads = [run.manifest, path, folder / "checkpoint" / "best" / "meta.json", folder / "targets.parquet"]
     return Traffic(reads, [folder / "calibration.json"])

@@ -17,10 +17,17 @@ class Workplace:
 
     run: Run
     config: Config
-    cache: Cache
+    decoded: Cache | None
+    """The pixels; ``None`` where only files of the run are read, as for a report."""
     device: str = "auto"
     progress: bool = False
     stop: Callable[[], bool] = lambda: False
+
+    @property
+    def cache(self) -> Cache:
+        """The pixels of the run's films."""
+        assert self.decoded is not None, "this stage needs the films"
+        return self.decoded
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def supervised(work: Workplace, films: Manifest, test: Manifest, phase: PhaseCon
         targets=Targets(images, config.data.labels, target, weight, np.zeros(len(images), dtype=bool)),
         films=on_device(films),
         valid_films=on_device(films),
-        valid_truth=evaluation.known_truth(manifest.values(films)).astype(np.float32),
+        valid_truth=evaluation.known_truth(manifest.values(films), config.targets.blank).astype(np.float32),
         bn_films=on_device(stages.clean_sample(train, phase.optim.bn_images, config.seed)),
         pos_weight=losses.positive_weights(target, weight, phase.pos_weight_cap),
         macro_columns=tuple(config.data.labels.index(name) for name in config.macro_labels()),
@@ -126,7 +126,7 @@ def summarise(given: argparse.Namespace, replicates: int = 2000) -> dict[str, An
         labels = config_tree["data"]["labels"]
         columns = [labels.index(name) for name in config_tree["evaluation"]["macro_labels"] or labels]
         test = manifest.select(manifest.read(run.sealed), split="test")
-        truth = evaluation.known_truth(manifest.values(test))
+        truth = evaluation.known_truth(manifest.values(test), config_tree["targets"]["blank"])
         patients = evaluation.codes(test.frame["patient"])
         for arm in ARMS:
             stored = read_json(given.output / f"{arm}-{seed}.json")
@@ -179,7 +179,8 @@ def main() -> None:
             labels = list(test.labels)
             tree = read_json(run.path / "config.resolved.json")
             columns = [labels.index(name) for name in tree["evaluation"]["macro_labels"] or labels]
-            auroc = float(np.mean([evaluation.area(manifest.values(test)[:, k], scores[:, k]) for k in columns]))
+            blank = tree["targets"]["blank"]
+            auroc = float(np.mean([evaluation.area(manifest.values(test)[:, k], scores[:, k], blank) for k in columns]))
             write_json(path, {"arm": arm, "seed": seed, "auroc": auroc, **info, "scores": scores.tolist()})
             print(f"{arm} seed {seed}: {auroc:.4f} {info}", flush=True)
     if all((given.output / f"{arm}-{seed}.json").exists() for seed in given.seeds for arm in ARMS):

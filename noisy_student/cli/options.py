@@ -24,7 +24,9 @@ output = click.option(
 )
 resume = click.option("--resume", is_flag=True, help="Go on with the run; a finished one is left as it is.")
 overwrite = click.option("--overwrite", is_flag=True, help="Delete the run first (only a directory ns made).")
-dry_run = click.option("--dry-run", is_flag=True, help="Check everything, print sizes and steps, write nothing.")
+dry_run = click.option(
+    "--dry-run", is_flag=True, help="Check settings and tables, print the plan, write nothing."
+)
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 run_argument = click.argument("run_path", metavar="RUN", type=click.Path(path_type=Path))
@@ -32,7 +34,7 @@ run_argument = click.argument("run_path", metavar="RUN", type=click.Path(path_ty
 
 def verbosity(command: Command) -> Command:
     """Return the command with ``-v`` (every stage) and ``-q`` (nothing but the result)."""
-    command = click.option("-v", "--verbose", is_flag=True, help="Say which stage has run.")(command)
+    command = click.option("-v", "--verbose", is_flag=True, help="Name every stage as it ends.")(command)
     return click.option("-q", "--quiet", is_flag=True, help="Print nothing but the result.")(command)
 
 

@@ -97,12 +97,15 @@ def iterate(
     config = _start(config_path, overrides)
     path = output or default_output(config_path)
     if dry_run:
+        from noisy_student import stages
         from noisy_student.plan import describe
 
+        stages.check_settings(config, device, weights=False)
         _print_plan(describe(config, path, rounds, overwrite=overwrite), as_json)
         return
-    from noisy_student import generations
+    from noisy_student import generations, stages
 
+    stages.check_settings(config, device)
     run = generations.open_run(path, config, resume=resume, overwrite=overwrite)
     with _workplace(run, config, device, quiet) as work:
         report = generations.iterate(work, rounds, options.speaker(verbose))
@@ -136,12 +139,15 @@ def train_teacher(
     config = _start(config_path, overrides)
     path = output or default_output(config_path)
     if dry_run:
+        from noisy_student import stages
         from noisy_student.plan import describe
 
+        stages.check_settings(config, device, weights=False)
         _print_plan(describe(config, path, 0, overwrite=overwrite), as_json)
         return
-    from noisy_student import generations
+    from noisy_student import generations, stages
 
+    stages.check_settings(config, device)
     run = generations.open_run(path, config, resume=resume, overwrite=overwrite)
     with _workplace(run, config, device, quiet) as work:
         generations.train_teacher(work, options.speaker(verbose))
@@ -199,14 +205,22 @@ def evaluate(
 
 
 @click.command()
-@_stage_options
+@options.run_argument
+@options.as_json
+@options.verbosity
 @options.example("ns report runs/demo")
-def report(run_path: Path, overrides: tuple[str, ...], device: str, as_json: bool, verbose: bool, quiet: bool) -> None:
-    """Write the reports from the files of a run: JSON and HTML, per generation and over all; print the table."""
-    from noisy_student import generations
+def report(run_path: Path, as_json: bool, verbose: bool, quiet: bool) -> None:
+    """Write the reports from the files of a run: JSON and HTML, per generation and over all; print the table.
 
-    with _existing(run_path, overrides, device, quiet) as work:
-        _finish(work, generations.make_reports(work, options.speaker(verbose)), as_json)
+    The films are not needed.
+    """
+    from noisy_student import generations
+    from noisy_student.workplace import Workplace
+
+    run, config = generations.existing_run(run_path)
+    with run.lock():
+        work = Workplace(run, config, None)
+        _finish(work, generations.make_reports(work, options.speaker(verbose and not quiet)), as_json)
 
 
 def _tell(work: Workplace, generation: int, sentence: str, following: str, as_json: bool) -> None:

@@ -106,8 +106,14 @@ class Config(Section):
                 raise ValueError(f"pseudo.prevalence.{name}: {value} is not between 0 and 1")
         if self.teacher.start == "teacher":
             raise ValueError("teacher.start: generation 0 has no teacher to start from; use 'weights'")
-        if self.student.start == "teacher" and self.student.model.name != self.teacher.model.name:
-            raise ValueError("student.start: 'teacher' needs the same network in teacher.model and student.model")
+        same = ("name", "normalisation")
+        if self.student.start == "teacher" and any(
+            getattr(self.student.model, key) != getattr(self.teacher.model, key) for key in same
+        ):
+            raise ValueError(
+                "student.start: 'teacher' needs the same network and normalisation in teacher.model and student.model; "
+                "use 'weights'"
+            )
         return self
 
     def macro_labels(self) -> tuple[str, ...]:

@@ -83,6 +83,8 @@ class OptimConfig(Section):
     """Decay of the averaged weights; warmed up as min(decay, (1 + n) / (10 + n))."""
     bn_images: int = Field(512, ge=0)
     """Clean training films on which the averaged model's BatchNorm statistics are estimated again; 0 averages them."""
+    freeze_bn: bool = False
+    """Keep the BatchNorm statistics of the start weights, in training and after; scales and shifts still learn."""
     eval_every: int = Field(100, ge=1)
     """Steps between looks at validation."""
     save_every: int = Field(100, ge=1)

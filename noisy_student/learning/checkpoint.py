@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 
 from noisy_student.config import ModelConfig
 from noisy_student.errors import WeightsError
@@ -25,7 +26,7 @@ def save(folder: Path, network: Network, config: ModelConfig, info: dict[str, An
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with atomic(folder / "model.safetensors") as temporary:
-        save_file(tensors, temporary)
+        temporary.write_bytes(serialise(tensors))  # save_file would report a full disk as an error of its own kind
     meta = {
         "format": FORMAT,
         "model": config.model_dump(mode="json"),

@@ -26,7 +26,7 @@ from noisy_student.config import PhaseConfig
 from noisy_student.errors import DivergedError, StoppedError
 from noisy_student.learning import augment, checkpoint, losses, models, objectives, optim
 from noisy_student.learning.batches import Batches, Films, sampler
-from noisy_student.learning.predict import clean_batches, predict
+from noisy_student.learning.predict import predict
 from noisy_student.randomness import hash_u64
 from noisy_student.runs import Run, atomic
 from noisy_student.stats.metrics import auroc, log_loss
@@ -169,16 +169,17 @@ def fit(
         for batch in batches.stream(state.step, config.steps):
             # The step's own seed makes dropout a function of the step, so a resumed run draws what it would have.
             torch.manual_seed(int(hash_u64(_DROPOUT, task.seed, task.generation, state.step) >> np.uint64(1)))
-            _set_trainable(state.network, classifier, head_only=state.step < config.head_steps)
+            _set_trainable(state.network, classifier, state.step < config.head_steps, config.freeze_bn)
             images = noise(batch.clean, batch.position, batch.image_id).contiguous(memory_format=torch.channels_last)
             if state.step == 0:
                 _write_contact_sheet(folder / "augmented.png", batch.clean, images)
             with autocast():
                 noised = objectives.Noised(images, batch.target, batch.weight, batch.pos_weight)
                 loss = task.objective(state.network, state.averaged, noised)
-            _check_finite(loss, task.generation, state.step, last)
+            _check_finite(loss, task.generation, state.step, last, "loss")
             loss.backward()  # type: ignore[no-untyped-call]
             gradient_norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
+            _check_finite(gradient_norm, task.generation, state.step, last, "gradient norm")
             rate = _apply(state.optimizer, config.lr * optim.rate(state.step, config))
             state.averaged.update_parameters(state.network)
             state.step += 1
@@ -204,7 +205,7 @@ def fit(
                 state.save(last / "resume.pt")
                 raise StoppedError(
                     f"stopped after step {state.step} of {config.steps} of generation {task.generation}",
-                    "Run the same command with --resume to go on.",
+                    "Go on with ns iterate --resume, or with the command that was stopped.",
                 )
             if state.step % config.save_every == 0 or state.step == config.steps:
                 state.save(last / "resume.pt")
@@ -225,11 +226,11 @@ def fit(
     return [*names, folder / "augmented.png"]
 
 
-def _set_trainable(network: models.Network, classifier: set[int], *, head_only: bool) -> None:
+def _set_trainable(network: models.Network, classifier: set[int], head_only: bool, freeze_bn: bool) -> None:
     network.train()
     for parameter in network.parameters():
         parameter.requires_grad_(not head_only or id(parameter) in classifier)
-    if head_only:
+    if head_only or freeze_bn:
         for module in network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
@@ -243,12 +244,12 @@ def _apply(optimizer: torch.optim.Optimizer, rate: float) -> float:
     return float(max(group["lr"] for group in optimizer.param_groups))
 
 
-def _check_finite(loss: Tensor, generation: int, step: int, last: Path) -> None:
-    if not bool(torch.isfinite(loss)):
+def _check_finite(value: Tensor, generation: int, step: int, last: Path, what: str) -> None:
+    if not bool(torch.isfinite(value).all()):
         kept = f"The last checkpoint, {last / 'resume.pt'}, is kept. " if (last / "resume.pt").exists() else ""
         raise DivergedError(
-            f"generation {generation}: the loss is {loss.item()} at step {step}",
-            f"{kept}Lower optim.lr or optim.clip of the teacher or student, or set precision: fp32.",
+            f"generation {generation}: the {what} is not finite at step {step}",
+            f"{kept}Lower optim.lr or optim.clip, or set precision: fp32, and start again with --overwrite.",
         )
 
 
@@ -257,10 +258,12 @@ def clean_copy(task: Task, averaged: AveragedModel) -> models.Network:
     network = copy.deepcopy(averaged.module)
     assert isinstance(network, models.Network)
     wanted = task.phase.optim.bn_images
-    if wanted:
+    if wanted and not task.phase.optim.freeze_bn:
         numbers = np.arange(min(wanted, len(task.bn_films)))
-        parts: Iterable[Tensor] = (augment.to_float(task.bn_films.gather(part)) for part in clean_batches(numbers, 64))
-        optim.reestimate_batchnorm(network, parts)
+        # Equal parts: every batch counts alike, and BatchNorm of a 1 x 1 map fails on a batch of one.
+        parts = np.array_split(numbers, max(1, len(numbers) // 64))
+        films: Iterable[Tensor] = (augment.to_float(task.bn_films.gather(part)) for part in parts)
+        optim.reestimate_batchnorm(network, films)
     return network.eval()
 
 
@@ -268,6 +271,8 @@ def _look(run: Run, task: Task, state: State, autocast: Callable[[], torch.autoc
     """Measure the averaged model on validation, log it, and keep its weights if they are the ones to keep."""
     network = clean_copy(task, state.averaged)
     logits = predict(network, task.valid_films, autocast=autocast).astype(np.float64)
+    last = run.generation(task.generation) / "checkpoint" / "last"
+    _check_finite(torch.from_numpy(logits), task.generation, state.step, last, "prediction")
     areas, costs = [], []
     for k in task.macro_columns:
         known = ~np.isnan(task.valid_truth[:, k])

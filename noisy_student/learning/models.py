@@ -258,7 +258,7 @@ def load_weights(network: Network, config: ModelConfig, search: Sequence[Path]) 
     if config.weights == "imagenet":
         state, origin = _download(config.name)
     else:
-        path = _find(config.weights, search)
+        path = find_weights(config.weights, search)
         state, origin = _read(path), f"file {path.name} sha256 {file_hash(path)[:8]}"
     _load(network, state, origin)
     return origin
@@ -283,7 +283,12 @@ def _download(name: str) -> tuple[dict[str, Tensor], str]:
     return state, f"torchvision {weights}"
 
 
-def _find(name: str, search: Sequence[Path]) -> Path:
+def find_weights(name: str, search: Sequence[Path]) -> Path:
+    """Return the weights file ``name``: an absolute path, or the first of that name in the folders ``search``.
+
+    Raises:
+        WeightsError: there is none; the places that were looked at are named.
+    """
     path = Path(name).expanduser()
     places = [path] if path.is_absolute() else [folder / path for folder in search]
     for place in places:

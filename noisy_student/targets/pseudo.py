@@ -53,7 +53,7 @@ def estimate_prevalence(positives: float, known: float, teacher_mean: float, str
     The prior is Beta with mean ``teacher_mean`` and the weight of ``strength`` films: a few labelled films know a
     prevalence only to about 0.5 / sqrt(known), so the teacher's own mean over the whole pool keeps a say.
     """
-    prior = float(np.clip(teacher_mean, 0.01, 0.99))
+    prior = float(np.clip(teacher_mean, EPSILON, 1 - EPSILON))
     a = positives + strength * prior + EPSILON
     b = known - positives + strength * (1 - prior) + EPSILON
     return Prevalence(float(a / (a + b)), (float(beta.ppf(0.025, a, b)), float(beta.ppf(0.975, a, b))))

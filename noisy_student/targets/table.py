@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float32]
 class Targets:
     """Films with ``target`` in [0, 1] and ``weight`` >= 0, both (N, K); ``pseudo`` (N,) marks a teacher's targets.
 
-    A weight of 0 means that the film says nothing about the label; its target is then 0.
+    A weight of 0 means that the target takes no part in training.
     """
 
     images: npt.NDArray[np.object_]
