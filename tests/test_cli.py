@@ -244,7 +244,7 @@ def test_the_default_output_is_named_after_the_config(ns: Any, tmp_path: Path, m
 def test_an_interrupted_command_says_how_to_go_on(
     ns: Any, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
 ) -> None:
-    def interrupted(*_: Any) -> Any:
+    def interrupted(*_: Any, **__: Any) -> Any:
         raise kind
 
     monkeypatch.setattr(plan, "describe", interrupted)

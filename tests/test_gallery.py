@@ -142,7 +142,7 @@ def test_labels_with_most_positives_are_shown_in_their_order():
 
 def test_entries_are_test_films_with_their_truth_and_probability(run):
     content, reads = gallery.choose(run, make_config(), 0)
-    cases = evaluation.test_cases(run, 0)
+    cases = evaluation.test_cases(run, make_config(), 0)
     films = list(cases.films.frame["image"])
     assert len(cases.films) == COUNTS["test"]
     assert content["thresholds"]["Edema"] == 0.5

@@ -65,7 +65,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def workplace(run: Run, *overrides: str, **more: Any) -> Workplace:
-    return Workplace(run, load(None, overrides), cache=cast(Any, None), **more)
+    return Workplace(run, load(None, overrides), decoded=cast(Any, None), **more)
 
 
 # -- run_stages ------------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def test_with_the_data_it_counts_films_and_patients_without_reading_a_film(tmp_p
     assert plan["pool"].endswith("of 14 patients")
     assert plan["valid"] == f"{len(tables[1])} films of 8 patients"
     assert plan["test"] == f"{len(tables[2])} films of 8 patients"
-    assert plan["decoded_films"] == f"{count * 3 * 32 * 32 / 1e9:.2f} GB on disk, as much in memory where they fit"
+    assert plan["decoded_films"] == f"{count * 3 * 32 * 32 / 1e6:,.0f} MB on disk, as much in memory where they fit"
     assert "films" not in plan
     assert files(tmp_path) == before
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from noisy_student import preparation
+from noisy_student import evaluation, preparation
 from noisy_student.config import Config
 from noisy_student.config.load import config_hash, load, read_snapshot
 from noisy_student.data import manifest, synthetic
@@ -162,3 +162,20 @@ def test_the_environment_names_versions_and_nothing_of_this_machine(prepared: Ru
     assert set(found) == packages | {"noisy_student", "python", "system", "machine", "cpus"}
     assert found["numpy"] == np.__version__
     assert read_json(prepared.path / "environment.json") == found
+
+
+def test_calibration_on_carved_validation_does_not_see_mentioned_films_alone(tmp_path: Path) -> None:
+    """Validation carved from train has blanks; they count as negative where training counts them so."""
+    overrides = [
+        "data.image_size=32", "data.synthetic={train_patients: 160, valid_patients: 8, test_patients: 8, size: 32}",
+        "split={labelled_patients: 60, validation: carve}",
+    ]  # fmt: skip
+    config = load(None, overrides)
+    run = Run(tmp_path / "run")
+    run.create()
+    preparation.prepare(run, config)
+    valid = manifest.select(manifest.read(run.manifest), split="valid")
+    share = np.nanmean(evaluation.known_truth(manifest.values(valid), config.targets.blank), axis=0)
+    mentioned = np.nanmean(evaluation.known_truth(manifest.values(valid), "ignore"), axis=0)
+    lesion = config.data.labels.index("Lung Lesion")
+    assert share[lesion] < 0.4 < 0.8 < mentioned[lesion]

@@ -168,7 +168,7 @@ def config() -> Config:
 
 
 def promoted(run: Run, generation: int) -> tuple[dict[str, Any], set[str]]:
-    work = Workplace(run, config(), cache=cast(Any, None))
+    work = Workplace(run, config(), decoded=cast(Any, None))
     traffic = promotion.promote(work, generation)
     path = run.generation(generation) / "promotion.json"
     assert list(traffic.writes) == [path]

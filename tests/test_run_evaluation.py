@@ -227,8 +227,10 @@ def test_missing_predictions_are_named(run: Run, config: Config) -> None:
 
 
 def test_only_0_and_1_count_as_known() -> None:
-    found = evaluation.known_truth(np.array([[1, 0, -1, np.nan, 0.5]], dtype=np.float32))
-    np.testing.assert_array_equal(found, [[1, 0, np.nan, np.nan, np.nan]])
+    values = np.array([[1, 0, -1, np.nan, 0.5]], dtype=np.float32)
+    unmentioned = evaluation.known_truth(values, "ignore")
+    np.testing.assert_array_equal(unmentioned, [[1, 0, np.nan, np.nan, np.nan]])
+    np.testing.assert_array_equal(evaluation.known_truth(values, "zeros"), [[1, 0, np.nan, 0, np.nan]])
 
 
 def test_codes_are_equal_for_equal_names_alone() -> None:

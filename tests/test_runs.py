@@ -273,3 +273,30 @@ def test_the_log_refuses_nan(run: Run) -> None:
 def test_the_marker_is_a_hidden_file(run: Run) -> None:
     assert [entry.name for entry in run.path.iterdir()] == [MARKER]
     assert MARKER.startswith(".")
+
+
+def test_removal_leaves_nothing_half_done_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path / "run")
+    run.create()
+    write_text(run.path / "gen-1" / "targets.json", "old")
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("noisy_student.runs.shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.remove()
+    assert not run.path.exists()
+
+
+def test_a_stage_is_stale_when_what_it_read_has_changed(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    run.create()
+    source, result = run.path / "a.txt", run.path / "b.txt"
+    write_text(source, "1")
+    write_text(result, "2")
+    run.record("double", None, [source], [result])
+    run.verify("double")
+    write_text(source, "3")
+    with pytest.raises(UsageError, match=r"a\.txt: has changed since it was read \(stage 'double'\)"):
+        run.verify("double")
