@@ -61,10 +61,18 @@ def verdict(found: PairedComparison) -> str:
     A student is worse when a one-sided bound shows one of the two worse and none shows the other better; better the
     other way round.
     """
+    better, worse = shown(found, "better"), shown(found, "worse")
+    return "undecided" if bool(better) == bool(worse) else "better" if better else "worse"
+
+
+def shown(found: PairedComparison, word: str) -> list[str]:
+    """Return by which measures ("macro AUROC", "log loss") a bound shows the student "better" or "worse"."""
     area, loss = found.auroc, found.log_loss
-    better = (area.lower is not None and area.lower > 0) or (loss.upper is not None and loss.upper < 0)
-    worse = (area.upper is not None and area.upper < 0) or (loss.lower is not None and loss.lower > 0)
-    return "undecided" if better == worse else "better" if better else "worse"
+    signs = {
+        "better": (area.lower is not None and area.lower > 0, loss.upper is not None and loss.upper < 0),
+        "worse": (area.upper is not None and area.upper < 0, loss.lower is not None and loss.lower > 0),
+    }[word]
+    return [name for name, holds in zip(("macro AUROC", "log loss"), signs, strict=True) if holds]
 
 
 def decision(
@@ -108,13 +116,15 @@ def _sentence(generation: int, teachers: list[int], found: PairedComparison, wor
         return "the mean of generations " + ", ".join(str(index) for index in indices)
 
     said = {
-        "better": "is better than",
-        "worse": "is worse than",
+        "better": "is better",
+        "worse": "is worse",
         "undecided": "cannot be told apart from",
     }[word]
     change = "" if found.auroc.value is None else f" (macro AUROC {found.auroc.value:+.3f}"
     change += "" if found.log_loss.value is None or not change else f", log loss {found.log_loss.value:+.3f}"
     change = f"{change})".replace("-", "−") if change else ""
+    if word != "undecided":
+        said += f", by {' and '.join(shown(found, word))}, than"
     return (
         f"On {found.patients} validation patients generation {generation} {said} {named(teachers)}{change}; "
         f"next to teach: {named(following)}."

@@ -84,14 +84,14 @@ def test_a_single_teacher_is_a_number() -> None:
         (
             UP,
             DOWN,
-            "On 150 validation patients generation 3 is better than the mean of generations 0, 2 "
-            "(macro AUROC +0.021, log loss −0.021); next to teach: generation 3.",
+            "On 150 validation patients generation 3 is better, by macro AUROC and log loss, than the mean of "
+            "generations 0, 2 (macro AUROC +0.021, log loss −0.021); next to teach: generation 3.",
         ),
         (
             DOWN,
             UNDEFINED,
-            "On 150 validation patients generation 3 is worse than the mean of generations 0, 2 (macro AUROC −0.021); "
-            "next to teach: the mean of generations 0, 2.",
+            "On 150 validation patients generation 3 is worse, by macro AUROC, than the mean of generations 0, 2 "
+            "(macro AUROC −0.021); next to teach: the mean of generations 0, 2.",
         ),
         (
             UNDEFINED,
@@ -191,7 +191,7 @@ def test_students_are_judged_on_validation_against_those_who_taught_them(run: Ru
     }  # fmt: skip
     third, _ = promoted(run, 2)
     assert (third["verdict"], third["promoted"], promotion.teachers_of(run, 3)) == ("worse", False, [1])
-    assert f"On {PATIENTS} validation patients generation 2 is worse than generation 1" in third["sentence"]
+    assert f"On {PATIENTS} validation patients generation 2 is worse, by macro AUROC and log loss, than generation 1" in third["sentence"]
 
 
 def test_several_teachers_are_met_as_the_mean_of_their_probabilities(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,9 +24,7 @@ output = click.option(
 )
 resume = click.option("--resume", is_flag=True, help="Go on with the run; a finished one is left as it is.")
 overwrite = click.option("--overwrite", is_flag=True, help="Delete the run first (only a directory ns made).")
-dry_run = click.option(
-    "--dry-run", is_flag=True, help="Check settings and tables, print the plan, write nothing."
-)
+dry_run = click.option("--dry-run", is_flag=True, help="Check settings and tables, print the plan, write nothing.")
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 run_argument = click.argument("run_path", metavar="RUN", type=click.Path(path_type=Path))

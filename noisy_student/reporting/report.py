@@ -18,7 +18,7 @@ from noisy_student.runs import Run, read_json, write_json, write_text
 
 CELL: Final = ("auroc", "ci", "ap", "brier", "log_loss", "ece", "positives", "negatives", "unknown", "reason")
 """The fields of a label that go into the report; curves stay in ``evaluation.json``."""
-RULE: Final = "The rule: use the latest generation that its comparison with its teacher did not show to be worse."
+RULE: Final = "The rule: use the latest generation that was not shown to be worse than its teacher."
 
 
 def write_generation(run: Run, generation: int) -> tuple[Path, Path]:
