@@ -212,9 +212,10 @@ def _pool(run: Run, generation: int, pool: Manifest, config: Config) -> dict[str
     order = np.array([row[image] for image in targets.images[targets.pseudo]])
     truth = known_truth(manifest.values(pool), config.targets.blank)[order]
     target = targets.target[targets.pseudo].astype(np.float64)
+    used = targets.weight[targets.pseudo] > 0
     found: dict[str, Any] = {}
     for k, label in enumerate(targets.labels):
-        known, score = _known(truth[:, k], target[:, k])
+        known, score = _known(truth[used[:, k], k], target[used[:, k], k])
         area = metrics.auroc(known, score)
         found[label] = {
             "auroc": None if np.isnan(area) else area,
@@ -223,6 +224,7 @@ def _pool(run: Run, generation: int, pool: Manifest, config: Config) -> dict[str
             "true_share": float(known.mean()) if len(known) else None,
             "positives": int(known.sum()),
             "negatives": int(len(known) - known.sum()),
+            "reason": "the films used have one class only, or no known label" if np.isnan(area) else None,
         }
     areas = [found[name]["auroc"] for name in config.macro_labels() if found[name]["auroc"] is not None]
     return {"note": POOL_NOTE, "labels": found, "macro": {"auroc": float(np.mean(areas)) if areas else None}}

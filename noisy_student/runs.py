@@ -223,6 +223,8 @@ class Run:
                 stream.truncate()
                 stream.write(str(os.getpid()))
                 stream.flush()
+            for stale in self.path.rglob(".*.tmp"):  # what a process left that was killed while it wrote
+                stale.unlink(missing_ok=True)
             yield  # outside storage_errors: what goes wrong in the caller's work is not about this file
 
     # -- stages ------------------------------------------------------------------------------------------------

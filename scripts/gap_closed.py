@@ -27,6 +27,7 @@ from noisy_student.config import Config, PhaseConfig
 from noisy_student.config.load import load
 from noisy_student.data import manifest
 from noisy_student.data.manifest import Manifest
+from noisy_student.errors import UsageError
 from noisy_student.learning import fit, losses, predict
 from noisy_student.learning.batches import Films
 from noisy_student.learning.checkpoint import load as load_network
@@ -171,7 +172,11 @@ def main() -> None:
     for seed in given.seeds:
         for arm in given.arms:
             path = given.output / f"{arm}-{seed}.json"
+            settings = [given.rounds, given.few_steps, str(given.config), *given.set]
             if path.exists():
+                kept = read_json(path)["settings"]
+                if kept != settings:
+                    raise UsageError(f"{path}: was made with {kept}, not {settings}", "Choose another --output.")
                 continue
             scores, info = run_arm(arm, seed, given)
             run = Run(given.output / f"ours-{seed}")
@@ -181,7 +186,10 @@ def main() -> None:
             columns = [labels.index(name) for name in tree["evaluation"]["macro_labels"] or labels]
             blank = tree["targets"]["blank"]
             auroc = float(np.mean([evaluation.area(manifest.values(test)[:, k], scores[:, k], blank) for k in columns]))
-            write_json(path, {"arm": arm, "seed": seed, "auroc": auroc, **info, "scores": scores.tolist()})
+            write_json(
+                path,
+                {"arm": arm, "seed": seed, "settings": settings, "auroc": auroc, **info, "scores": scores.tolist()},
+            )
             print(f"{arm} seed {seed}: {auroc:.4f} {info}", flush=True)
     if all((given.output / f"{arm}-{seed}.json").exists() for seed in given.seeds for arm in ARMS):
         print(json.dumps(summarise(given), indent=1))

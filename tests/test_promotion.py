@@ -191,7 +191,10 @@ def test_students_are_judged_on_validation_against_those_who_taught_them(run: Ru
     }  # fmt: skip
     third, _ = promoted(run, 2)
     assert (third["verdict"], third["promoted"], promotion.teachers_of(run, 3)) == ("worse", False, [1])
-    assert f"On {PATIENTS} validation patients generation 2 is worse, by macro AUROC and log loss, than generation 1" in third["sentence"]
+    assert (
+        f"On {PATIENTS} validation patients generation 2 is worse, by macro AUROC and log loss, than generation 1"
+        in third["sentence"]
+    )
 
 
 def test_several_teachers_are_met_as_the_mean_of_their_probabilities(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
