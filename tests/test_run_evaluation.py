@@ -18,7 +18,7 @@ from noisy_student.data import manifest, predictions
 from noisy_student.data.manifest import Manifest
 from noisy_student.errors import DataError
 from noisy_student.labels import COMPETITION
-from noisy_student.runs import Run, write_json
+from noisy_student.runs import Run, read_json, write_json
 from noisy_student.stats.calibration import Calibration, Platt
 from noisy_student.targets import table
 from noisy_student.targets.table import Targets
@@ -219,6 +219,7 @@ def test_it_names_every_file_it_reads(run: Run, config: Config, monkeypatch: pyt
 
 def test_it_can_be_stored_as_json(student: dict[str, Any], tmp_path: Path) -> None:
     write_json(tmp_path / "evaluation.json", student)
+    assert read_json(tmp_path / "evaluation.json") == student
 
 
 def test_missing_predictions_are_named(run: Run, config: Config) -> None:

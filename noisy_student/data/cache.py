@@ -46,7 +46,7 @@ CHUNK: Final = 128
 INLINE: Final = 256
 """Up to this many films are decoded in this process: starting workers would take longer."""
 
-TODO, GOOD, BAD = 0, 1, 2
+WAITING, GOOD, BAD = 0, 1, 2
 
 _log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ def build(
             (job.path / "cache.json").unlink()
         bad: dict[int, str] = {}
         if len(todo):
-            status[todo] = TODO
+            status[todo] = WAITING
             bad = _decode_all(job, images, todo, workers, progress)
             pixels.flush()
             status.flush()
