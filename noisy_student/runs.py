@@ -262,10 +262,6 @@ class Run:
         record: dict[str, Any] = read_json(self._record_path(stage, generation))
         return record
 
-    def forget(self, stage: str, generation: int | None = None) -> None:
-        """Remove the record of ``stage``, so that it runs again."""
-        self._record_path(stage, generation).unlink(missing_ok=True)
-
     def verify(self, stage: str, generation: int | None = None) -> None:
         """Check that the files a complete stage read and wrote are still as they were.
 

@@ -74,8 +74,7 @@ def model_speed(phase: PhaseConfig, size: int, device: torch.device, steps: int)
     for _ in range(steps):
         since = time.perf_counter()
         with autocast():
-            total, count = losses.weighted_bce(network(images).float(), target, weight, None)
-            loss = total / count
+            loss = losses.mean_loss(*losses.weighted_bce(network(images).float(), target, weight, None))
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -214,8 +214,7 @@ def test_a_stage_is_complete_when_its_record_exists(run: Run) -> None:
         "info": {"seconds": 3},
     }
     run.verify("fit", 1)
-    run.forget("fit", 1)
-    run.forget("fit", 1)
+    (run.generation(1) / "stages" / "fit.json").unlink()  # as the hint of a stale stage says
     assert not run.is_complete("fit", 1)
 
 

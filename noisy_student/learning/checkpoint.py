@@ -13,7 +13,7 @@ from safetensors.torch import save as serialise
 
 from noisy_student.config import ModelConfig
 from noisy_student.errors import WeightsError
-from noisy_student.learning.models import Network, build
+from noisy_student.learning.models import Network, build, parameter_count
 from noisy_student.runs import atomic, read_json, write_json
 
 FORMAT: Final = 1
@@ -34,7 +34,7 @@ def save(folder: Path, network: Network, config: ModelConfig, info: dict[str, An
         "channels": network.channels,
         "image_size": network.size,
         "normalisation": network.normalisation,
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "parameters": parameter_count(network),
     }
     write_json(folder / "meta.json", meta | info)
 

@@ -53,7 +53,7 @@ class Task:
     pos_weight: npt.NDArray[np.float32]
     macro_columns: tuple[int, ...]
     precision: str
-    objective: objectives.Objective = field(default=objectives.supervised(losses.weighted_bce))
+    objective: objectives.Objective = field(default=objectives.supervised(losses.weighted_bce, losses.mean_loss))
     start: Path | None = None
     """Model folder whose weights are the start weights; ``None`` takes those of the model's configuration."""
     search: Sequence[Path] = ()

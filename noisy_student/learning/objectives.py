@@ -27,13 +27,13 @@ class Objective(Protocol):
 
 
 SummedLoss = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Mean = Callable[[Tensor, Tensor], Tensor]
 
 
-def supervised(loss: SummedLoss) -> Objective:
-    """Return the objective of plain training on the targets table: ``loss`` summed, over the sum of its weights."""
+def supervised(loss: SummedLoss, mean: Mean) -> Objective:
+    """Return the objective of plain training on the targets table: ``mean`` of the summed ``loss`` and its weights."""
 
     def objective(model: nn.Module, ema: nn.Module, batch: Noised) -> Tensor:  # noqa: ARG001 - part of the protocol
-        total, weight = loss(model(batch.images).float(), batch.target, batch.weight, batch.pos_weight)
-        return total / weight.clamp_min(1e-8)
+        return mean(*loss(model(batch.images).float(), batch.target, batch.weight, batch.pos_weight))
 
     return objective

@@ -87,7 +87,7 @@ class Recorder:
     def __init__(self, change: Callable[[int, Tensor], Tensor] = lambda _, loss: loss) -> None:
         self.losses: list[float] = []
         self.change = change
-        self.plain = objectives.supervised(losses.weighted_bce)
+        self.plain = objectives.supervised(losses.weighted_bce, losses.mean_loss)
 
     def __call__(self, model: nn.Module, ema: nn.Module, batch: objectives.Noised) -> Tensor:
         loss = self.change(len(self.losses), self.plain(model, ema, batch))
@@ -373,6 +373,20 @@ def test_estimated_statistics_are_those_of_clean_films(run: Run) -> None:
         network(augment.to_float(task.bn_films.gather(np.arange(16))))
     mean = inputs[0].double().mean(dim=(0, 2, 3))
     torch.testing.assert_close(network.get_submodule(norm).running_mean.double(), mean, rtol=1e-4, atol=1e-6)
+
+
+def test_frozen_statistics_stay_those_of_the_start_while_scales_learn(run: Run) -> None:
+    task = make_task(steps=3, head_steps=0, freeze_bn=True)
+    start = fit.start_state(task, CPU).network.state_dict()
+    fit.fit(run, task)
+    found = kept(run)
+    assert all(torch.equal(found[name], start[name]) for name in start if ".running_" in name)
+    norms = [name for name in start if name.replace("running_mean", "weight") in start and "running_mean" in name]
+    assert norms
+    assert not all(
+        torch.equal(found[name.replace("running_mean", "weight")], start[name.replace("running_mean", "weight")])
+        for name in norms
+    )
 
 
 # -- what is written -----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from noisy_student.learning.losses import weighted_bce
+from noisy_student.learning.losses import mean_loss, weighted_bce
 from noisy_student.learning.objectives import Noised, supervised
 
 
@@ -28,7 +28,7 @@ def make(weight: torch.Tensor | None = None) -> Noised:
 
 def test_the_loss_is_the_weighted_mean_of_the_cross_entropies() -> None:
     batch, model = make(), Linear()
-    loss = supervised(weighted_bce)(model, model, batch)
+    loss = supervised(weighted_bce, mean_loss)(model, model, batch)
     p = torch.sigmoid(model(batch.images))
     each = -(batch.pos_weight * batch.target * p.log() + (1 - batch.target) * (1 - p).log())
     expected = (each * batch.weight).sum() / batch.weight.sum()
@@ -44,12 +44,12 @@ def test_the_averaged_model_is_not_consulted() -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             raise AssertionError("the averaged model was asked")
 
-    assert torch.isfinite(supervised(weighted_bce)(Linear(), Never(), make()))
+    assert torch.isfinite(supervised(weighted_bce, mean_loss)(Linear(), Never(), make()))
 
 
 def test_a_batch_in_which_nothing_is_known_costs_nothing() -> None:
     model = Linear()
-    loss = supervised(weighted_bce)(model, model, make(torch.zeros(5, 2)))
+    loss = supervised(weighted_bce, mean_loss)(model, model, make(torch.zeros(5, 2)))
     loss.backward()
     assert loss.item() == 0
     assert model.scale.grad is not None
@@ -67,5 +67,5 @@ def test_logits_of_half_precision_are_summed_in_full() -> None:
         seen.append(logits.dtype)
         return logits.sum(), torch.ones(())
 
-    supervised(loss)(Half(), Half(), make())
+    supervised(loss, mean_loss)(Half(), Half(), make())
     assert seen == [torch.float32]
