@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import signal
 import sys
@@ -41,7 +42,7 @@ def example(text: str) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         lines = "\n".join(f"  {line}" for line in text.splitlines())
-        command.__doc__ = f"{command.__doc__ or ''}\n\n\b\nExample:\n{lines}\n"
+        command.__doc__ = f"{inspect.cleandoc(command.__doc__ or '')}\n\n\b\nExample:\n{lines}\n"
         return command
 
     return decorate

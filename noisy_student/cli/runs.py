@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,102 +57,83 @@ def _finish(work: Workplace, report: dict[str, Any], as_json: bool) -> None:
     click.echo("Research software. Not for clinical use.")
 
 
-def _start(config_path: Path | None, overrides: tuple[str, ...]) -> Config:
-    from noisy_student.config.load import load
+@dataclass(frozen=True)
+class _Request:
+    """What a user asked of a command that starts or resumes a run."""
 
-    return load(config_path, overrides)
+    config_path: Path | None
+    overrides: tuple[str, ...]
+    output: Path | None
+    resume: bool
+    overwrite: bool
+    dry_run: bool
+    device: str
+    as_json: bool
+    verbose: bool
+    quiet: bool
+
+
+def _run_options(command: options.Command) -> options.Command:
+    shared = (options.config, options.overrides, options.output, options.resume, options.overwrite, options.dry_run)
+    for option in reversed((*shared, options.device, options.as_json, options.verbosity)):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def _opened(asked: _Request, rounds: int) -> Iterator[Workplace | None]:
+    """Yield the run asked for, ready to work on; ``None`` after a dry run, which printed the plan."""
+    from noisy_student import generations, stages
+    from noisy_student.config.load import load
+    from noisy_student.plan import describe
+    from noisy_student.runs import Run
+
+    config = load(asked.config_path, asked.overrides)
+    path = asked.output or default_output(asked.config_path)
+    # A run that is there has read its weights, or says so when it gets to them; a dry run needs no data.
+    stages.check_settings(config, asked.device, weights=not asked.dry_run and not Run(path).exists())
+    if asked.dry_run:
+        _print_plan(describe(config, path, rounds, overwrite=asked.overwrite), asked.as_json)
+        yield None
+        return
+    run = generations.open_run(path, config, resume=asked.resume, overwrite=asked.overwrite)
+    with _workplace(run, config, asked.device, asked.quiet) as work:
+        yield work
 
 
 @click.command()
-@options.config
-@options.overrides
-@options.output
 @click.option("--rounds", type=click.IntRange(0), default=3, show_default=True, help="Students after generation 0.")
-@options.resume
-@options.overwrite
-@options.dry_run
-@options.device
-@options.as_json
-@options.verbosity
+@_run_options
 @options.example(
     "ns iterate --rounds 3\n"
     "ns iterate --config configs/chexpert.yaml --set data.root=/data/CheXpert-v1.0-small --rounds 3"
 )
-def iterate(
-    config_path: Path | None,
-    overrides: tuple[str, ...],
-    output: Path | None,
-    rounds: int,
-    resume: bool,
-    overwrite: bool,
-    dry_run: bool,
-    device: str,
-    as_json: bool,
-    verbose: bool,
-    quiet: bool,
-) -> None:
+def iterate(rounds: int, **asked: Any) -> None:
     """Train a teacher and several noisy students; report every generation.
 
     A finished run is extended by --resume with a larger --rounds.
     """
-    config = _start(config_path, overrides)
-    path = output or default_output(config_path)
-    if dry_run:
-        from noisy_student import stages
-        from noisy_student.plan import describe
+    from noisy_student import generations
 
-        stages.check_settings(config, device, weights=False)
-        _print_plan(describe(config, path, rounds, overwrite=overwrite), as_json)
-        return
-    from noisy_student import generations, stages
-
-    stages.check_settings(config, device)
-    run = generations.open_run(path, config, resume=resume, overwrite=overwrite)
-    with _workplace(run, config, device, quiet) as work:
-        report = generations.iterate(work, rounds, options.speaker(verbose))
-        _finish(work, report, as_json)
+    request = _Request(**asked)
+    with _opened(request, rounds) as work:
+        if work is not None:
+            _finish(work, generations.iterate(work, rounds, options.speaker(request.verbose)), request.as_json)
 
 
 @click.command("train-teacher")
-@options.config
-@options.overrides
-@options.output
-@options.resume
-@options.overwrite
-@options.dry_run
-@options.device
-@options.as_json
-@options.verbosity
+@_run_options
 @options.example("ns train-teacher --config configs/kermany160.yaml --set data.root=/data/kermany160 -o runs/kermany")
-def train_teacher(
-    config_path: Path | None,
-    overrides: tuple[str, ...],
-    output: Path | None,
-    resume: bool,
-    overwrite: bool,
-    dry_run: bool,
-    device: str,
-    as_json: bool,
-    verbose: bool,
-    quiet: bool,
-) -> None:
+def train_teacher(**asked: Any) -> None:
     """Train generation 0 on the labelled films, and calibrate it on validation."""
-    config = _start(config_path, overrides)
-    path = output or default_output(config_path)
-    if dry_run:
-        from noisy_student import stages
-        from noisy_student.plan import describe
+    from noisy_student import generations
 
-        stages.check_settings(config, device, weights=False)
-        _print_plan(describe(config, path, 0, overwrite=overwrite), as_json)
-        return
-    from noisy_student import generations, stages
-
-    stages.check_settings(config, device)
-    run = generations.open_run(path, config, resume=resume, overwrite=overwrite)
-    with _workplace(run, config, device, quiet) as work:
-        generations.train_teacher(work, options.speaker(verbose))
-        _tell(work, 0, "Generation 0 is trained and calibrated.", f"ns pseudo-label {path}", as_json)
+    request = _Request(**asked)
+    with _opened(request, 0) as work:
+        if work is not None:
+            generations.train_teacher(work, options.speaker(request.verbose))
+            following = f"ns pseudo-label {work.run.path}"
+            _tell(work, 0, "Generation 0 is trained and calibrated.", following, request.as_json)
 
 
 def _stage_options(command: options.Command) -> options.Command:
