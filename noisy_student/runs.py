@@ -15,6 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -105,6 +106,13 @@ def read_json(path: Path) -> Any:
 
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as hexadecimal digits."""
+    found = path.stat()
+    return _hash(path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _hash(path: Path, inode: int, size: int, mtime: int) -> str:  # noqa: ARG001 - they tell when to look again
+    # Every stage names what it read: the manifest and the weights are asked for many times over.
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
