@@ -22,7 +22,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "evaluate": ("runs", "Measure every trained generation."),
     "report": ("runs", "Write the reports from the files of a run."),
     "data": ("data", "Prepare a data set."),
-    "synthetic": ("data", "Write a synthetic data set in CheXpert's layout."),
+    "synthetic": ("synthetic", "Write a synthetic data set in CheXpert's layout."),
     "doctor": ("doctor", "Say what this machine offers and whether ns works on it."),
 }
 """Command -> (module of this package, first line of its help)."""

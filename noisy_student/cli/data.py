@@ -1,4 +1,4 @@
-"""Commands on data: make the synthetic set, decode a data set into the cache."""
+"""Commands on a data set: decode it into the cache."""
 
 from __future__ import annotations
 
@@ -47,31 +47,3 @@ def prepare(config_path: Path | None, overrides: tuple[str, ...], as_json: bool,
         click.echo(f"{len(bad)} unreadable, left out (all in {source.cache.folder / 'quarantine.csv'}):")
         for image, reason in bad if verbose else bad[:5]:
             click.echo(f"  {image}: {reason}")
-
-
-@click.command()
-@click.argument("out", type=click.Path(path_type=Path), required=False)
-@options.overrides
-@click.option("--preview", type=click.Path(path_type=Path), help="Write a contact sheet of phantoms to this PNG.")
-@options.verbosity
-@options.example("ns synthetic phantoms --set train_patients=200\nns synthetic --preview sheet.png")
-def synthetic(out: Path | None, overrides: tuple[str, ...], preview: Path | None, verbose: bool, quiet: bool) -> None:
-    """Write a synthetic chest X-ray data set in CheXpert's layout to the folder OUT.
-
-    The keys of --set are those of the section data.synthetic.
-    """
-    from noisy_student.config.load import load
-    from noisy_student.data import synthetic as phantoms
-    from noisy_student.errors import UsageError
-
-    config = load(None, [f"data.synthetic.{override}" for override in overrides]).data.synthetic
-    if out is None and preview is None:
-        raise UsageError("ns synthetic: nothing to write", "Name a folder, or a picture with --preview.")
-    if preview is not None:
-        phantoms.contact_sheet(preview)
-        click.echo(f"A contact sheet is in {preview}")
-    if out is not None:
-        phantoms.write_dataset(out, config, progress=options.show_progress(quiet))
-        click.echo(f"Synthetic films are in {out}: train.csv, valid.csv, test.csv")
-    if verbose:
-        click.echo(f"generator version {phantoms.VERSION}, {config.model_dump_json()}", err=True)

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from noisy_student.config.base import Section
-from noisy_student.config.data import ColumnsConfig, DataConfig, SplitConfig, SyntheticConfig
+from noisy_student.config.data import ColumnsConfig, DataConfig, SplitConfig
 from noisy_student.config.learning import (
     ModelConfig,
     NoiseConfig,
@@ -17,6 +17,7 @@ from noisy_student.config.learning import (
     StudentConfig,
     TargetsConfig,
 )
+from noisy_student.config.synthetic import SyntheticConfig
 
 __all__ = [
     "ColumnsConfig",

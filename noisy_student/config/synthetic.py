@@ -1,0 +1,22 @@
+"""Settings of the synthetic data set."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from noisy_student.config.base import Section
+
+
+class SyntheticConfig(Section):
+    """Size of the synthetic data set that source ``synthetic`` makes when it is not there yet."""
+
+    train_patients: int = Field(3000, ge=1)
+    """Patients of the train table (about two films each)."""
+    valid_patients: int = Field(150, ge=1)
+    """Patients of the validation table."""
+    test_patients: int = Field(600, ge=1)
+    """Patients of the test table."""
+    size: int = Field(64, ge=32, le=2048)
+    """Side of the square films in pixels."""
+    seed: int = Field(0, ge=0)
+    """Seed of the films; figures are made on seeds that tuning did not use."""
