@@ -24,6 +24,12 @@ MEASURING: Final = ("predict-pool", "predict-test", "evaluate", "gallery", "maps
 Say = Callable[[str], None]
 
 
+def training_stages(config: Config, generation: int) -> tuple[str, ...]:
+    """Return the stages that make ``generation``: before the first one the self-supervised start, if it is on."""
+    pretrain = generation == 0 and config.pretrain.method != "none"
+    return ("pretrain", *TRAINING) if pretrain else TRAINING
+
+
 def open_run(path: Path, config: Config, *, resume: bool, overwrite: bool) -> Run:
     """Return the run at ``path``, new, resumed or replaced.
 
@@ -89,7 +95,7 @@ def run_stages(work: Workplace, generation: int, stages: Sequence[str], say: Say
 def iterate(work: Workplace, rounds: int, say: Say = lambda _: None) -> dict[str, Any]:
     """Run generation 0 and ``rounds`` students, going on where the run stands, and return the overall report."""
     for generation in range(rounds + 1):
-        run_stages(work, generation, TRAINING + MEASURING, say)
+        run_stages(work, generation, training_stages(work.config, generation) + MEASURING, say)
         if _plateau(work, generation):
             say(f"stopping: no better student in {work.config.promotion.patience} rounds (promotion.patience)")
             break
@@ -113,7 +119,7 @@ def trained(run: Run) -> int:
 
 def train_teacher(work: Workplace, say: Say = lambda _: None) -> bool:
     """Make generation 0; return whether anything was left to do."""
-    return run_stages(work, 0, TRAINING, say)
+    return run_stages(work, 0, training_stages(work.config, 0), say)
 
 
 def pseudo_label(work: Workplace, say: Say = lambda _: None) -> int:

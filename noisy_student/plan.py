@@ -24,9 +24,9 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
     if not overwrite and (output / "config.resolved.json").exists() and run.exists():
         check_same(read_snapshot(output / "config.resolved.json"), config, output)
     root = data_root(config.data)
-    steps = config.teacher.optim.steps + rounds * config.student.optim.steps
-    seen = config.teacher.optim.steps * config.teacher.optim.batch_size
-    seen += rounds * config.student.optim.steps * config.student.optim.batch_size
+    phases = [config.phase(generation) for generation in range(rounds + 1)]
+    steps = sum(phase.optim.steps for phase in phases)
+    seen = sum(phase.optim.steps * phase.optim.batch_size for phase in phases)
     state = "new" if not run.exists() else "is replaced" if overwrite else "exists: needs --resume or --overwrite"
     plan: dict[str, Any] = {
         "output": f"{output} ({state})",
@@ -38,23 +38,21 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
         "student": _network(config.student.model.name, config.student.model.weights),
         "steps": f"{steps:,} in all, {seen:,} films seen",
     }
-    if not _has_tables(config, root):
+    if not sources.is_there(config.data, root):
         missing = "is made when the run starts" if config.data.source == "synthetic" else "is not there"
         return plan | {"films": f"unknown: the data set {missing}"}
     films = sources.load(config.data.model_copy(update={"root": root}))
     chosen, split = splits.assign(films, config.split)
     labelled = manifest.select(chosen, split="train", labelled=True)
-    target, weight = label_targets(manifest.values(labelled), config.data.labels, config.targets)
+    target, weight = label_targets(
+        manifest.values(labelled), config.data.labels, config.targets, labelled.frame["image"].tolist()
+    )
     splits.check_classes(target, weight, config.data.labels)
     size = len(films) * config.data.channels * config.data.image_size**2
     counts = {
         name: f"{part['images']:,} films of {part['patients']:,} patients" for name, part in split["counts"].items()
     }
     return plan | counts | {"decoded_films": f"{size / 1e6:,.0f} MB on disk, as much in memory where they fit"}
-
-
-def _has_tables(config: Config, root: Path) -> bool:
-    return (root / (config.data.csv if config.data.source == "csv" else "train.csv")).is_file()
 
 
 def _network(name: str, weights: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,13 +16,15 @@ import numpy.typing as npt
 from noisy_student import __version__
 from noisy_student.config import Config, DataConfig
 from noisy_student.config.load import config_hash, resolved, to_yaml
-from noisy_student.data import cache, manifest, sources, splits, synthetic
+from noisy_student.data import cache, check, manifest, sources, split_files, splits
 from noisy_student.data.cache import Cache
 from noisy_student.data.decode import DecodeSettings
 from noisy_student.data.manifest import Manifest
 from noisy_student.errors import DataError
 from noisy_student.runs import Run, read_json, text_hash, write_json, write_text
-from noisy_student.targets.uncertainty import label_targets
+from noisy_student.targets.uncertainty import fill_parents, label_targets
+
+Floats = npt.NDArray[np.float32]
 
 STAGE: Final = "prepare"
 _PACKAGES: Final = (
@@ -46,8 +49,15 @@ def data_root(config: DataConfig) -> Path:
     """Return the folder of the data set; that of the synthetic set depends on its settings where none is given."""
     if config.root is not None:
         return config.root
-    name = text_hash(f"{synthetic.VERSION} {config.synthetic.model_dump_json()}")
+    from noisy_student.data.synthetic import VERSION  # here, because it brings SciPy: half a second for a table
+
+    name = text_hash(f"{VERSION} {config.synthetic.model_dump_json()}")
     return cache_folder(config) / f"synthetic-{name}"
+
+
+def decode_settings(config: DataConfig) -> DecodeSettings:
+    """Return what the pixels of the configured data set depend on."""
+    return DecodeSettings(config.image_size, config.channels, config.fit, config.window)
 
 
 def open_source(config: DataConfig, *, progress: bool = False) -> Source:
@@ -56,20 +66,106 @@ def open_source(config: DataConfig, *, progress: bool = False) -> Source:
     Raises:
         DataError: a table or film is missing or wrong, or too many films are unreadable.
     """
-    root = data_root(config)
-    if config.source == "synthetic":
-        synthetic.write_dataset(root, config.synthetic, progress=progress)
-    films = sources.load(config.model_copy(update={"root": root}))
+    films = _films(config, progress=progress)
     decoded = cache.build(
-        root,
+        data_root(config),
         tuple(films.frame["image"]),
-        DecodeSettings(config.image_size, config.channels),
+        decode_settings(config),
         cache_folder(config) / "films",
-        workers=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        workers=_workers(),
         max_bad_share=config.max_bad_share,
         progress=progress,
     )
     return Source(films, decoded)
+
+
+def _films(config: DataConfig, *, images: bool = True, progress: bool = False) -> Manifest:
+    """Return the films of the data set, after making the synthetic one where it is not there."""
+    root = data_root(config)
+    if config.source == "synthetic":
+        from noisy_student.data import synthetic
+
+        synthetic.write_dataset(root, config.synthetic, progress=progress)
+    return sources.load(config.model_copy(update={"root": root}), images=images)
+
+
+def _workers() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def with_parents(films: Manifest, config: Config) -> Manifest:
+    """Return the films with parents filled from their children, where ``targets.fill_parents`` asks for it.
+
+    Filled before anything else sees the labels, so that training, validation and test agree on what they mean.
+    """
+    if not config.targets.fill_parents:
+        return films
+    return manifest.with_values(films, fill_parents(manifest.values(films), films.labels))
+
+
+def examine(config: Config, *, images: bool) -> tuple[Manifest, Floats, Floats, int | None]:
+    """Return the films of the data set, their targets and weights (N, K), and how many of the films are not there.
+
+    The last is ``None`` where ``images`` is false: then only the tables are read. Nothing is decoded or written, but
+    the synthetic set is made where it is not there yet.
+
+    Raises:
+        DataError: a table is missing or wrong.
+    """
+    films = with_parents(_films(config.data, images=images), config)
+    target, weight = label_targets(manifest.values(films), films.labels, config.targets, films.frame["image"].tolist())
+    missing = int((~sources.there(data_root(config.data), films)).sum()) if images else None
+    return films, target, weight, missing
+
+
+def write_splits(config: Config, seeds: Sequence[int], output: Path | None) -> list[dict[str, Any]]:
+    """Return what the split of each seed holds, after writing it to ``output`` (``None`` writes nothing).
+
+    Several seeds go to ``NAME-0.parquet``, ``NAME-1.parquet`` and so on. To the summary of
+    :func:`noisy_student.data.splits.assign` each entry adds ``path``, ``labelled_positives`` (films by label) and
+    ``problems`` (labels of which the labelled films show one class only).
+
+    Raises:
+        DataError: a table is wrong, or the split cannot be made.
+    """
+    films = with_parents(_films(config.data, images=False), config)
+    made = []
+    for seed in seeds:
+        chosen, summary = splits.assign(films, config.split.model_copy(update={"seed": seed}))
+        path = output
+        if output is not None and len(seeds) > 1:
+            path = output.with_name(f"{output.stem}-{seed}{output.suffix}")
+        if path is not None:
+            split_files.write(chosen, summary, path)
+        labelled = manifest.select(chosen, split="train", labelled=True)
+        values = manifest.values(labelled)
+        target, weight = label_targets(values, films.labels, config.targets, labelled.frame["image"].tolist())
+        positives = {name: int((values[:, k] == 1).sum()) for k, name in enumerate(films.labels)}
+        problems = splits.one_class(target, weight, films.labels)
+        more = {"path": path and str(path), "labelled_positives": positives, "problems": problems}
+        made.append(summary | more)
+    return made
+
+
+def check_films(config: Config, *, progress: bool = False) -> dict[str, Any]:
+    """Return what is wrong with the films of the data set; see :func:`noisy_student.data.check.check`.
+
+    Films are filed under the split of the configuration, and under the data set's own where that cannot be made.
+
+    Raises:
+        DataError: a table is missing or wrong.
+    """
+    films = _films(config.data, progress=progress)
+    try:
+        chosen = splits.assign(films, config.split)[0].frame.set_index("image")["split"]
+    except DataError:
+        split = films.frame["split"]
+    else:
+        split = films.frame["image"].map(chosen).fillna("left out")
+    films = manifest.replace(films, split=split)
+    return check.check(
+        films, data_root(config.data), decode_settings(config.data), workers=_workers(), progress=progress
+    )
 
 
 def prepare(run: Run, config: Config, *, progress: bool = False) -> Cache:
@@ -82,11 +178,12 @@ def prepare(run: Run, config: Config, *, progress: bool = False) -> Cache:
     if run.is_complete(STAGE):
         run.verify(STAGE)
         return source.cache
-    readable = manifest.rows(source.manifest, source.cache.ok)
-    films, split = splits.assign(readable, config.split)
-    manifest.check(films)
+    readable = with_parents(manifest.rows(source.manifest, source.cache.ok), config)
+    films, split = splits.assign(readable, config.split, config.data.max_bad_share)
     labelled = manifest.select(films, split="train", labelled=True)
-    target, weight = label_targets(manifest.values(labelled), config.data.labels, config.targets)
+    target, weight = label_targets(
+        manifest.values(labelled), config.data.labels, config.targets, labelled.frame["image"].tolist()
+    )
     splits.check_classes(target, weight, config.data.labels)
     seen, sealed = manifest.seal(films)
     manifest.write(seen, run.manifest)

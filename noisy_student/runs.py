@@ -135,6 +135,10 @@ def check_free_space(folder: Path, needed: int, what: str) -> None:
         )
 
 
+PRETRAINING: Final = -1
+"""The self-supervised start where the index of a generation is asked for: it comes before generation 0."""
+
+
 class Run:
     """One run directory. ``path`` is its root; a generation's files are below :meth:`generation`."""
 
@@ -145,8 +149,8 @@ class Run:
         return f"Run({str(self.path)!r})"
 
     def generation(self, index: int) -> Path:
-        """Return the folder of generation ``index``."""
-        return self.path / f"gen-{index}"
+        """Return the folder of generation ``index``; of the self-supervised start for :data:`PRETRAINING`."""
+        return self.path / ("pretrain" if index == PRETRAINING else f"gen-{index}")
 
     def generations(self) -> list[int]:
         """Return the indices of the generations that have a folder, in order."""

@@ -15,6 +15,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,17 +63,17 @@ def loop_speed(work: fit.Task) -> float:
     return statistics.median(speeds[1:] or speeds)
 
 
-def model_speed(phase: PhaseConfig, size: int, device: torch.device, steps: int) -> float:
-    """Return films/s of forward, loss, backward and optimiser on one resident random batch."""
+def bare_step(phase: PhaseConfig, size: int, device: torch.device) -> Callable[[], None]:
+    """Return a function that takes one step (forward, loss, backward, optimiser) on a resident random batch."""
     network = models.build(phase.model, LABELS, 1, size, seed=0).to(device).to(memory_format=torch.channels_last)
     optimizer = optim.optimizer(network, phase.optim)
     batch = phase.optim.batch_size
     images = torch.rand(batch, 1, size, size, device=device).contiguous(memory_format=torch.channels_last)
     target, weight = torch.rand(batch, len(LABELS), device=device), torch.ones(batch, len(LABELS), device=device)
-    autocast, durations = fit.autocaster(device, "auto"), []
+    autocast = fit.autocaster(device, "auto")
     network.train()
-    for _ in range(steps):
-        since = time.perf_counter()
+
+    def step() -> None:
         with autocast():
             loss = losses.mean_loss(*losses.weighted_bce(network(images).float(), target, weight, None))
         loss.backward()  # type: ignore[no-untyped-call]
@@ -80,8 +81,18 @@ def model_speed(phase: PhaseConfig, size: int, device: torch.device, steps: int)
         optimizer.zero_grad(set_to_none=True)
         if device.type == "cuda":
             torch.cuda.synchronize()
+
+    return step
+
+
+def model_speed(phase: PhaseConfig, size: int, device: torch.device, steps: int) -> float:
+    """Return films/s of forward, loss, backward and optimiser on one resident random batch."""
+    step, durations = bare_step(phase, size, device), []
+    for _ in range(steps):
+        since = time.perf_counter()
+        step()
         durations.append(time.perf_counter() - since)
-    return batch / statistics.median(durations[len(durations) // 4 :])
+    return phase.optim.batch_size / statistics.median(durations[len(durations) // 4 :])
 
 
 def parts(phase: PhaseConfig, size: int, device: torch.device, repeats: int = 20) -> dict[str, float]:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from noisy_student import evaluation, generations, preparation, stages
+from noisy_student import evaluation, generations, preparation, training
 from noisy_student.config import Config, PhaseConfig
 from noisy_student.config.load import load
 from noisy_student.data import manifest
@@ -73,11 +73,11 @@ def supervised(work: Workplace, films: Manifest, test: Manifest, phase: PhaseCon
         films=on_device(films),
         valid_films=on_device(films),
         valid_truth=evaluation.known_truth(manifest.values(films), config.targets.blank).astype(np.float32),
-        bn_films=on_device(stages.clean_sample(train, phase.optim.bn_images, config.seed)),
+        bn_films=on_device(training.clean_sample(train, phase.optim.bn_images, config.seed)),
         pos_weight=losses.positive_weights(target, weight, phase.pos_weight_cap),
         macro_columns=tuple(config.data.labels.index(name) for name in config.macro_labels()),
         precision=config.precision,
-        search=stages.weight_folders(config),
+        search=training.weight_folders(config),
     )
     run = Run(folder)
     fit.fit(run, task, progress=sys.stderr.isatty())

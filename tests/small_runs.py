@@ -24,6 +24,11 @@ data:
   image_size: 32
   synthetic: {train_patients: 40, valid_patients: 30, test_patients: 30, size: 32}
 split: {labelled_patients: 16}
+pretrain:
+  method: byol
+  hidden: 16
+  width: 8
+  optim: {steps: 5, batch_size: 8, eval_every: 3, save_every: 2, bn_images: 16}
 teacher: &phase
   model: {name: small_resnet, dropout: 0.1, stochastic_depth: 0.1}
   optim: {steps: 8, head_steps: 2, batch_size: 8, eval_every: 4, save_every: 3, bn_images: 16}

@@ -27,7 +27,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("learning",),
     ("evaluation", "preparation", "workplace"),
     ("gallery", "promotion", "plan"),
-    ("illustration",),
+    ("illustration", "training"),
     ("stages",),
     ("generations",),
     ("api", "export"),
@@ -41,7 +41,7 @@ REPORTING_USERS = {"stages", "generations", "api", "cli"}
 """Reports are made from the files of a run alone, so ``reporting`` stands beside the levels."""
 
 TENSORS = {"torch", "torchvision", "kornia"}
-LAZY_TENSORS = {"stages", "illustration", "cli.doctor"}
+LAZY_TENSORS = {"training", "illustration", "cli.doctor"}
 """Outside ``learning``, these import tensors, and only inside functions: everything else starts without torch."""
 
 LEARNING_MEETS_IN = {"fit", "predict"}
@@ -185,7 +185,7 @@ def test_imports_run_one_way() -> None:
         ("data.decode", "from importlib import import_module\nimport_module('torch.nn')", "torch.nn"),
         ("cli", "import_module(f'noisy_student.cli.{name}')", None),
         ("stages", "import torch", "torch"),
-        ("stages", "def f():\n    import torch", None),
+        ("training", "def f():\n    import torch", None),
         ("stages", "if TYPE_CHECKING:\n    import torch", None),
         ("stages", "from noisy_student.learning import fit", "noisy_student.learning.fit"),
         ("stages", "def f():\n    from noisy_student.learning import fit", None),

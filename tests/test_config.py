@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from noisy_student.config import Config
+from noisy_student.config import Config, NoiseConfig
 from noisy_student.config import load as config_load
 from noisy_student.config.base import Section
 from noisy_student.config.load import check_same, config_hash, load, read_snapshot, relocate, resolved, to_yaml
@@ -132,7 +132,8 @@ def test_an_unknown_key_names_the_nearest_known_one(write) -> None:
 def test_an_unknown_key_without_a_neighbour_lists_the_known_ones() -> None:
     message = fails(None, "data.columns.zzzz=3").message
     assert message == (
-        "the command line: unknown key 'data.columns.zzzz'; known: image, patient, study, split, view, sex, age"
+        "the command line: unknown key 'data.columns.zzzz'; known: image, patient, study, split, view, sex, age, "
+        "site, date"
     )
 
 
@@ -171,6 +172,105 @@ def test_a_student_starts_from_its_teacher_only_with_the_same_network() -> None:
     assert load(None, ["student.start=teacher"]).student.start == "teacher"
     message = fails(None, "student.start=teacher", "student.model.name=resnet18").message
     assert "needs the same network" in message
+
+
+# -- noise ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_key_of_an_operation_leaves_its_other_defaults() -> None:
+    default = Config().student.noise.blur
+    assert (default.optional, default.probability) == (True, 1.0)
+    found = load(None, ["student.noise.blur.range=3", "student.noise.count=4"]).student.noise
+    assert (found.blur.range, found.blur.optional, found.blur.probability) == (3.0, True, 1.0)
+    assert found.flip.probability == 0.5
+    assert found.model_copy(update={"blur": default, "count": 2}) == Config().student.noise
+
+
+def test_an_unknown_operation_names_the_nearest_known_one() -> None:
+    message = fails(None, "student.noise.rotat.range=20").message
+    assert message.endswith("unknown key 'student.noise.rotat'; did you mean 'rotate'?")
+    message = fails(None, "student.noise.rotate.angle=20").message
+    assert message.endswith("unknown key 'student.noise.rotate.angle'; did you mean 'range'?")
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("strength=11", "noise.strength: Input should be less than or equal to 10 (given: 11)"),
+        ("count=-1", "noise.count: Input should be greater than or equal to 0 (given: -1)"),
+        ("rotate.probability=2", "noise.rotate.probability: Input should be less than or equal to 1 (given: 2)"),
+        ("rotate.range=181", "noise: rotate.range: 181 is above 180, the most that it can"),
+        ("mixup.optional=true", "noise: mixup.optional: mixing takes two films and is no optional operation"),
+        ("rotate=20", "noise.rotate: "),
+        ("rotate=[]", "noise.rotate: "),
+    ],
+)
+def test_noise_that_cannot_be(override: str, says: str) -> None:
+    assert says in fails(None, f"teacher.noise.{override}").message
+    assert "noise: Input should be a valid dictionary" in fails(None, "teacher.noise=3").message
+
+
+def test_a_policy_of_some_operations() -> None:
+    noise = NoiseConfig(strength=4).only("blur", "grid", range=0.1)
+    used = {name: (op.probability, op.range) for name, op in noise.operations().items() if op.probability}
+    assert used == {"blur": (1.0, 0.1), "grid": (1.0, 0.1)}
+    assert not any(operation.optional for operation in noise.operations().values())
+    assert noise.strength == 4
+
+
+# -- phases --------------------------------------------------------------------------------------------------------
+
+
+def test_without_changes_generations_are_teacher_and_students() -> None:
+    config = load(None, ["student.noise.strength=8"])
+    assert config.phase(0) is config.teacher
+    assert config.phase(1) is config.phase(7) is config.student
+    assert list(config.phases()) == [0, 1]
+
+
+def test_a_generation_lays_its_changes_over_its_phase(write) -> None:
+    path = write(
+        "teacher: {optim: {lr: 1e-4}}\nstudent: {noise: {strength: 6, blur: {range: 3}}}\n"
+        "generations:\n  0: {noise: {strength: 2}}\n  2: {noise: {strength: 8, blur: {probability: 0.5}}}\n"
+    )
+    config = load(path, ["generations.2.optim.steps=9", "generations.3.noise.count=1"])
+    assert config.phase(0) == config.teacher.model_copy(
+        update={"noise": config.teacher.noise.model_copy(update={"strength": 2.0})}
+    )
+    second = config.phase(2)
+    assert (second.noise.strength, second.noise.blur.range, second.noise.blur.probability) == (8, 3, 0.5)
+    assert (second.optim.steps, second.start, second.pos_weight_cap) == (9, "teacher", 1)
+    assert config.phase(1) == config.phase(4) == config.student
+    assert config.phase(3).noise.count == 1
+    assert list(config.phases()) == [0, 1, 2, 3, 4]
+    assert load(write(to_yaml(config))) == config
+    assert config_hash(load(None, ["generations.2.optim.steps=9"])) != config_hash(Config())
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("generations.2.noise.strenght=8", "unknown key 'generations.2.noise.strenght'; did you mean 'strength'?"),
+        ("generations.2.noize.strength=8", "unknown key 'generations.2.noize'; did you mean 'noise'?"),
+        ("generations.2.noise.strength=11", "generations.2.noise.strength: Input should be less than or equal to 10"),
+        ("generations.-1.noise.strength=8", "greater than or equal to 0 (given: '-1')"),
+        ("generations.last.noise.strength=8", "generations.last: Input should be a valid integer"),
+        ("generations.2=8", "generations.2: Input should be a valid dictionary (given: 8)"),
+        ("generations=8", "generations: Input should be a valid dictionary (given: 8)"),
+        ("generations.0.start=teacher", "generations.0.start: generation 0 has no teacher to start from"),
+        ("generations.2.model.name=resnet18", "generations.2.start: 'teacher' needs the same network"),
+        ("generations.0.model.name=resnet18", "student.start: 'teacher' needs the same network"),
+    ],
+)
+def test_wrong_changes_of_a_generation_are_named(override: str, says: str) -> None:
+    assert says in fails(None, override).message
+
+
+def test_after_a_generation_with_another_network_none_starts_from_its_teacher() -> None:
+    given = ["generations.2.model.name=resnet18", "generations.2.start=weights"]
+    assert "student.start: 'teacher' needs the same network" in fails(None, *given).message
+    assert load(None, [*given, "student.start=weights"]).phase(2).model.name == "resnet18"
+    assert load(None, [*given, "generations.3.start=weights", "student.start=weights"]).phase(3).start == "weights"
 
 
 def test_all_problems_are_told_at_once() -> None:

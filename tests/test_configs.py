@@ -72,3 +72,38 @@ def test_the_films_of_kermany_are_there_and_in_the_table(
     assert "labelled       52 films of" in " ".join(out.split("\n"))
     assert "valid          52 films of" in " ".join(out.split("\n"))
     assert list(tmp_path.iterdir()) == []
+
+
+def ends(capsys: pytest.CaptureFixture[str], *overrides: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(["iterate", "--dry-run", *(word for override in overrides for word in ("--set", override))])
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.source=nhi", ["data.source: ", "did you mean 'nih'?"]),
+        ("split.sites={tset: [A]}", ["split.sites.tset: ", "did you mean 'test'?"]),
+        ("split.valid_images=many", ["split.valid_images: ", "'labelled'"]),
+        ("data.labels=Edema", ["data.labels: ", "a list, such as [A, B]"]),
+        ("targets.uncertain_by_label={Edema: one}", ["targets.uncertain_by_label.Edema: ", "did you mean 'ones'?"]),
+        ("data.folders.patent=x", ["'data.folders.patent'; did you mean 'patient'?"]),
+    ],
+)
+def test_a_wrong_value_of_the_data_side_names_the_key_and_what_there_is(
+    override: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    complaint = ends(capsys, override)
+    for word in words:
+        assert word in complaint
+    assert "[key]" not in complaint
+    assert ".int" not in complaint
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"), [("2017", "2017"), ("2017-05-31", "2017-05-31"), ("'2017-05'", "2017-05")]
+)
+def test_dates_are_read_however_yaml_takes_them(given: str, stored: str) -> None:
+    assert load(None, [f"split.dates={{test: {given}}}"]).split.dates == {"test": stored}

@@ -17,12 +17,15 @@ from noisy_student import generations
 from noisy_student.reporting import schema
 
 STAGES = generations.TRAINING + generations.MEASURING
+WEIGHTS = {
+    *(f"checkpoint/{kind}/{name}" for kind in ("best", "last") for name in ("model.safetensors", "meta.json")),
+    "checkpoint/last/resume.pt",
+    "augmented.png",
+}
 GENERATION_FILES = {
     "targets.parquet",
     "targets.json",
-    "augmented.png",
-    *(f"checkpoint/{kind}/{name}" for kind in ("best", "last") for name in ("model.safetensors", "meta.json")),
-    "checkpoint/last/resume.pt",
+    *WEIGHTS,
     *(f"predictions/{split}.parquet" for split in ("valid", "test", "pool")),
     "calibration.json",
     "promotion.json",
@@ -33,6 +36,8 @@ GENERATION_FILES = {
     *(f"stages/{stage}.json" for stage in STAGES),
 }
 RUN_FILES = {
+    *(f"pretrain/{name}" for name in WEIGHTS),
+    "gen-0/stages/pretrain.json",
     ".noisy-student-run",
     "config.yaml",
     "config.resolved.json",
@@ -78,6 +83,15 @@ def test_a_run_leaves_exactly_these_files(finished: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_teacher_starts_from_the_self_supervised_start(finished: Path) -> None:
+    origins = [
+        json.loads((finished / folder / "checkpoint" / "best" / "meta.json").read_text())["origin"]
+        for folder in ("pretrain", "gen-0", "gen-1")
+    ]
+    assert origins == ["none", "weights of pretrain", "weights of gen-0"]
+
+
+@pytest.mark.slow
 def test_the_report_keeps_its_contract(finished: Path) -> None:
     report = json.loads((finished / "report.json").read_text())
     schema.check(report)
@@ -97,7 +111,7 @@ def test_an_equal_run_is_equal_bit_for_bit(config: Path, finished: Path, tmp_pat
 def test_killed_at_every_stage_boundary(config: Path, finished: Path, tmp_path: Path) -> None:
     """One run, killed before and after the record of every stage: nothing is lost, nothing differs."""
     run = tmp_path / "killed"
-    for _ in range(1 + 2 * len(STAGES)):
+    for _ in range(2 + 2 * len(STAGES)):
         for where in ("before record", "after record"):
             code = in_process(ns_killed, arguments(config, run, "--resume"), where, 1)
             assert code == -signal.SIGKILL

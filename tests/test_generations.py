@@ -24,7 +24,7 @@ class Stages:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ran: list[tuple[str, int]] = []
         self.verdicts = ["first", "better", "better", "better"]
-        for name in ORDER:
+        for name in stages.STAGES:
             monkeypatch.setitem(stages.STAGES, name, self.named(name))
         monkeypatch.setattr(generations.report, "write_overall", self.overall)
 
@@ -72,7 +72,15 @@ def workplace(run: Run, *overrides: str, **more: Any) -> Workplace:
 
 
 def test_every_stage_of_the_order_exists_once() -> None:
-    assert sorted(ORDER) == sorted(stages.STAGES)
+    assert sorted(["pretrain", *ORDER]) == sorted(stages.STAGES)
+
+
+def test_the_self_supervised_start_comes_once_and_first(run: Run, fakes: Stages) -> None:
+    work = workplace(run, "pretrain.method=byol")
+    assert generations.train_teacher(work)
+    assert fakes.ran[:2] == [("pretrain", 0), ("targets", 0)]
+    generations.iterate(work, 1)
+    assert [stage for stage, _ in fakes.ran].count("pretrain") == 1
 
 
 def test_stages_run_once_in_order_and_are_recorded_with_what_they_read_and_wrote(run: Run, fakes: Stages) -> None:

@@ -179,3 +179,43 @@ def test_calibration_on_carved_validation_does_not_see_mentioned_films_alone(tmp
     mentioned = np.nanmean(evaluation.known_truth(manifest.values(valid), "ignore"), axis=0)
     lesion = config.data.labels.index("Lung Lesion")
     assert share[lesion] < 0.4 < 0.8 < mentioned[lesion]
+
+
+def test_parents_are_filled_before_anything_is_stored(tmp_path: Path, config: Config) -> None:
+    root = tmp_path / "films"
+    synthetic.write_dataset(root, config.data.synthetic)
+    table = pd.read_csv(root / "train.csv")
+    table.loc[::2, "Lung Opacity"] = np.nan
+    table.to_csv(root / "train.csv", index=False)
+    overrides = [
+        *OVERRIDES,
+        f"data.root={root}",
+        "data.source=chexpert",
+        "data.labels=[Lung Opacity, Edema, Pneumonia]",
+    ]
+    stored = {}
+    for fill in ("false", "true"):
+        run = Run(tmp_path / fill)
+        run.create()
+        prepare(run, load(None, [*overrides, f"targets.fill_parents={fill}"]))
+        films = manifest.read(run.sealed)
+        stored[fill] = manifest.values(films)[(films.frame["split"] == "train").to_numpy()]
+    before, after = stored["false"], stored["true"]
+    child = (before[:, 1:] == 1).any(axis=1)
+    assert (before[child, 0] != 1).any(), "nothing to fill: the test says nothing"
+    assert (after[child, 0] == 1).all()
+    np.testing.assert_array_equal(after[:, 1:], before[:, 1:])
+
+
+def test_a_split_file_may_name_as_many_unreadable_films_as_the_data_may_have(tmp_path: Path, config: Config) -> None:
+    root = tmp_path / "films"
+    synthetic.write_dataset(root, config.data.synthetic)
+    given = [*OVERRIDES, f"data.root={root}", "data.source=chexpert", "data.max_bad_share=0.1"]
+    (made,) = preparation.write_splits(load(None, given), [3], tmp_path / "split.parquet")
+    sorted((root / "train").rglob("*.jpg"))[0].write_bytes(b"not a film")
+    run = Run(tmp_path / "run")
+    run.create()
+    prepare(run, load(None, [*given, f"split.file={tmp_path / 'split.parquet'}"]))
+    split = stored_split(run)
+    assert (split["file_hash"], split["missing"], split["unreadable"]) == (made["hash"], 1, 1)
+    assert split["seed"] == 3

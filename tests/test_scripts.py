@@ -36,6 +36,17 @@ def test_bench_train() -> None:
 
 
 @pytest.mark.slow
+def test_bench_augment() -> None:
+    small = ["--model", "small_resnet", "--step-size", "32", "--batch", "8", "--kornia-batch", "4", "--sizes", "64"]
+    found = script("bench_augment.py", *small, "--rounds", "2", "--json")
+    (step,), (kornia,) = found["step"], found["kornia"]
+    assert 0 < step["share"]["cpu"]["min"] <= step["share"]["cpu"]["max"] < 1
+    assert kornia["ratio"]["wall"]["median"] > 0
+    assert kornia["films_per_second"]["ours"]["median"] > 0
+    assert set(found["operations"][0]["films_per_second"]) > {"none", "rotate", "clahe", "grid"}
+
+
+@pytest.mark.slow
 def test_bench_cache() -> None:
     found = script("bench_cache.py", *["--films", "64", "--workers", "1", "--rounds", "1", "--json"])
     assert json.dumps(found)

@@ -21,6 +21,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "train-student": ("runs", "Train the next generation on labels and pseudo-labels."),
     "evaluate": ("runs", "Measure every trained generation."),
     "report": ("runs", "Write the reports from the files of a run."),
+    "augment-preview": ("augment_preview", "Draw what the input noise does to films of the data set."),
     "data": ("data", "Prepare a data set."),
     "synthetic": ("synthetic", "Write a synthetic data set in CheXpert's layout."),
     "doctor": ("doctor", "Say what this machine offers and whether ns works on it."),

@@ -83,7 +83,7 @@ def _run_options(command: options.Command) -> options.Command:
 @contextmanager
 def _opened(asked: _Request, rounds: int) -> Iterator[Workplace | None]:
     """Yield the run asked for, ready to work on; ``None`` after a dry run, which printed the plan."""
-    from noisy_student import generations, stages
+    from noisy_student import generations, training
     from noisy_student.config.load import load
     from noisy_student.plan import describe
     from noisy_student.runs import Run
@@ -91,7 +91,7 @@ def _opened(asked: _Request, rounds: int) -> Iterator[Workplace | None]:
     config = load(asked.config_path, asked.overrides)
     path = asked.output or default_output(asked.config_path)
     # A run that is there has read its weights, or says so when it gets to them; a dry run needs no data.
-    stages.check_settings(config, asked.device, weights=not asked.dry_run and not Run(path).exists())
+    training.check_settings(config, asked.device, weights=not asked.dry_run and not Run(path).exists())
     if asked.dry_run:
         _print_plan(describe(config, path, rounds, overwrite=asked.overwrite), asked.as_json)
         yield None

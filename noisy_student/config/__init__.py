@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from noisy_student.config.base import Section
-from noisy_student.config.data import ColumnsConfig, DataConfig, SplitConfig
+from noisy_student.config.data import ColumnsConfig, DataConfig, FoldersConfig, SplitConfig
 from noisy_student.config.learning import (
     ModelConfig,
-    NoiseConfig,
     OptimConfig,
     PhaseConfig,
     PseudoConfig,
     StudentConfig,
-    TargetsConfig,
 )
+from noisy_student.config.noise import NoiseConfig, Operation
+from noisy_student.config.pretrain import PretrainConfig
 from noisy_student.config.synthetic import SyntheticConfig
+from noisy_student.config.targets import TargetsConfig
 
 __all__ = [
     "ColumnsConfig",
     "Config",
     "DataConfig",
     "EvaluationConfig",
+    "FoldersConfig",
     "ModelConfig",
     "NoiseConfig",
+    "Operation",
     "OptimConfig",
     "PhaseConfig",
+    "PretrainConfig",
     "PromotionConfig",
     "PseudoConfig",
     "SplitConfig",
@@ -80,14 +85,33 @@ class Config(Section):
     """Labels to targets."""
     pseudo: PseudoConfig = PseudoConfig()
     """Predictions to targets."""
+    pretrain: PretrainConfig = PretrainConfig()
+    """Self-supervised start before generation 0."""
     teacher: PhaseConfig = PhaseConfig()
     """Training of generation 0."""
     student: StudentConfig = StudentConfig()
     """Training of every later generation."""
+    generations: dict[Annotated[int, Field(ge=0)], dict[str, Any]] = Field({})
+    """What single generations do differently: ``2: {noise: {strength: 8}}`` is laid over ``student`` (over ``teacher``
+    for 0) when generation 2 is trained."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Measures and intervals."""
     promotion: PromotionConfig = PromotionConfig()
     """The step from student to teacher."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_table_per_generation(cls, values: Any) -> Any:
+        """Join ``2`` of a file and ``"2"`` of the command line, which are the same generation."""
+        if not isinstance(values, dict) or not isinstance(given := values.get("generations"), dict):
+            return values
+        joined: dict[Any, Any] = {}
+        for key, table in given.items():
+            number = int(key) if isinstance(key, str) and key.isdecimal() else key
+            before = joined.get(number)
+            mergeable = isinstance(before, dict) and isinstance(table, dict)
+            joined[number] = _laid_over(before or {}, table) if mergeable else table
+        return values | {"generations": joined}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -105,18 +129,69 @@ class Config(Section):
         for name, value in self.pseudo.prevalence.items():
             if not 0 < value < 1:
                 raise ValueError(f"pseudo.prevalence.{name}: {value} is not between 0 and 1")
-        if self.teacher.start == "teacher":
-            raise ValueError("teacher.start: generation 0 has no teacher to start from; use 'weights'")
-        same = ("name", "normalisation")
-        if self.student.start == "teacher" and any(
-            getattr(self.student.model, key) != getattr(self.teacher.model, key) for key in same
-        ):
-            raise ValueError(
-                "student.start: 'teacher' needs the same network and normalisation in teacher.model and student.model; "
-                "use 'weights'"
-            )
+        self._check_phases()
         return self
+
+    def _check_phases(self) -> None:
+        """Raise where a generation's phase is wrong, or starts from a teacher that can be another network."""
+        for generation, changes in self.generations.items():
+            base = self._base(generation)
+            # Validated under its own name, so that an error names generations.2.noise.strength.
+            _Phases.model_validate({"generations": {generation: _laid_over(base.model_dump(), changes)}})
+        named = self.phases()
+        for generation, phase in named.items():
+            where = f"generations.{generation}" if generation in self.generations else self._name(generation)
+            if phase.start != "teacher":
+                continue
+            if generation == 0:
+                raise ValueError(f"{where}.start: generation 0 has no teacher to start from; use 'weights'")
+            for earlier in (number for number in named if number < generation):
+                other = named[earlier].model
+                if (other.name, other.normalisation) != (phase.model.name, phase.model.normalisation):
+                    raise ValueError(
+                        f"{where}.start: 'teacher' needs the same network and normalisation in every generation "
+                        f"before it, and generation {earlier} has another; use 'weights'"
+                    )
+
+    @staticmethod
+    def _name(generation: int) -> Literal["teacher", "student"]:
+        return "teacher" if generation == 0 else "student"
+
+    def _base(self, generation: int) -> PhaseConfig:
+        base: PhaseConfig = getattr(self, self._name(generation))
+        return base
+
+    def phase(self, generation: int) -> PhaseConfig:
+        """Return how ``generation`` is trained: as ``teacher`` (0) or ``student``, with its own changes laid over."""
+        base = self._base(generation)
+        if generation not in self.generations:
+            return base
+        return type(base).model_validate(_laid_over(base.model_dump(), self.generations[generation]))
+
+    def phases(self) -> dict[int, PhaseConfig]:
+        """Return the phases that differ, by generation: the last one stands for all generations after it."""
+        listed = {0, 1, *self.generations, max(self.generations, default=0) + 1}
+        return {generation: self.phase(generation) for generation in sorted(listed)}
+
+    def starts_from_pretraining(self, generation: int) -> bool:
+        """Return whether ``generation`` starts from what the self-supervised start has learnt."""
+        phase, own = self.phase(generation), self.teacher.model
+        same = (phase.model.name, phase.model.normalisation) == (own.name, own.normalisation)
+        return self.pretrain.method != "none" and phase.start == "weights" and same
 
     def macro_labels(self) -> tuple[str, ...]:
         """Return the labels of the macro mean."""
         return self.evaluation.macro_labels or self.data.labels
+
+
+class _Phases(Section):
+    generations: dict[int, StudentConfig]
+
+
+def _laid_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``changes``, tables merged key by key."""
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        merged[key] = _laid_over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged

@@ -1,4 +1,4 @@
-"""Settings of the learning side: model, noise, optimisation, loss; one set for the teacher, one for the students."""
+"""Settings of the learning side: model, optimisation, loss; one set for the teacher, one for the students."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from noisy_student.config.base import Section
+from noisy_student.config.noise import NoiseConfig
 
 
 class ModelConfig(Section):
@@ -23,39 +24,6 @@ class ModelConfig(Section):
     """Dropout before the classifier (model noise)."""
     stochastic_depth: float = Field(0.0, ge=0, lt=1)
     """Drop probability of the deepest block (linear rule); refused for backbones without it."""
-
-
-class NoiseConfig(Section):
-    """Input noise: augmentation drawn per film. Every range scales with ``strength``."""
-
-    strength: float = Field(1.0, ge=0, le=2)
-    """The dial: 0 is no augmentation, 1 the default strong noise."""
-    flip: float = Field(0.5, ge=0, le=1)
-    """Probability of a left-right flip (0 where the side matters)."""
-    rotate: float = Field(12.0, ge=0, le=180)
-    """Largest rotation in degrees."""
-    scale: float = Field(0.2, ge=0, lt=1)
-    """Largest relative change of size."""
-    translate: float = Field(0.08, ge=0, lt=1)
-    """Largest shift as a share of the side."""
-    shear: float = Field(6.0, ge=0, lt=60)
-    """Largest shear in degrees."""
-    gamma: float = Field(0.5, ge=0)
-    """Largest change of log2(gamma)."""
-    brightness: float = Field(0.2, ge=0, le=1)
-    """Largest additive change on the [0, 1] scale."""
-    contrast: float = Field(0.4, ge=0, lt=1)
-    """Largest relative change of contrast about the film's mean."""
-    blur: float = Field(0.3, ge=0, le=1)
-    """Probability of a Gaussian blur."""
-    blur_sigma: float = Field(1.0, gt=0)
-    """Largest blur in pixels of a 96-pixel film (scales with the size)."""
-    noise: float = Field(0.04, ge=0)
-    """Largest standard deviation of additive Gaussian noise on the [0, 1] scale."""
-    erase: float = Field(0.5, ge=0, le=1)
-    """Probability that one rectangle is filled with the film's mean."""
-    erase_area: float = Field(0.15, ge=0, lt=1)
-    """Largest share of the film that the rectangle covers."""
 
 
 class OptimConfig(Section):
@@ -121,18 +89,6 @@ class StudentConfig(PhaseConfig):
     """Start weights: the teacher's (same network), or the model's own ``weights`` again."""
     pos_weight_cap: float = Field(1.0, ge=1)
     """Cap of the class weight negatives / positives in the loss of labelled films; 1 turns it off."""
-
-
-class TargetsConfig(Section):
-    """How labels become targets. Policies after Irvin et al. 2019."""
-
-    uncertain: Literal["literature", "ignore", "zeros", "ones"] = "literature"
-    """What -1 becomes, for labels not named below: no target, 0 or 1. ``literature`` is 1 for Atelectasis and Edema and
-    0 otherwise: U-Ones did best for those two in Irvin et al. 2019, and most later work counts the others as 0."""
-    uncertain_by_label: dict[str, Literal["ignore", "zeros", "ones"]] = Field({})
-    """Policy of single labels."""
-    blank: Literal["ignore", "zeros"] = "zeros"
-    """What a label that was not mentioned becomes; Stanford counts it as negative."""
 
 
 class PseudoConfig(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,7 @@ from noisy_student.config import Config
 from noisy_student.errors import ConfigError
 from noisy_student.runs import read_json, text_hash
 
+_NO_KEYS: Final = ("[key]", "int")
 WHERE_NOT_WHAT: Final = (("data", "root"), ("data", "cache_dir"))
 """Keys that say where things are: they may change between a run and its resumption and stay out of the hash."""
 
@@ -108,7 +110,14 @@ def _explain(error: ValidationError, source: str) -> str:
             advice = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
             lines.append(f"{source}: unknown key '{name}'; {advice}")
         else:
+            # What pydantic adds to the place of a mistake is not a key: which side of a union it tried, and so on.
+            name = ".".join(part for part in location if part not in _NO_KEYS and not part.startswith("literal["))
             message = item["msg"].removeprefix("Value error, ")
+            if item["type"] == "tuple_type":
+                message = "Input should be a list, such as [A, B]"
+            if item["type"] == "literal_error" and isinstance(item["input"], str):
+                near = difflib.get_close_matches(item["input"], re.findall("'([^']*)'", message), n=1)
+                message += f"; did you mean '{near[0]}'?" if near else ""
             given = "" if isinstance(item["input"], dict) else f" (given: {item['input']!r})"
             lines.append(f"{source}: {name}: {message}{given}" if name else f"{source}: {message}")
     return "\n".join(lines)
@@ -116,6 +125,8 @@ def _explain(error: ValidationError, source: str) -> str:
 
 def _known_keys(location: Sequence[str]) -> list[str]:
     model: type[BaseModel] = Config
+    if location[:1] == ["generations"]:  # what is below a generation's number is laid over a phase
+        location = ["student", *location[2:]]
     for part in location:
         annotation = model.model_fields[part].annotation
         assert isinstance(annotation, type), "only sections hold keys"

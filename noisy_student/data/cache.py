@@ -25,7 +25,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -39,7 +39,7 @@ from noisy_student import runs
 from noisy_student.data.decode import DecodeSettings, decode, source_stamps
 from noisy_student.errors import DataError, NoisyStudentError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Version of the layout and of the decoding; part of the key."""
 CHUNK: Final = 128
 """Films per task of a worker."""
@@ -106,7 +106,7 @@ def default_folder() -> Path:
 
 def content_key(images: Sequence[str], settings: DecodeSettings) -> str:
     """Return the key of a cache: a hash of the format, Pillow's major version, the settings and the list of images."""
-    parts = [FORMAT, PIL.__version__.split(".")[0], settings.size, settings.channels, list(images)]
+    parts = [FORMAT, PIL.__version__.split(".")[0], asdict(settings), list(images)]
     return runs.text_hash(json.dumps(parts))
 
 
@@ -128,7 +128,7 @@ def build(
     Args:
         root: folder of the data set.
         images: paths below ``root``, each once; their order is the order of the rows.
-        settings: size and channels.
+        settings: size, channels, fit and window.
         folder: folder of all caches; this one is ``folder / content_key(images, settings)``.
         workers: processes that decode; 1 decodes in this one.
         max_bad_share: largest share of films that may be bad.
@@ -363,5 +363,4 @@ def _write_index(job: _Job, key: str, images: Sequence[str], status: Any, stamps
             [("image", "reason"), *((images[row], bad[row]) for row in sorted(bad))]
         )
     state = {"format": FORMAT, "key": key, "images": job.count, "bad": len(bad), "pillow": PIL.__version__}
-    settings = {"size": job.settings.size, "channels": job.settings.channels}
-    runs.write_json(job.path / "cache.json", {**state, **settings})
+    runs.write_json(job.path / "cache.json", {**state, **asdict(job.settings)})

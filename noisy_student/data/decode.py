@@ -5,21 +5,38 @@ Light on imports: the worker processes of the cache build load this.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from noisy_student.errors import DataError
 
 FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000")
 """Formats that are tried. A closed list: Pillow would also start Ghostscript for a file that looks like EPS."""
+LARGEST: Final = 100_000_000
+"""Films with more pixels than this are refused before they are unpacked; the largest detectors have 20 million."""
+
+_ORIENTATION: Final = 0x0112  # the EXIF tag
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BLACK: Final = (0, 0, 0, 255)
+_HINT: Final = "Restore the file from its source, or remove its row from the table."
 
 
 @dataclass(frozen=True)
@@ -29,58 +46,163 @@ class DecodeSettings:
     Attributes:
         size: side of the square output in pixels.
         channels: 1 (grey) or 3 (RGB).
+        fit: how a film becomes square. ``stretch`` resizes all of it, as is usual on CheXpert; ``pad`` keeps the aspect
+            ratio and fills up with black; ``crop`` keeps it and takes the centre.
+        window: percentiles that become black and white on films of more than 8 bits; ``None`` is the full 16 bits, and
+            on DICOM the header's window.
     """
 
     size: int
     channels: int
+    fit: Literal["stretch", "pad", "crop"] = "stretch"
+    window: tuple[float, float] | None = None
 
 
 def decode(path: str | os.PathLike[str], settings: DecodeSettings) -> npt.NDArray[np.uint8]:
     """Return the film as uint8 of shape (C, size, size).
 
-    The whole film is resized to the square, as is usual on CheXpert: nothing is cropped and the aspect ratio is not
-    kept. JPEGs are decoded at the smallest of libjpeg's scales that is not below ``size`` (``draft``), then resized
-    with an antialiasing bilinear filter. 16-bit films are scaled linearly from 0...65535 to 0...255, transparency is
-    put on black, and EXIF orientation is not applied.
+    What a file is, its content says, not its name. JPEGs are decoded at the smallest of libjpeg's scales that is not
+    below what is asked for (``draft``), and every film is resized with an antialiasing bilinear filter. EXIF
+    orientation is applied, transparency put on black, 16 bits are scaled as ``settings.window`` says, and of several
+    pages the first counts. DICOM is read by :mod:`noisy_student.data.dicom`.
 
     Raises:
-        DataError: the file is missing, truncated, damaged, of an unknown format, or of a depth with no fixed range.
+        DataError: the file is missing, truncated, damaged, no regular file, of an unknown format, of more than
+            :data:`LARGEST` pixels, or of a depth with no fixed range.
     """
     mode = "L" if settings.channels == 1 else "RGB"
-    side = (settings.size, settings.size)
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            image.draft(mode, side)
-            resized = _eight_bit(image, mode).resize(side, Image.Resampling.BILINEAR, reducing_gap=2.0)
-            pixels = np.asarray(resized)
-    except MemoryError:
+        with warnings.catch_warnings():
+            # Pillow warns of odd tags and large films; here a film is readable or not, and large ones have our limit.
+            warnings.simplefilter("ignore")
+            pixels = np.asarray(_open(path, mode, settings))
+    except (MemoryError, DataError):
         raise
-    except (
-        Exception
-    ) as error:  # parsers of damaged files raise nearly anything: struct.error, SyntaxError, KeyError ...
+    except Exception as error:  # parsers of damaged files raise nearly anything: struct.error, SyntaxError ...
         reason = str(error) or type(error).__name__
         raise DataError(
-            f"{os.fspath(path)}: cannot be decoded ({reason.replace(os.fspath(path), 'the file')})",
-            "Restore the file from its source, or remove its row from the table.",
+            f"{os.fspath(path)}: cannot be decoded ({reason.replace(os.fspath(path), 'the file')})", _HINT
         ) from error
     return pixels[None] if settings.channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
+def _open(path: str | os.PathLike[str], mode: str, settings: DecodeSettings) -> Image.Image:
+    """Return the square film in ``mode``."""
+    info = os.stat(path)  # noqa: PTH116 - a Path per film costs more than the call
+    if not stat.S_ISREG(info.st_mode):
+        raise ValueError("it is a folder" if stat.S_ISDIR(info.st_mode) else "it is no regular file")
+    if not info.st_size:
+        raise ValueError("the file is empty")
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return _square_of(image, mode, settings)
+    except UnidentifiedImageError:
+        with open(path, "rb") as stream:
+            marked = stream.read(132)[128:] == b"DICM"
+        if not marked:
+            raise ValueError("its format is not known") from None
+    from noisy_student.data.dicom import picture  # here, because most films are JPEGs and pydicom takes long to import
+
+    return _fitted(picture(Path(path), settings.window).convert(mode), settings)
+
+
+def _square_of(image: Image.Image, mode: str, settings: DecodeSettings) -> Image.Image:
+    """Return the square film of an opened file."""
+    check_size(*image.size)
+    turn = _orientation(image) if image.info.get("exif") else 1
+    width, height = image.size if turn < 5 else image.size[::-1]
+    side = _inner(width, height, settings)
+    image.draft(mode, side if turn < 5 else side[::-1])
+    upright = image.transpose(_TURNS[turn]) if turn in _TURNS else image
+    upright.info = image.info
+    return _fitted(_eight_bit(upright, mode, settings.window), settings, side)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where the tags cannot be read, for the film itself may be sound."""
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # as above
+        return 1
+    return found if found in _TURNS else 1
+
+
+def check_size(width: int, height: int) -> None:
+    """Check that a film can be unpacked.
+
+    Raises:
+        ValueError: it has no pixels, or more than :data:`LARGEST`.
+    """
+    if width * height > LARGEST:
+        raise ValueError(f"{width} x {height} pixels are more than {LARGEST // 1_000_000} million")
+    if width < 1 or height < 1:
+        raise ValueError("it has no pixels")
+
+
+def _inner(width: int, height: int, settings: DecodeSettings) -> tuple[int, int]:
+    """Return width and height of the film inside the square."""
+    size = settings.size
+    if settings.fit != "pad":
+        return size, size
+    return max(1, round(size * min(1, width / height))), max(1, round(size * min(1, height / width)))
+
+
+def _fitted(image: Image.Image, settings: DecodeSettings, side: tuple[int, int] | None = None) -> Image.Image:
+    """Return the film resized to the square; ``side`` where draft has already changed its size."""
+    size, (width, height) = settings.size, image.size
+    side = side or _inner(width, height, settings)
+    box = None
+    if settings.fit == "crop":
+        short = min(width, height)
+        left, top = (width - short) / 2, (height - short) / 2
+        box = (left, top, left + short, top + short)
+    resized = image.resize(side, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    if side == (size, size):
+        return resized
+    square = Image.new(image.mode, (size, size))
+    square.paste(resized, ((size - side[0]) // 2, (size - side[1]) // 2))
+    return square
+
+
+def _eight_bit(image: Image.Image, mode: str, window: tuple[float, float] | None) -> Image.Image:
     """Return the image in ``mode`` ("L" or "RGB"), 8 bits per channel."""
     if image.mode == mode:
         return image
-    if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64)
-        if wide.min() < 0 or wide.max() > 65535:
-            raise ValueError("32-bit pixels beyond 16 bits have no fixed range")
-        return Image.fromarray(((wide + 128) // 257).astype(np.uint8)).convert(mode)
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no fixed range")
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_from_wide(np.asarray(image), window)).convert(mode)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, image.convert("RGBA")).convert(mode)
+        return Image.alpha_composite(Image.new("RGBA", image.size, _BLACK), image.convert("RGBA")).convert(mode)
     return image.convert(mode)
+
+
+def _from_wide(values: npt.NDArray[Any], window: tuple[float, float] | None) -> npt.NDArray[np.uint8]:
+    """Return uint8 of the shape of ``values``, which have more than 8 bits."""
+    if window is not None:
+        return between(values, *percentiles(values, window))
+    if values.dtype.kind == "f":
+        raise ValueError("floating-point pixels have no fixed range; data.window gives them one")
+    wide = values.astype(np.int64)
+    if wide.min() < 0 or wide.max() > 65535:
+        raise ValueError("32-bit pixels beyond 16 bits have no fixed range; data.window gives them one")
+    return ((wide + 128) // 257).astype(np.uint8)
+
+
+def percentiles(values: npt.NDArray[Any], window: tuple[float, float]) -> tuple[float, float]:
+    """Return the values at two percentiles.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    low, high = np.percentile(values, window)
+    if not np.isfinite([low, high]).all():
+        raise ValueError("it has pixels that are no numbers")
+    return float(low), float(high)
+
+
+def between(values: npt.NDArray[Any], black: float, white: float) -> npt.NDArray[np.uint8]:
+    """Return uint8 of the shape of ``values``: 0 up to ``black``, 255 from ``white``, and straight in between."""
+    share = (values.astype(np.float64) - black) / max(white - black, 1e-12)
+    return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
 
 
 def source_stamps(root: Path, images: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -113,8 +235,10 @@ def source_stamps(root: Path, images: Sequence[str]) -> npt.NDArray[np.int64]:
             info = os.lstat(path)
             if stat.S_ISLNK(info.st_mode):
                 path, info = os.path.realpath(path), os.stat(path)  # noqa: PTH116
-        except OSError:
-            missing.append(image)
+        except OSError as error:
+            # A link that leads to itself is there, and cannot be decoded: a matter for quarantine.
+            if error.errno != errno.ELOOP:
+                missing.append(image)
             continue
         if not path.startswith(prefix):
             raise DataError(

@@ -22,14 +22,14 @@ import pyarrow.parquet as pq
 from noisy_student import runs
 from noisy_student.errors import DataError
 
-TEXT: Final = ("image", "patient", "study", "view", "projection", "sex")
+TEXT: Final = ("image", "patient", "study", "view", "projection", "sex", "site", "date")
 """Text columns; an unknown value is the empty string."""
 COLUMNS: Final = (*TEXT, "age", "split", "labelled")
 """The columns before the labels, in order."""
 SPLITS: Final = ("train", "valid", "test")
 VALUES: Final[dict[str, tuple[str, ...]]] = {
     "view": ("frontal", "lateral", ""),
-    "projection": ("AP", "PA", ""),
+    "projection": ("AP", "PA", "LL", "RL", ""),
     "sex": ("F", "M", ""),
     "split": (*SPLITS, ""),
 }
@@ -72,11 +72,17 @@ def build(columns: dict[str, Any], labels: tuple[str, ...]) -> Manifest:
             "Rename the column in the table and in data.labels.",
         )
     count = len(columns["image"])
-    defaults: dict[str, Any] = {"view": "", "projection": "", "sex": "", "age": np.nan, "split": "", "labelled": False}
-    frame = pd.DataFrame({name: columns.get(name, defaults.get(name)) for name in COLUMNS}, index=range(count))
-    frame = frame.astype({**dict.fromkeys((*TEXT, "split"), "str"), "age": "float64", "labelled": "bool"})
-    matrix = {name: np.asarray(columns[name], dtype=np.float32) for name in labels}
-    return Manifest(pd.concat([frame, pd.DataFrame(matrix, index=frame.index)], axis=1), labels)
+    index = pd.RangeIndex(count)
+    table: dict[str, Any] = {}
+    for name in COLUMNS:
+        kind: Any = {"age": "float64", "labelled": "bool"}.get(name, "str")
+        value = columns.get(name, {"age": np.nan, "labelled": False}.get(name, ""))
+        if isinstance(value, str | bool | float):
+            table[name] = pd.Series(value, index=index, dtype=kind)  # one value for all
+        else:
+            table[name] = pd.Series(getattr(value, "array", value), index=index).astype(kind)
+    table |= {name: np.asarray(columns[name], dtype=np.float32) for name in labels}
+    return Manifest(pd.DataFrame(table, index=index), labels)
 
 
 def values(manifest: Manifest) -> npt.NDArray[np.float32]:
@@ -86,6 +92,12 @@ def values(manifest: Manifest) -> npt.NDArray[np.float32]:
 
 def replace(manifest: Manifest, **columns: Any) -> Manifest:
     """Return a copy of the manifest with whole fixed columns replaced."""
+    return Manifest(manifest.frame.assign(**columns), manifest.labels)
+
+
+def with_values(manifest: Manifest, matrix: npt.NDArray[np.float32]) -> Manifest:
+    """Return a copy of the manifest with the labels (N, K) of ``matrix``."""
+    columns = {name: matrix[:, k] for k, name in enumerate(manifest.labels)}
     return Manifest(manifest.frame.assign(**columns), manifest.labels)
 
 

@@ -1,38 +1,44 @@
 """Who is labelled, pool, validation and test: always whole patients, always the same for the same seed.
 
-Every draw permutes the sorted patient identifiers with a generator of its own, so it does not depend on the order of
-the table's rows or on the other draws.
+Every draw has an order of patients of its own (:mod:`noisy_student.data.draws`), so it depends neither on the order of
+the table's rows nor on the other draws.
 """
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from noisy_student import randomness
 from noisy_student.config import SplitConfig
+from noisy_student.data import draws, split_files
 from noisy_student.data import manifest as manifests
-from noisy_student.data.manifest import Manifest
+from noisy_student.data.draws import Flags, Ints
+from noisy_student.data.manifest import SPLITS, Manifest
 from noisy_student.errors import DataError
 
 Texts = npt.NDArray[np.object_]
-Flags = npt.NDArray[np.bool_]
 
 PARTS: Final = ("labelled", "pool", "valid", "test")
 """The parts of a split, as :func:`parts` names them."""
+MISSING_SHARE: Final = 0.01
+"""Share of the films of a split file that the data set may lack, unless the caller says otherwise."""
 
 
-def assign(manifest: Manifest, config: SplitConfig) -> tuple[Manifest, dict[str, Any]]:
+def assign(
+    manifest: Manifest, config: SplitConfig, missing_share: float = MISSING_SHARE
+) -> tuple[Manifest, dict[str, Any]]:
     """Return the manifest with its splits and labelled flags, and the content of ``split.json``.
 
-    In order: empty splits are filled by ``config.fractions``, over the patients (those without any label join train);
-    the labelled patients are drawn from train; with ``validation: carve`` as many others become the validation set, and
-    the official one becomes the test set where there is none, else it is left out; validation is cut to
-    ``config.valid_images``. The rest of train is the pool. Films that a cut leaves out are not in the result.
+    With ``config.file`` the split is that of the file. Else, in order: ``config.sites`` or ``config.dates`` take the
+    place of the data set's own splits; empty splits are filled by ``config.fractions``, over the patients (those
+    without any label join train); a validation split below ``config.min_valid_images`` is drawn anew from it and
+    train; the labelled patients are drawn from train; ``validation: carve`` takes validation from the labelled
+    patients or from as many others, and the official one becomes the test set where there is none, else it is left
+    out; validation is cut to ``config.valid_images``. The rest of train is the pool. Films that a cut leaves out are
+    not in the result.
 
     A film whose labels are all blank and whose ``labelled`` flag is false carries no labels: in train it goes to the
     pool, elsewhere it is left out.
@@ -41,52 +47,51 @@ def assign(manifest: Manifest, config: SplitConfig) -> tuple[Manifest, dict[str,
     labelled: labelled and validation), ``dropped`` (images left out) and ``hash`` (SHA-256 of image, split, labelled).
 
     Raises:
-        DataError: a patient is in two splits, a part other than the pool would be empty, or more patients or films are
-            asked for than there are.
+        DataError: a patient is in two splits, a part other than the pool would be empty, more patients or films are
+            asked for than there are, or the split file is not of these films.
     """
-    manifests.check(manifest)
+    if config.file is not None:
+        manifests.check(manifest)
+        result, stored = split_files.apply(manifest, config.file, missing_share)
+        # The hash is of the films in use: another than the file's where some of its films are missing.
+        more = {"file": config.file.name, "file_hash": stored["hash"], "missing": stored["missing"]}
+        return _finished(result, int(stored["seed"]), len(manifest) - len(result), more)
     frame = manifest.frame
-    patient = frame["patient"].to_numpy(dtype=object)
-    carries = frame["labelled"].to_numpy(dtype=bool) | ~np.isnan(manifests.values(manifest)).all(axis=1)
-    split = _fill(frame["split"].to_numpy(dtype=object), patient, carries, config)
-    keep = carries | (split == "train")
-
-    if not (split == "train").any():
-        raise _empty("train")
-    candidates = (split == "train") & carries
-    order = _shuffled(patient[candidates], config.seed, "split.labelled")
+    patient = pd.factorize(frame["patient"], sort=True)[0].astype(np.int64)
     images = frame["image"].to_numpy(dtype=object)
+    carries = frame["labelled"].to_numpy(dtype=bool) | ~np.isnan(manifests.values(manifest)).all(axis=1)
+    if config.sites or config.dates:
+        split, keep = _by_key(frame, patient, config)
+        # Checked after: who is in two of the data set's own splits does not matter here.
+        manifests.check(manifests.rows(manifests.replace(manifest, split=split), keep))
+    else:
+        manifests.check(manifest)
+        split, keep = frame["split"].to_numpy(dtype=object).copy(), np.ones(len(frame), dtype=bool)
+        _fill(split, patient, carries, config)
+    _renew_valid(split, patient, carries & keep, config)
+    keep &= carries | (split == "train")
+
+    candidates = (split == "train") & carries & keep
+    if not (split[keep] == "train").any():
+        raise _empty("train")
+    order = draws.shuffled(patient[candidates], config.seed, "split.labelled")
+    if config.stratify:
+        positive = manifests.values(manifest)[candidates] >= 0.5
+        order = draws.stratified(order, patient[candidates], positive, config.seed)
     labelled, used = _draw_labelled(order, images, patient, candidates, config)
-    keep &= labelled | ~_is_in(patient, used) | ~candidates
-
+    keep &= labelled | ~draws.members(patient, used) | ~candidates
     if config.validation == "carve":
-        if len(order) < 2 * len(used):
-            raise DataError(
-                f"split.validation: carve needs {len(used)} labelled and {len(used)} validation patients, and train "
-                f"has {len(order)} with labels",
-                "Lower split.labelled_patients, labelled_images or labelled_fraction, or use validation: official.",
-            )
-        official = split == "valid"
-        if (split == "test").any():
-            keep &= ~official
-        split[official] = "test"
-        split[candidates & _is_in(patient, order[len(used) : 2 * len(used)])] = "valid"
-        # A carved patient's film without labels is no validation film, and the pool may not share a patient with it.
-        keep &= ~((split == "train") & _is_in(patient, order[len(used) : 2 * len(used)]))
-
+        _carve(split, labelled, keep, patient, candidates, order, used, config)
     if config.valid_images is not None:
         rows = (split == "valid") & keep
-        valid_order = _shuffled(patient[rows], config.seed, "split.valid")
-        chosen, _ = _take_images(valid_order, images, patient, rows, config.valid_images, "split.valid_images")
-        keep &= chosen | ~rows
-
+        asked = config.valid_images
+        count = min(int(labelled.sum()), int(rows.sum())) if asked == "labelled" else asked
+        if count:
+            valid_order = draws.shuffled(patient[rows], config.seed, "split.valid")
+            chosen, _ = draws.take_images(valid_order, images, patient, rows, count, "split.valid_images")
+            keep &= chosen | ~rows
     result = manifests.rows(manifests.replace(manifest, split=split, labelled=labelled), keep)
-    summary = _summary(result, config.seed, dropped=int((~keep).sum()))
-    for part in ("labelled", "valid", "test"):
-        if not summary["counts"][part]["images"]:
-            raise _empty(part)
-    manifests.check(result)
-    return result, summary
+    return _finished(result, config.seed, int((~keep).sum()), {})
 
 
 def parts(manifest: Manifest) -> dict[str, Flags]:
@@ -101,18 +106,15 @@ def parts(manifest: Manifest) -> dict[str, Flags]:
     }
 
 
-def check_classes(
+def one_class(
     target: npt.NDArray[np.floating[Any]], weight: npt.NDArray[np.floating[Any]], labels: tuple[str, ...]
-) -> None:
-    """Check that the labelled films show both classes of every label.
+) -> list[str]:
+    """Return one sentence per label that has not both classes among its known targets.
 
     Args:
         target: (N, K), from 0 to 1; a soft target counts as the class it is nearer to.
         weight: (N, K); 0 means that the target is not known.
         labels: the K names.
-
-    Raises:
-        DataError: a label has one class only, or no known target.
     """
     problems = []
     for column, name in enumerate(labels):
@@ -122,46 +124,89 @@ def check_classes(
             problems.append(f"'{name}' has no known targets")
         elif not positive or not negative:
             problems.append(f"'{name}' has only {'positive' if positive else 'negative'} targets")
+    return problems
+
+
+def check_classes(
+    target: npt.NDArray[np.floating[Any]], weight: npt.NDArray[np.floating[Any]], labels: tuple[str, ...]
+) -> None:
+    """Check that the labelled films show both classes of every label; the arguments are those of :func:`one_class`.
+
+    Raises:
+        DataError: a label has one class only, or no known target.
+    """
+    problems = one_class(target, weight, labels)
     if problems:
         raise DataError(
             f"labelled films: {'; '.join(problems)}",
-            "Label more patients, try another split.seed or another policy (targets.uncertain, targets.blank), or drop "
-            "the label from data.labels.",
+            "Label more patients, try another split.seed, split.stratify or another policy (targets.uncertain, "
+            "targets.blank), or drop the label from data.labels.",
         )
 
 
-# -- draws ---------------------------------------------------------------------------------------------------------
+# -- steps of the assignment; each changes the arrays it is given --------------------------------------------------
 
 
-def _is_in(patient: Texts, chosen: Texts) -> Flags:
-    """Return which rows (N,) belong to the chosen patients (by hashing: NumPy's ``isin`` takes seconds on objects)."""
-    return np.asarray(pd.Series(patient, dtype=object).isin(set(chosen)), dtype=bool)
+def _by_key(frame: pd.DataFrame, patient: Ints, config: SplitConfig) -> tuple[Texts, Flags]:
+    """Return splits (N,) by site or date, and which films stay: those in the latest split of their patient."""
+    key = "site" if config.sites else "date"
+    values = frame[key]
+    blank = int((values == "").sum())
+    if blank:
+        raise DataError(
+            f"split.{key}s: {blank} of {len(frame)} films have no {key}",
+            f"Set data.columns.{key} to the column that has it, or remove those rows.",
+        )
+    if config.sites:
+        of = {site: split for split, sites in config.sites.items() for site in sites}
+        unknown = sorted(set(of) - set(values))
+        if unknown:
+            raise DataError(
+                f"split.sites: there is no site '{unknown[0]}'; the sites are {', '.join(sorted(set(values)))}",
+                "Correct split.sites.",
+            )
+        split = values.map(of).fillna("" if "train" in config.sites else "train").to_numpy(dtype=object)
+    else:
+        split = np.full(len(frame), "train", dtype=object)
+        for name, first in config.dates.items():
+            later = (values >= first).to_numpy(dtype=bool)
+            split[later & ((name == "test") | (split != "test"))] = name
+    rank = pd.Series(split).map({"": -1, **{name: place for place, name in enumerate(SPLITS)}}).to_numpy(dtype=np.int64)
+    latest = np.full(int(patient.max(initial=0)) + 1, -1, dtype=np.int64)
+    np.maximum.at(latest, patient, rank)
+    return split, np.asarray((rank >= 0) & (rank == latest[patient]))
 
 
-def _shuffled(patients: Texts, seed: int, purpose: str) -> Texts:
-    """Return the distinct patients in an order that depends on the seed, the purpose and who they are."""
-    names = np.asarray(sorted(set(patients)), dtype=object)
-    return names[randomness.generator(seed, randomness.text_id(purpose)).permutation(len(names))]
-
-
-def _fill(split: Texts, patient: Texts, carries: Flags, config: SplitConfig) -> Texts:
-    """Return the splits with empty ones drawn by patient; patients without a label join train."""
-    split = split.copy()
+def _fill(split: Texts, patient: Ints, carries: Flags, config: SplitConfig) -> None:
+    """Fill empty splits by patient; patients without a label join train."""
     empty = split == ""
-    order = _shuffled(patient[empty & carries], config.seed, "split.fractions")
+    if not empty.any():
+        return
+    order = draws.shuffled(patient[empty & carries], config.seed, "split.fractions")
     _, valid, test = (max(1, round(share * len(order))) if share else 0 for share in config.fractions)
     split[empty] = "train"
-    split[empty & _is_in(patient, order[:valid])] = "valid"
-    split[empty & _is_in(patient, order[valid : valid + test])] = "test"
-    return split
+    split[empty & draws.members(patient, order[:valid])] = "valid"
+    split[empty & draws.members(patient, order[valid : valid + test])] = "test"
+
+
+def _renew_valid(split: Texts, patient: Ints, usable: Flags, config: SplitConfig) -> None:
+    """Join a validation split that is too small with train, and draw another from both."""
+    if int(((split == "valid") & usable).sum()) >= config.min_valid_images:
+        return
+    split[split == "valid"] = "train"
+    order = draws.shuffled(patient[(split == "train") & usable], config.seed, "split.renewed")
+    train, valid, _ = config.fractions
+    if valid:
+        count = max(1, round(valid / (train + valid) * len(order)))
+        split[(split == "train") & draws.members(patient, order[:count])] = "valid"
 
 
 def _draw_labelled(
-    order: Texts, images: Texts, patient: Texts, candidates: Flags, config: SplitConfig
-) -> tuple[Flags, Texts]:
+    order: Ints, images: Texts, patient: Ints, candidates: Flags, config: SplitConfig
+) -> tuple[Flags, Ints]:
     """Return which films (N,) are labelled, and their patients."""
     if config.labelled_images is not None:
-        return _take_images(order, images, patient, candidates, config.labelled_images, "split.labelled_images")
+        return draws.take_images(order, images, patient, candidates, config.labelled_images, "split.labelled_images")
     count = len(order)
     if config.labelled_patients is not None:
         count = config.labelled_patients
@@ -173,31 +218,58 @@ def _draw_labelled(
     elif config.labelled_fraction is not None and len(order):
         count = max(1, round(config.labelled_fraction * len(order)))
     used = order[:count]
-    return candidates & _is_in(patient, used), used
+    return candidates & draws.members(patient, used), used
 
 
-def _take_images(order: Texts, images: Texts, patient: Texts, rows: Flags, count: int, key: str) -> tuple[Flags, Texts]:
-    """Return the first ``count`` films of ``rows`` by patient in ``order``, and by path within one; and the patients.
+def _carve(
+    split: Texts, labelled: Flags, keep: Flags, patient: Ints, candidates: Flags, order: Ints, used: Ints,
+    config: SplitConfig,
+) -> None:  # fmt: skip
+    """Make validation of labelled patients, or of as many others of train, in place of the official one."""
+    if config.carve_share is not None:
+        chosen = draws.every(used, config.carve_share)
+        if not 0 < len(chosen) < len(used):
+            raise DataError(
+                f"split.carve_share: {config.carve_share:g} of {len(used)} labelled patients leaves validation or the "
+                "labelled set empty",
+                "Label more patients, or change the share.",
+            )
+    else:
+        if len(order) < 2 * len(used):
+            raise DataError(
+                f"split.validation: carve needs {len(used)} labelled and {len(used)} validation patients, and train "
+                f"has {len(order)} with labels",
+                "Lower split.labelled_patients, labelled_images or labelled_fraction, set split.carve_share, or use "
+                "validation: official.",
+            )
+        chosen = order[len(used) : 2 * len(used)]
+    official = split == "valid"
+    if (split[keep] == "test").any():
+        keep &= ~official
+    split[official] = "test"
+    theirs = draws.members(patient, chosen)
+    split[candidates & theirs] = "valid"
+    labelled &= ~theirs
+    # A carved patient's film without labels is no validation film, and the pool may not share a patient with it.
+    keep &= ~((split == "train") & theirs)
 
-    The last patient may give only some of its films.
-    """
-    places = np.flatnonzero(rows)
-    if len(places) < count:
-        raise DataError(
-            f"{key}: {count} are asked for, and there are {len(places)} films with labels", "Lower the number."
-        )
-    rank = {name: place for place, name in enumerate(order)}
-    first = sorted(places, key=lambda place: (rank[patient[place]], images[place]))[:count]
-    chosen = np.zeros(len(rows), dtype=bool)
-    chosen[first] = True
-    return chosen, order[: rank[patient[first[-1]]] + 1]
+
+def _finished(manifest: Manifest, seed: int, dropped: int, more: dict[str, Any]) -> tuple[Manifest, dict[str, Any]]:
+    """Return the checked manifest and its summary."""
+    summary = _summary(manifest, seed, dropped)
+    for part in ("labelled", "valid", "test"):
+        if not summary["counts"][part]["images"]:
+            raise _empty(part)
+    manifests.check(manifest)
+    return manifest, summary | more
 
 
 def _empty(part: str) -> DataError:
     fixes = {
         "train": "Give the table train rows, or raise the first of split.fractions.",
         "labelled": "Label some train films: their label columns are blank throughout.",
-        "valid": "Give the table valid rows, use split.validation: carve, or raise the second of split.fractions.",
+        "valid": "Give the table valid rows, use split.validation: carve or split.min_valid_images: 1, or raise the "
+        "second of split.fractions.",
         "test": "Give the table test rows, use split.validation: carve (the official validation set then is the test "
         "set), or raise the third of split.fractions.",
     }
@@ -212,8 +284,6 @@ def _summary(manifest: Manifest, seed: int, dropped: int) -> dict[str, Any]:
         for part, where in parts(manifest).items()
     }
     labelled, valid = counts["labelled"], counts["valid"]
-    rows = sorted(zip(*(manifest.frame[name] for name in ("image", "split", "labelled")), strict=True))
-    digest = hashlib.sha256("".join(f"{image}\t{split}\t{int(flag)}\n" for image, split, flag in rows).encode())
     return {
         "seed": seed,
         "counts": counts,
@@ -226,5 +296,5 @@ def _summary(manifest: Manifest, seed: int, dropped: int) -> dict[str, Any]:
             "valid_patients": valid["patients"],
         },
         "dropped": dropped,
-        "hash": digest.hexdigest(),
+        "hash": split_files.digest(manifest),
     }

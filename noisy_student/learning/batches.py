@@ -42,6 +42,21 @@ class Batch:
     position: Ints
     image_id: Ints
 
+    def twice(self) -> Batch:
+        """Return the batch (2 B) with every film two times; noise draws anew for the second one."""
+
+        def doubled(values: Tensor) -> Tensor:
+            return torch.cat([values, values])
+
+        return Batch(
+            doubled(self.clean),
+            doubled(self.target),
+            doubled(self.weight),
+            doubled(self.pos_weight),
+            np.concatenate([2 * self.position, 2 * self.position + 1]),
+            np.concatenate([self.image_id, self.image_id]),
+        )
+
 
 class Films:
     """Pixels of the films of one task, (N, C, H, W) uint8, kept on the device or read from the memory map."""

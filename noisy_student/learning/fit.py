@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from noisy_student.learning import augment, checkpoint, losses, models, objectiv
 from noisy_student.learning.batches import Batches, Films, sampler
 from noisy_student.learning.predict import predict
 from noisy_student.randomness import hash_u64
-from noisy_student.runs import Run, atomic
+from noisy_student.runs import PRETRAINING, Run, atomic
 from noisy_student.stats.metrics import auroc, log_loss
 from noisy_student.targets.table import Targets
 
@@ -41,11 +41,13 @@ class Task:
     """What one generation trains on and how. Films of ``targets``, validation and BatchNorm are on one device."""
 
     generation: int
+    """Its index, or ``runs.PRETRAINING`` for the self-supervised start."""
     seed: int
     phase: PhaseConfig
     targets: Targets
     films: Films
-    valid_films: Films
+    valid_films: Films | None
+    """Films on which training looks now and then; ``None`` where there is nothing to measure."""
     valid_truth: npt.NDArray[np.float32]
     """(N, K) labels of the validation films: 1, 0 or NaN."""
     bn_films: Films
@@ -54,6 +56,8 @@ class Task:
     macro_columns: tuple[int, ...]
     precision: str
     objective: objectives.Objective = field(default=objectives.supervised(losses.weighted_bce, losses.mean_loss))
+    views: Literal[1, 2] = 1
+    """Noisy views of each film in a step; two for objectives that compare them."""
     start: Path | None = None
     """Model folder whose weights are the start weights; ``None`` takes those of the model's configuration."""
     search: Sequence[Path] = ()
@@ -69,6 +73,8 @@ class State:
     network: models.Network
     averaged: AveragedModel
     optimizer: torch.optim.Optimizer
+    objective: nn.Module
+    """The parameters of the objective; empty for most."""
     step: int = 0
     origin: str = ""
     score: float = -np.inf
@@ -82,6 +88,7 @@ class State:
                 "network": self.network.state_dict(),
                 "averaged": self.averaged.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "objective": self.objective.state_dict(),
                 "step": self.step,
                 "origin": self.origin,
                 "score": self.score,
@@ -89,11 +96,16 @@ class State:
             },
         )
 
+    def keep(self, network: models.Network) -> None:
+        """Take the weights of ``network`` as those that the generation ends with, for now."""
+        self.kept = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
     def restore(self, saved: dict[str, Any]) -> None:
         """Take over the state that :meth:`save` wrote."""
         self.network.load_state_dict(saved["network"])
         self.averaged.load_state_dict(saved["averaged"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        self.objective.load_state_dict(saved["objective"])
         self.step, self.origin, self.score = saved["step"], saved["origin"], saved["score"]
         device = next(self.network.parameters()).device
         self.kept = {name: tensor.to(device) for name, tensor in saved["kept"].items()}
@@ -118,9 +130,9 @@ def start_state(task: Task, device: torch.device) -> State:
         checkpoint.load_weights_into(network, task.start)
         origin = f"weights of {task.start.parent.parent.name}"
     network.to(device).to(memory_format=torch.channels_last)
-    return State(
-        network, optim.averaged(network, task.phase.optim), optim.optimizer(network, task.phase.optim), origin=origin
-    )
+    own = task.objective.to(device) if isinstance(task.objective, nn.Module) else nn.Module()
+    optimizer = optim.optimizer(network, task.phase.optim, own)
+    return State(network, optim.averaged(network, task.phase.optim), optimizer, own, origin=origin)
 
 
 def fit(
@@ -164,17 +176,22 @@ def fit(
     classifier = {id(parameter) for parameter in models.classifier_parameters(state.network)}
     clock, since = time.perf_counter(), state.step
 
-    title = f"generation {task.generation}"
+    title = "self-supervised start" if task.generation == PRETRAINING else f"generation {task.generation}"
     with tqdm(total=config.steps, initial=state.step, desc=title, unit="step", disable=not progress) as bar:
-        for batch in batches.stream(state.step, config.steps):
+        for films in batches.stream(state.step, config.steps):
             # The step's own seed makes dropout a function of the step, so a resumed run draws what it would have.
             torch.manual_seed(int(hash_u64(_DROPOUT, task.seed, task.generation, state.step) >> np.uint64(1)))
             _set_trainable(state.network, classifier, state.step < config.head_steps, config.freeze_bn)
-            images = noise(batch.clean, batch.position, batch.image_id).contiguous(memory_format=torch.channels_last)
+            batch = films.twice() if task.views == 2 else films
+            images = noise(batch.clean, batch.position, batch.image_id)
+            images, target, weight, pos_weight = noise.mix(
+                images, batch.target, batch.weight, batch.pos_weight, batch.position
+            )
+            images = images.contiguous(memory_format=torch.channels_last)
             if state.step == 0:
                 _write_contact_sheet(folder / "augmented.png", batch.clean, images)
             with autocast():
-                noised = objectives.Noised(images, batch.target, batch.weight, batch.pos_weight)
+                noised = objectives.Noised(images, target, weight, pos_weight)
                 loss = task.objective(state.network, state.averaged, noised)
             _check_finite(loss, task.generation, state.step, last, "loss")
             loss.backward()  # type: ignore[no-untyped-call]
@@ -270,6 +287,9 @@ def clean_copy(task: Task, averaged: AveragedModel) -> models.Network:
 def _look(run: Run, task: Task, state: State, autocast: Callable[[], torch.autocast]) -> None:
     """Measure the averaged model on validation, log it, and keep its weights if they are the ones to keep."""
     network = clean_copy(task, state.averaged)
+    if task.valid_films is None:
+        state.keep(network)
+        return
     logits = predict(network, task.valid_films, autocast=autocast).astype(np.float64)
     last = run.generation(task.generation) / "checkpoint" / "last"
     _check_finite(torch.from_numpy(logits), task.generation, state.step, last, "prediction")
@@ -290,7 +310,7 @@ def _look(run: Run, task: Task, state: State, autocast: Callable[[], torch.autoc
     is_last = task.phase.optim.select == "last" or score is None
     if is_last or (score is not None and score > state.score):
         state.score = -np.inf if score is None else score
-        state.kept = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        state.keep(network)
 
 
 def _write_contact_sheet(path: Path, clean: Tensor, noisy: Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -16,24 +17,28 @@ from noisy_student.config.learning import OptimConfig
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
-def optimizer(network: nn.Module, config: OptimConfig) -> AdamW:
-    """Return AdamW (Loshchilov and Hutter 2019) over all parameters of ``network``, in up to four groups.
+def optimizer(network: nn.Module, config: OptimConfig, objective: nn.Module | None = None) -> AdamW:
+    """Return AdamW (Loshchilov and Hutter 2019) over all parameters of ``network``, in up to six groups.
 
-    Groups are named "classifier" or "backbone", with "/decay" or "/plain"; each has an ``lr_scale``, and the rate of a
-    step is ``config.lr * lr_scale * rate(step, config)``. Filters and matrices are decayed; biases, norms, layer
-    scales, tokens and position tables are not.
+    Groups are named "classifier", "backbone" or "objective", with "/decay" or "/plain"; each has an ``lr_scale``, and
+    the rate of a step is ``config.lr * lr_scale * rate(step, config)``. Filters and matrices are decayed; biases,
+    norms, layer scales, tokens and position tables are not.
 
     Args:
         network: a module with a submodule ``classifier``; its other parameters are the backbone.
         config: rates and decay.
+        objective: what the objective learns besides, at the classifier's rate.
     """
     groups: dict[str, list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        part = "classifier" if name.startswith("classifier.") else "backbone"
+    own = () if objective is None else objective.named_parameters(prefix="objective")
+    for name, parameter in chain(network.named_parameters(), own):
+        part = name.split(".")[0] if name.startswith(("classifier.", "objective.")) else "backbone"
+        if not parameter.requires_grad:  # an average that the objective keeps
+            continue
         # Norms are named weight too but have one dimension; what else is not decayed is named differently.
         decays = name.endswith("weight") and parameter.ndim >= 2
         groups.setdefault(f"{part}/{'decay' if decays else 'plain'}", []).append(parameter)
-    scales = {"classifier": 1.0, "backbone": config.backbone_lr_ratio}
+    scales = {"classifier": 1.0, "objective": 1.0, "backbone": config.backbone_lr_ratio}
     on_gpu = all(parameter.is_cuda for parameter in network.parameters())
     return AdamW(
         [

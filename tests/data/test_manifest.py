@@ -35,7 +35,7 @@ def make(**changes: Any) -> Manifest:
 
 def test_columns_have_the_order_and_types_of_the_contract() -> None:
     frame = make().frame
-    fixed = ["image", "patient", "study", "view", "projection", "sex", "age", "split", "labelled"]
+    fixed = ["image", "patient", "study", "view", "projection", "sex", "site", "date", "age", "split", "labelled"]
     assert list(frame.columns) == [*fixed, "Zebra", "Alpha"]
     assert frame["labelled"].dtype == bool
     assert frame["age"].dtype == np.float64
@@ -101,7 +101,7 @@ def test_check_names_image_column_and_value_of_a_wrong_label(value: float) -> No
         manifests.check(make(Alpha=[0.0, 1.0, value, 1.0]))
 
 
-@pytest.mark.parametrize(("column", "value"), [("view", "side"), ("projection", "LL"), ("sex", "X"), ("split", "dev")])
+@pytest.mark.parametrize(("column", "value"), [("view", "side"), ("projection", "XX"), ("sex", "X"), ("split", "dev")])
 def test_check_names_a_value_outside_a_closed_column(column: str, value: str) -> None:
     values = make().frame[column].tolist()
     with pytest.raises(DataError, match=f"c/1.png: {column} is '{value}'"):

@@ -50,7 +50,7 @@ def test_chexpert_is_read_by_name_whatever_the_root(tmp_path: Path, prefix: str)
     assert frame["patient"].tolist() == ["patient00001", "patient00001", "patient00002", "patient64541"]
     assert frame["study"].tolist()[1:3] == ["patient00001/study1", "patient00002/study12"]
     assert frame["view"].tolist() == ["frontal", "lateral", "frontal", "frontal"]
-    assert frame["projection"].tolist() == ["AP", "", "", "PA"]
+    assert frame["projection"].tolist() == ["AP", "", "LL", "PA"]
     assert frame["sex"].tolist() == ["F", "F", "", "M"]
     np.testing.assert_array_equal(frame["age"], [68, 68, np.nan, 90])
     assert frame["split"].tolist() == ["train", "train", "train", "valid"]
@@ -80,7 +80,7 @@ def test_columns_may_be_reordered_and_named_with_underscores(tmp_path: Path) -> 
         )
     manifest = load_chexpert(tmp_path)
     np.testing.assert_array_equal(manifests.values(manifest)[:, 0], [0, 0, 1, 0])
-    assert manifest.frame["projection"].tolist() == ["AP", "", "", "PA"]
+    assert manifest.frame["projection"].tolist() == ["AP", "", "LL", "PA"]
 
 
 @pytest.mark.parametrize("name", ["test.csv", "test_labels.csv", "groundtruth.csv"])

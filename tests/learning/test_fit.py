@@ -194,7 +194,7 @@ def test_model_noise_is_drawn_anew_at_every_step_and_input_noise_for_every_place
         films=Films(task.films.pixels, np.arange(8), CPU),
     )
     quiet_model = few.phase.model.model_copy(update={"dropout": 0.0, "stochastic_depth": 0.0})
-    no_noise = NoiseConfig(strength=0, flip=0, blur=0, erase=0)
+    no_noise = NoiseConfig(strength=0)
     found = {}
     for name, phase in {
         "none": few.phase.model_copy(update={"noise": no_noise, "model": quiet_model}),
@@ -207,6 +207,38 @@ def test_model_noise_is_drawn_anew_at_every_step_and_input_noise_for_every_place
     assert found["none"] < 1e-5  # the order of the films in the batch is all that changes
     assert found["input"] > 1e-3
     assert found["model"] > 1e-3
+
+
+class Watcher(Recorder):
+    """A recorder that keeps the batches of every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[objectives.Noised] = []
+
+    def __call__(self, model: nn.Module, ema: nn.Module, batch: objectives.Noised) -> Tensor:
+        self.batches.append(batch)
+        return super().__call__(model, ema, batch)
+
+
+def test_mixed_films_come_with_mixed_targets_weights_and_class_weights(run: Run) -> None:
+    """The first step's batch against the mixing of the films, targets and weights that the sampler chose."""
+    noise = NoiseConfig().only("mixup", "cutmix", probability=0.6)
+    task = make_task(steps=2, head_steps=0)
+    task = replace(task, phase=task.phase.model_copy(update={"noise": noise}))
+    watcher = Watcher()
+    fit.fit(run, replace(task, objective=watcher))
+
+    order = fit.sampler(task.targets, batch_size=BATCH, labelled_share=0.25, seed=4, generation=1)
+    batch = fit.Batches(task.films, task.targets, order, task.pos_weight).at(1)
+    mixing = augment.draw_mixing(noise, seed=4, generation=1, position=batch.position)
+    assert mixing is not None
+    assert mixing.share.any() or mixing.cut.any()
+    expected = augment.mix(mixing, augment.to_float(batch.clean), batch.target, batch.weight, batch.pos_weight)
+    found = watcher.batches[1]
+    for want, got in zip(expected, (found.images, found.target, found.weight, found.pos_weight), strict=True):
+        torch.testing.assert_close(got, want)
+    assert not torch.equal(found.target, batch.target)
 
 
 # -- divergence ----------------------------------------------------------------------------------------------------

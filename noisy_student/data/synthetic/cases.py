@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from noisy_student.labels import OBSERVATIONS
+from noisy_student.labels import OBSERVATIONS, PARENTS
 from noisy_student.randomness import uniform
 
 F32 = npt.NDArray[np.floating[Any]]
@@ -29,33 +30,28 @@ SPLITS: Final[dict[str, int]] = {"train": 0, "valid": 1, "test": 2}
 INDEX: Final[dict[str, int]] = {name: number for number, name in enumerate(OBSERVATIONS)}
 """Column of each observation in :attr:`Case.severity`."""
 
-OPACITIES: Final = ("Lung Lesion", "Edema", "Consolidation", "Pneumonia", "Atelectasis")
-"""Observations whose parent is Lung Opacity (Irvin et al. 2019, figure 1)."""
+OPACITIES: Final = PARENTS["Lung Opacity"]
+"""Observations that make Lung Opacity true."""
 
-RATES: Final[dict[str, float]] = {
-    "Enlarged Cardiomediastinum": 0.10,
-    "Cardiomegaly": 0.27,
-    "Lung Opacity": 0.10,
-    "Lung Lesion": 0.17,
-    "Edema": 0.24,
-    "Consolidation": 0.19,
-    "Pneumonia": 0.17,
-    "Atelectasis": 0.24,
-    "Pneumothorax": 0.18,
-    "Pleural Effusion": 0.33,
-    "Pleural Other": 0.16,
-    "Fracture": 0.16,
-    "Support Devices": 0.50,
+LASTING: Final = ("Lung Lesion", "Pleural Other", "Fracture")
+"""Observations that stay in their place from study to study of a patient."""
+
+_DRAWS: Final = 48
+
+_VIEWS: Final[dict[bool, tuple[tuple[float, tuple[Projection, ...]], ...]]] = {
+    True: ((0.031, ("AP", "LL")), (0.015, ("AP", "AP")), (0.954, ("AP",))),
+    False: (
+        (0.072, ("PA",)),
+        (0.021, ("PA", "PA", "LL")),
+        (0.016, ("PA", "LL", "LL")),
+        (0.0008, ("LL",)),
+        (0.8902, ("PA", "LL")),
+    ),
 }
-"""Chance of each finding in a patient who is ill; rare ones are more frequent than in CheXpert on purpose."""
-
-HEALTHY: Final = 0.24
-"""Share of studies without any finding but devices."""
-HEALTHY_DEVICES: Final = 0.25
-"""Share of those that show a device."""
+"""Views of a study and how often they occur, by whether it was filmed AP; the shares add up to 1."""
 
 # Tags keep draws of different purpose apart.
-TAG_BUILD, TAG_POSE, TAG_EXPOSURE, TAG_TRUTH, TAG_FINDING, TAG_VIEWS, TAG_REPORT = range(1, 8)
+TAG_BUILD, TAG_POSE, TAG_EXPOSURE, TAG_TRUTH, TAG_FINDING, TAG_VIEWS, TAG_REPORT, TAG_MARKS = range(1, 9)
 
 
 @dataclass(frozen=True)
@@ -83,48 +79,20 @@ class Case:
         return dataclasses.replace(self, severity=tuple(values))
 
 
-def truth(severity: Sequence[float]) -> tuple[int, ...]:
-    """Return the 14 true labels (0 or 1) of a study: the findings drawn, their parents, and No Finding."""
-    present = {name: severity[INDEX[name]] > 0 for name in OBSERVATIONS}
-    present["Enlarged Cardiomediastinum"] |= present["Cardiomegaly"]
-    present["Lung Opacity"] |= any(present[name] for name in OPACITIES)
-    present["No Finding"] = not any(present[name] for name in OBSERVATIONS[1:-1])
-    return tuple(int(present[name]) for name in OBSERVATIONS)
+def projections(u: float, bed: bool) -> tuple[Projection, ...]:
+    """Return the views of a study in file order, chosen by a uniform ``u``; patients in bed mostly have one."""
+    shares = np.cumsum([share for share, _ in _VIEWS[bed]])
+    return _VIEWS[bed][int(np.searchsorted(shares, u, side="right"))][1]
 
 
-def draw_severity(seed: int, split: int, patient: int, study: int) -> tuple[float, ...]:
-    """Return the severities of a study, each 0 or in [0.15, 1]: some obvious, some barely visible."""
-    u = uniform(seed, TAG_TRUTH, split, patient, study, np.arange(2 + 2 * len(OBSERVATIONS)))
-    healthy, presence, degree = u[0] < HEALTHY, u[2::2], u[3::2]
-    values = [0.0] * len(OBSERVATIONS)
-    for name, rate in RATES.items():
-        if healthy:
-            rate = HEALTHY_DEVICES if name == "Support Devices" else 0.0
-        if presence[INDEX[name]] < rate:
-            values[INDEX[name]] = round(0.15 + 0.85 * float(degree[INDEX[name]]), 4)
-    if not healthy and not any(values[1:-1]):
-        # An ill patient has at least one finding; without this a quarter more studies would read No Finding.
-        names = [name for name in RATES if name != "Support Devices"]
-        chosen = names[int(u[1] * len(names))]
-        values[INDEX[chosen]] = round(0.15 + 0.85 * float(degree[INDEX[chosen]]), 4)
-    return tuple(values)
+def is_female(seed: int, split: int, patients: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Return whether each patient is female (41 %, as in CheXpert)."""
+    return uniform(seed, TAG_VIEWS, split, patients, 1000) < 0.41
 
 
-def draw_projections(seed: int, split: int, patient: int, study: int, devices: bool) -> tuple[Projection, ...]:
-    """Return the views of a study in file order: mostly one frontal, often a lateral, rarely two frontals."""
-    u = uniform(seed, TAG_VIEWS, split, patient, study, np.arange(3))
-    # Bedridden patients are filmed AP, and they are the ones with lines and tubes.
-    bed = u[0] < (0.85 if devices else 0.55)
-    frontal: Projection = "AP" if bed else "PA"
-    lateral = u[1] < (0.10 if bed else 0.35)
-    if lateral:
-        return ("LL",) if u[2] < 0.01 else (frontal, "LL")
-    return (frontal, frontal) if u[2] < 0.05 else (frontal,)
-
-
-def is_female(seed: int, split: int, patient: int) -> bool:
-    """Return whether the patient is female (41 %, as in CheXpert)."""
-    return bool(uniform(seed, TAG_VIEWS, split, patient, 1000) < 0.41)
+def first_age(seed: int, split: int, patients: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Return each patient's age at the first study, 18 to 90, old ages most often."""
+    return 18 + (73 * uniform(seed, TAG_VIEWS, split, patients, 1003) ** 0.75).astype(np.int64)
 
 
 def between(low: float, high: float) -> dict[str, tuple[float, float]]:
@@ -145,11 +113,18 @@ def draw(kind: type[T], *coordinates: int | npt.ArrayLike) -> T:
     return kind(**values)
 
 
-def finding_draws(case: Case, observation: str, count: int = 32) -> Draws:
-    """Return ``count`` uniforms for where and how a finding is drawn: shared by the views of a study."""
-    coordinates = (case.seed, TAG_FINDING, case.split, case.patient, case.study, INDEX[observation])
+@lru_cache(maxsize=512)
+def _findings_uniforms(seed: int, split: int, patient: int, study: int) -> tuple[Draws, ...]:
+    """Return the uniforms of all observations of a study: one call costs little more than one observation's."""
+    where, count = np.arange(len(OBSERVATIONS))[:, None], np.arange(_DRAWS)
     # Python floats, because a NumPy float64 would turn every map it meets into float64.
-    return tuple(uniform(*coordinates, np.arange(count)).tolist())
+    return tuple(map(tuple, uniform(seed, TAG_FINDING, split, patient, study, where, count).tolist()))
+
+
+def finding_draws(case: Case, observation: str) -> Draws:
+    """Return 48 uniforms for where and how a finding is drawn: shared by a study's views, or by all studies."""
+    study = 0 if observation in LASTING else case.study
+    return _findings_uniforms(case.seed, case.split, case.patient, study)[INDEX[observation]]
 
 
 def columns(cases: Sequence[Case], observation: str) -> F32:
@@ -160,4 +135,4 @@ def columns(cases: Sequence[Case], observation: str) -> F32:
 
 def side_of(case: Case, observation: str) -> int:
     """Return the image side of a one-sided finding: -1 the left of the film (the patient's right), +1 the right."""
-    return -1 if finding_draws(case, observation, 1)[0] < 0.5 else 1
+    return -1 if finding_draws(case, observation)[0] < 0.5 else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,24 +14,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from noisy_student.config import SyntheticConfig
-from noisy_student.data.synthetic.cases import (
-    SPLITS,
-    TAG_VIEWS,
-    Case,
-    draw_projections,
-    draw_severity,
-    is_female,
-    truth,
-)
+from noisy_student.data.synthetic.cases import SPLITS, TAG_VIEWS, Case, first_age, is_female, projections
+from noisy_student.data.synthetic.prevalence import Prevalence, count_studies, draw_studies
 from noisy_student.data.synthetic.render import render
-from noisy_student.data.synthetic.reports import reported
 from noisy_student.errors import DataError
 from noisy_student.labels import OBSERVATIONS
 from noisy_student.randomness import uniform
 from noisy_student.runs import check_free_space, read_json, storage_errors, write_json, write_text
 
-VERSION: int = 1
-"""Version of the generator; it changes whenever a film or a label would."""
+VERSION: Final = 2
+"""Version of the generator; it changes whenever a film or a label does, so that figures stay comparable."""
 
 PREFIX: Final = "CheXpert-v1.0-small"
 """First part of every ``Path``: the name the real data root has."""
@@ -57,35 +49,32 @@ class Row:
     labels: tuple[float, ...]
 
 
-def studies_of(seed: int, split: str, patient: int) -> int:
-    """Return the number of studies of a patient: 1 to 4 in train, one in valid and test as in CheXpert."""
-    if split != "train":
-        return 1
-    u = float(uniform(seed, TAG_VIEWS, SPLITS[split], patient, 1001))
-    return 1 + int(np.searchsorted([0.52, 0.80, 0.93], u, side="right"))
-
-
-def rows_of(seed: int, split: str, patient: int) -> Iterator[Row]:
-    """Yield the films of one patient (official number) in table order; a function of the arguments alone."""
-    number = SPLITS[split]
-    first_age = 18 + int(73 * float(uniform(seed, TAG_VIEWS, number, patient, 1002)) ** 0.75)
-    for study in range(1, studies_of(seed, split, patient) + 1):
-        severity = draw_severity(seed, number, patient, study)
-        labels = truth(severity)
-        told = reported(seed, number, patient, study, labels) if split == "train" else tuple(map(float, labels))
-        age = min(90, first_age + (study - 1) // 2)
-        for view, projection in enumerate(draw_projections(seed, number, patient, study, severity[-1] > 0), start=1):
+def rows_of(seed: int, split: str, patients: Sequence[int], prevalence: Prevalence = "enriched") -> Iterator[Row]:
+    """Yield the films of ``patients`` (official numbers) in table order; what a patient has depends on no other."""
+    number, every = SPLITS[split], np.asarray(patients)
+    # Valid and test have one study a patient, as in CheXpert, and their tables hold the truth.
+    train = split == "train"
+    counts = count_studies(seed, number, every, prevalence) if train else np.ones(len(every), dtype=np.int64)
+    owner = np.repeat(every, counts)
+    study = np.concatenate([np.arange(1, count + 1) for count in counts])
+    drawn = draw_studies(seed, number, owner, study, prevalence)
+    labels = drawn.told if train else drawn.truth.astype(np.float64)
+    ages = np.minimum(90, first_age(seed, number, owner) + (study - 1) // 2)
+    u = uniform(seed, TAG_VIEWS, number, owner, study)
+    columns = (owner, study, is_female(seed, number, owner), ages, u, drawn.bed, drawn.severity, labels)
+    for patient, visit, female, age, draw, bed, severity, told in zip(*(c.tolist() for c in columns), strict=True):
+        for view, projection in enumerate(projections(draw, bed), start=1):
             kind = "lateral" if projection == "LL" else "frontal"
-            path = f"{split}/patient{patient:05d}/study{study}/view{view}_{kind}.jpg"
-            case = Case(seed, number, patient, study, view, projection, is_female(seed, number, patient), severity)
-            yield Row(path, case, age, told)
+            path = f"{split}/patient{patient:05d}/study{visit}/view{view}_{kind}.jpg"
+            case = Case(seed, number, patient, visit, view, projection, female, tuple(severity))
+            yield Row(path, case, age, tuple(told))
 
 
 def split_rows(config: SyntheticConfig, split: str) -> list[Row]:
     """Return all films of a split in table order."""
     count = {"train": config.train_patients, "valid": config.valid_patients, "test": config.test_patients}[split]
     first = FIRST_PATIENT[split]
-    return [row for patient in range(first, first + count) for row in rows_of(config.seed, split, patient)]
+    return list(rows_of(config.seed, split, range(first, first + count), config.prevalence))
 
 
 def table(rows: list[Row]) -> pd.DataFrame:

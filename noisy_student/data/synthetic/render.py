@@ -15,10 +15,12 @@ from PIL import Image
 
 from noisy_student.data.synthetic.anatomy import thorax
 from noisy_student.data.synthetic.banks import cloud, grain
-from noisy_student.data.synthetic.cases import F32, TAG_EXPOSURE, Case, between, draw
+from noisy_student.data.synthetic.cases import F32, TAG_EXPOSURE, TAG_MARKS, Case, between, draw
 from noisy_student.data.synthetic.findings import paint
 from noisy_student.data.synthetic.lateral import lateral
+from noisy_student.data.synthetic.markers import borders, writing
 from noisy_student.data.synthetic.shape import SPAN
+from noisy_student.randomness import uniform
 
 _BATCH_PIXELS: Final = 2**17  # maps of this many float32 stay in a core's cache
 
@@ -28,18 +30,19 @@ class Exposure:
     """How a view was taken and printed; each field has shape (N,)."""
 
     tilt: F32 = field(metadata=between(-4.5, 4.5))  # degrees
-    dose: F32 = field(metadata=between(-0.10, 0.10))  # shift of the attenuation
+    dose: F32 = field(metadata=between(-0.13, 0.13))  # shift of the attenuation
     gain: F32 = field(metadata=between(0.82, 1.18))
-    softness: F32 = field(metadata=between(0.145, 0.215))
-    noise: F32 = field(metadata=between(0.002, 0.020))
+    softness: F32 = field(metadata=between(0.15, 0.32))
+    noise: F32 = field(metadata=between(0.002, 0.024))
     sharpen: F32 = field(metadata=between(0.1, 1.0))
     floor: F32 = field(metadata=between(0.0, 0.06))
     ceiling: F32 = field(metadata=between(0.84, 1.0))
     heel: F32 = field(metadata=between(-0.06, 0.06))  # brightness from top to bottom
+    across: F32 = field(metadata=between(-0.07, 0.07))  # brightness from left to right
     cloud: F32 = field(metadata=between(0.0, 1.0))
     grain_u: F32 = field(metadata=between(0.0, 1.0))
     grain_v: F32 = field(metadata=between(0.0, 1.0))
-    collimation: F32 = field(metadata=between(-0.16, 0.09))
+    grid: F32 = field(metadata=between(-0.024, 0.006))  # lines of the anti-scatter grid
 
 
 def _tilt(att: F32, degrees: float) -> F32:
@@ -82,16 +85,27 @@ def develop(att: F32, cases: Sequence[Case]) -> npt.NDArray[np.uint8]:
     axis = ((np.arange(size, dtype=np.float32) + 0.5) * np.float32(2 / size)) - 1
     density = (tilted - np.float32(0.61)) * c(e.gain / e.softness)
     density += c((e.dose + 0.03 * portable) / e.softness) + c(e.heel / e.softness) * axis[None, :, None]
+    density += c(e.across / e.softness) * axis[None, None, :]
     film = np.reciprocal(1 + np.exp(-density))
     radius = max(1, size // 48)
     film += c(e.sharpen * 0.6) * (film - _blur(film, radius))
-    noise = c(e.noise * (1 + 0.5 * portable) * (0.6 + 0.4 * min(1.0, size / 128)))
+    noise = c(e.noise * (1 + 0.5 * portable) * (0.2 + 0.8 * min(1.0, size / 256)))
     for n in range(len(cases)):
-        film[n] += noise[n] * (0.35 + film[n]) * grain(float(e.grain_u[n]), float(e.grain_v[n]), size)
+        film[n] += (
+            noise[n] * (0.25 + 1.6 * film[n] * (1 - film[n])) * grain(float(e.grain_u[n]), float(e.grain_v[n]), size)
+        )
     film *= c(e.ceiling - e.floor)
     film += c(e.floor)
-    # Collimator blades: some films have black margins above and below.
-    film *= np.abs(axis)[None, :, None] < 1 - c(np.maximum(e.collimation, 0))
+    for n, case in enumerate(cases):
+        if e.grid[n] > 0:
+            film[n] += e.grid[n] * np.cos(axis * np.float32(size * (0.4 + 0.5 * float(e.cloud[n]))))
+        u = uniform(case.seed, TAG_MARKS, case.split, case.patient, case.study, case.view, np.arange(20)).tolist()
+        if (field_and_grey := borders(u[:8], size)) is not None:
+            exposed, grey = field_and_grey
+            film[n] *= exposed
+            film[n] += np.float32(grey) * (1 - exposed)
+        if (marks := writing(u[8:], case.projection, size)) is not None:
+            np.maximum(film[n], np.float32(0.78 + 0.22 * u[0]) * marks, out=film[n])
     films: npt.NDArray[np.uint8] = (np.clip(film, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
     return films
 

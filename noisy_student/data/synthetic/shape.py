@@ -31,26 +31,33 @@ SPAN = 1.07
 class Build:
     """What stays with a patient; each field has shape (N,), lengths in film units."""
 
-    width: F32 = field(metadata=between(0.64, 0.80))
+    width: F32 = field(metadata=between(0.64, 0.82))
     apex: F32 = field(metadata=between(-0.86, -0.72))
-    base: F32 = field(metadata=between(0.48, 0.66))
-    dome: F32 = field(metadata=between(0.13, 0.25))
-    heart: F32 = field(metadata=between(0.39, 0.485))
-    heart_top: F32 = field(metadata=between(-0.20, -0.06))
-    mediastinum: F32 = field(metadata=between(0.115, 0.155))
-    knob: F32 = field(metadata=between(0.015, 0.085))
+    base: F32 = field(metadata=between(0.46, 0.66))
+    dome: F32 = field(metadata=between(0.18, 0.33))
+    heart: F32 = field(metadata=between(0.39, 0.50))
+    heart_top: F32 = field(metadata=between(-0.22, -0.08))
+    mediastinum: F32 = field(metadata=between(0.115, 0.165))
+    knob: F32 = field(metadata=between(0.010, 0.085))
     trunk: F32 = field(metadata=between(-0.01, 0.05))
-    habitus: F32 = field(metadata=between(-0.06, 0.20))
-    rib_pitch: F32 = field(metadata=between(0.125, 0.155))
-    rib_phase: F32 = field(metadata=between(0.0, 2.0))
-    rib_slope: F32 = field(metadata=between(0.10, 0.30))
-    rib_contrast: F32 = field(metadata=between(0.08, 0.17))
+    unfolding: F32 = field(metadata=between(-0.05, 0.05))
+    fat_pad: F32 = field(metadata=between(-0.05, 0.09))
+    habitus: F32 = field(metadata=between(-0.08, 0.20))
+    rib_pitch: F32 = field(metadata=between(0.125, 0.160))
+    rib_phase: F32 = field(metadata=between(0.0, 1.0))
+    rib_drop: F32 = field(metadata=between(1.3, 2.6))
+    rib_set: F32 = field(metadata=between(0.0, 1.0))
+    rib_contrast: F32 = field(metadata=between(0.08, 0.16))
     spine: F32 = field(metadata=between(0.065, 0.09))
-    scoliosis: F32 = field(metadata=between(-0.05, 0.05))
-    vessels: F32 = field(metadata=between(0.22, 0.42))
-    breast: F32 = field(metadata=between(0.03, 0.17))
+    scoliosis: F32 = field(metadata=between(-0.06, 0.06))
+    vessels: F32 = field(metadata=between(0.24, 0.46))
+    texture: F32 = field(metadata=between(0.004, 0.022))
+    breast: F32 = field(metadata=between(0.04, 0.19))
+    breast_size: F32 = field(metadata=between(0.26, 0.44))
+    cartilage: F32 = field(metadata=between(-0.10, 0.09))
     tree_left: F32 = field(metadata=between(0.0, 1.0))
     tree_right: F32 = field(metadata=between(0.0, 1.0))
+    girdle: F32 = field(metadata=between(0.0, 1.0))
     bubble: F32 = field(metadata=between(-0.05, 0.12))
 
 
@@ -58,17 +65,21 @@ class Build:
 class Pose:
     """What changes from study to study; each field has shape (N,)."""
 
-    inspiration: F32 = field(metadata=between(-0.16, 0.10))
+    inspiration: F32 = field(metadata=between(-0.20, 0.12))
     rotation: F32 = field(metadata=between(-1.0, 1.0))
-    zoom: F32 = field(metadata=between(1.0, 1.22))
-    shift_x: F32 = field(metadata=between(-0.07, 0.07))
-    shift_y: F32 = field(metadata=between(-0.03, 0.12))
-    clavicle: F32 = field(metadata=between(-0.72, -0.58))
-    clavicle_tilt: F32 = field(metadata=between(-0.05, 0.20))
-    arms: F32 = field(metadata=between(0.92, 1.12))
-    gas: F32 = field(metadata=between(0.25, 0.50))
+    zoom: F32 = field(metadata=between(0.92, 1.18))
+    shift_x: F32 = field(metadata=between(-0.09, 0.09))
+    shift_y: F32 = field(metadata=between(-0.06, 0.14))
+    clavicle: F32 = field(metadata=between(-0.64, -0.48))
+    clavicle_tilt: F32 = field(metadata=between(-0.02, 0.24))
+    gas: F32 = field(metadata=between(0.20, 0.46))
+    bowel: F32 = field(metadata=between(-0.5, 0.5))
+    bowel_u: F32 = field(metadata=between(0.0, 1.0))
     fold: F32 = field(metadata=between(0.0, 1.0))
     nipples: F32 = field(metadata=between(0.0, 1.0))
+    fissure: F32 = field(metadata=between(0.0, 1.0))
+    clothes: F32 = field(metadata=between(0.0, 1.0))
+    chin: F32 = field(metadata=between(0.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,12 @@ class Shape:
     apex: F32  # (N,)
     width: F32  # (N,) half width of the chest
     pixel: F32  # (N,) side of a pixel
+
+    @property
+    def joint(self) -> tuple[F32, F32]:
+        """Distance from the middle and height of the shoulder joints, each (N,)."""
+        out = self.width + 0.20 + 0.5 * self.build.habitus
+        return out, self.pose.clavicle - 0.03 - 0.3 * self.pose.clavicle_tilt
 
 
 def spread(values: F32) -> F32:
@@ -148,35 +165,40 @@ def shape(cases: Sequence[Case], size: int) -> Shape:
     push -= 0.10 * side("Pleural Effusion") * np.clip(columns(cases, "Pleural Effusion") - 0.6, 0, 1)
     middle = push + 0.06 * collapse_side * collapse + 0.025 * pose.rotation
 
-    base = build.base + pose.inspiration - 0.07 * supine
+    base = build.base + pose.inspiration - 0.10 * supine
     apex, width = build.apex, build.width
     s = np.clip((y - spread(apex)) / spread(base - apex), 0, 1)
-    wall = spread(width) * (0.42 + 0.58 * (1 - (1 - s) ** 2.3) ** 0.62) * (1 - 0.05 * s**5)
+    wall = spread(width) * (0.34 + 0.66 * (1 - (1 - s) ** 2.3) ** 0.70) * (1 - 0.045 * s**5)
 
     # The right atrium is an even arc, the left ventricle a slope that bulges just above the diaphragm.
-    across = 2 * width * build.heart * (1 + 0.06 * supine) * (1 + 0.52 * heart_up)
-    top = build.heart_top + 0.4 * pose.inspiration - 0.10 * heart_up
+    # Lying and breathing out make the same heart look larger: the first mimic of cardiomegaly.
+    squeeze = 1 + 0.10 * supine - 0.30 * np.minimum(pose.inspiration, 0)
+    across = 2 * width * build.heart * squeeze * (1 + 0.50 * heart_up)
+    top = build.heart_top + 0.4 * pose.inspiration - 0.06 * supine - 0.10 * heart_up
     tall = spread(base - 0.02 - top)
     down = (y - spread(top)) / tall
-    atrium = spread(across * 0.34) * np.sqrt(1 - np.clip((down - 0.58) / 0.62, -1, 1) ** 2)
-    t = (down - 0.74) / np.where(down < 0.74, np.float32(0.80), np.float32(0.55))
-    ventricle = spread(across * 0.66) * (1 - np.abs(np.clip(t, -1, 1)) ** 1.75) ** 0.625
-    narrow = spread(build.mediastinum * (1 + 0.12 * supine) * (1 + 0.85 * wide))
+    atrium = spread(across * 0.34) * np.sqrt(1 - np.clip((down - 0.58) / 0.66, -1, 1) ** 2)
+    t = (down - 0.78) / np.where(down < 0.78, np.float32(0.88), np.float32(0.42))
+    ventricle = spread(across * 0.66) * (1 - np.abs(np.clip(t, -1, 1)) ** 2.1) ** 0.72
+    pad = spread(np.maximum(build.fat_pad, 0)) * edge((y - spread(base) + 0.16) / 0.22)
+    narrow = spread(build.mediastinum * (1 + 0.16 * supine) * (1 + 0.85 * wide))
     stem = narrow * (1 - 0.12 * edge((y - spread(top) + 0.45) / 0.2) * edge((spread(top) - y) / 0.2))
     above = y - spread(top)
-    knob = spread(build.knob * (1 + 0.8 * wide)) * bump((above + 0.20) / 0.075)
+    aged = np.maximum(build.unfolding, 0)
+    knob = spread((build.knob + 0.5 * aged) * (1 + 0.8 * wide)) * bump((above + 0.22) / 0.075)
     trunk = spread(build.trunk) * bump((above + 0.03) / 0.09)
-    cava = spread(0.012 + 0.05 * wide) * bump((above + 0.22) / 0.16)
+    cava = spread(0.012 + aged + 0.05 * wide) * bump((above + 0.22) / 0.16)
     lean = spread(middle) * edge((y - spread(apex)) / 1.2 + 0.2)
-    cap = np.clip(s / 0.13, 0, 1)
-    over = spread(width * 0.44) * (1 - np.sqrt(cap * (2 - cap)))
+    # Towards the apex the lung's inner border turns outwards and meets the wall in a dome.
+    cap = np.clip(s / 0.25, 0, 1)
+    over = spread(width * 0.34) * (1 - np.sqrt(cap * (2 - cap)))
 
     side_x = np.where(x < 0, np.float32(-1), np.float32(1))
     lift = spread(0.16 * collapse) * (side_x == spread(collapse_side))
     height = spread(build.dome * (1 - 0.2 * supine)) + np.float32(0.045) * (side_x < 0) + lift
     offset = (np.abs(x) - spread(width * 0.42)) / spread(width * 0.58)
     # Past the wall the curve goes on falling, so that the costophrenic angle stays sharp.
-    falls = np.where(offset < 0, 0.55 * offset**2, np.abs(offset) ** 2.2)
+    falls = np.where(offset < 0, 0.60 * offset**2, np.abs(offset) ** 2.4)
 
     return Shape(
         build=build,
@@ -186,8 +208,8 @@ def shape(cases: Sequence[Case], size: int) -> Shape:
         y=y,
         left=-wall * spread(1 + 0.03 * pose.rotation),
         right=wall * spread(1 - 0.03 * pose.rotation),
-        inner_left=-np.maximum((stem**4 + atrium**4) ** 0.25 + cava, over) + lean,
-        inner_right=np.maximum((stem**4 + ventricle**4) ** 0.25 + knob + trunk, over) + lean,
+        inner_left=-np.maximum((stem**4 + atrium**4) ** 0.25 + cava + 0.6 * pad, over) + lean,
+        inner_right=np.maximum((stem**4 + ventricle**4) ** 0.25 + knob + trunk + pad, over) + lean,
         dome=spread(base) - height * (1 - np.minimum(falls, 1.3)),
         lean=lean,
         top=top,

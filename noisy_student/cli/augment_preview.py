@@ -1,0 +1,119 @@
+"""The command that draws what the input noise does, for a person to judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from noisy_student.cli import options
+from noisy_student.config import DataConfig, SyntheticConfig
+from noisy_student.config.noise import STRONGEST
+from noisy_student.data.manifest import Manifest
+
+
+@click.command("augment-preview")
+@click.argument("out", metavar="OUT.png", type=click.Path(path_type=Path))
+@options.config
+@options.overrides
+@click.option("--generation", type=click.IntRange(min=0), default=1, show_default=True, help="Whose noise to draw.")
+@click.option(
+    "--strengths", default="0,3,7,10", show_default=True, metavar="S,S,...", help="Settings of the dial for the policy."
+)
+@click.option("--films", "count", type=click.IntRange(1, 32), default=4, show_default=True, help="Number of films.")
+@options.example(
+    "ns augment-preview sheet.png\n"
+    "ns augment-preview sheet.png --config configs/kermany160.yaml --set data.root=/data/kermany160 --strengths 3,7"
+)
+def augment_preview(
+    out: Path, config_path: Path | None, overrides: tuple[str, ...], generation: int, strengths: str, count: int
+) -> None:
+    """Draw what the input noise of a generation does to films of the data set, and write the picture OUT.png.
+
+    Every operation stands alone at the strength of the configuration, then the whole policy at several strengths. The
+    films show as many different findings as there are; without a configuration they are synthetic.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from noisy_student.config.load import load
+    from noisy_student.data.decode import DecodeSettings, decode
+    from noisy_student.learning import augment
+    from noisy_student.preparation import data_root
+    from noisy_student.runs import atomic
+
+    dial = _strengths(strengths)
+    config = load(config_path, overrides)
+    films = _films(config.data, count)
+    root, settings = data_root(_few(config.data)), DecodeSettings(config.data.image_size, config.data.channels)
+    pixels = np.stack([decode(root / image, settings) for image in films.frame["image"]])
+    sheet = augment.preview(
+        pixels,
+        config.phase(generation).noise,
+        strengths=dial,
+        names=_findings(films),
+        seed=config.seed,
+        generation=generation,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(out) as temporary:
+        Image.fromarray(sheet).save(temporary, format="PNG")
+    click.echo(f"{len(films)} films under the noise of generation {generation} are in {out}")
+
+
+def _strengths(text: str) -> list[float]:
+    from noisy_student.errors import UsageError
+
+    try:
+        dial = [float(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        dial = []
+    if not dial or not all(0 <= value <= STRONGEST for value in dial):
+        raise UsageError(
+            f"--strengths {text}: is no list of numbers from 0 to {STRONGEST:g}", "Write --strengths 0,3,7,10."
+        )
+    return dial
+
+
+def _few(data: DataConfig) -> DataConfig:
+    """Return the data set, a small one where it is synthetic: a preview is not worth thousands of phantoms."""
+    few = {"train_patients": 24, "valid_patients": 1, "test_patients": 1}
+    if data.source != "synthetic" or data.root is not None:
+        return data
+    return data.model_copy(update={"synthetic": SyntheticConfig(**data.synthetic.model_dump() | few)})
+
+
+def _films(data: DataConfig, count: int) -> Manifest:
+    """Return ``count`` films of the train table (fewer where there are fewer), of as many findings as there are."""
+    import numpy as np
+
+    from noisy_student.data import manifest, sources, synthetic
+    from noisy_student.preparation import data_root
+
+    data = _few(data)
+    root = data_root(data)
+    if data.source == "synthetic":
+        synthetic.write_dataset(root, data.synthetic)
+    films = sources.load(data.model_copy(update={"root": root}))
+    if len(found := manifest.select(films, split="train")):
+        films = found
+    positive = manifest.values(films) == 1
+    order = np.random.default_rng(0).permutation(len(films))  # tables are often sorted by class
+    chosen: list[int] = []
+    while len(chosen) < min(count, len(films)):
+        left = order[~np.isin(order, chosen)]
+        # The film whose findings are shown least so far.
+        shown = positive[chosen].sum(axis=0)
+        cost = np.where(positive[left], shown, np.inf).min(axis=1, initial=np.inf)
+        chosen.append(int(left[np.argmin(cost)]))
+    return manifest.rows(films, np.isin(np.arange(len(films)), chosen))
+
+
+def _findings(films: Manifest) -> list[str]:
+    from noisy_student.data import manifest
+
+    positive = manifest.values(films) == 1
+    return [
+        ", ".join(label for label, is_there in zip(films.labels, row, strict=True) if is_there) or "no label"
+        for row in positive
+    ]

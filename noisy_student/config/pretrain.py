@@ -1,0 +1,39 @@
+"""Settings of the self-supervised start: what the network learns from films alone, before any label."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from noisy_student.config.base import Section
+from noisy_student.config.learning import OptimConfig
+from noisy_student.config.noise import NoiseConfig
+
+
+class PretrainConfig(Section):
+    """A self-supervised start on all films of the train split; labels are not looked at.
+
+    What it learns takes the place of ``weights`` in every generation that has the teacher's network and starts from
+    weights.
+    """
+
+    method: Literal["none", "byol"] = "none"
+    """``byol``: Bootstrap Your Own Latent (Grill et al. 2020). ``none``: generation 0 is the first to be trained."""
+    noise: NoiseConfig = NoiseConfig()
+    """Input noise of the two views of a film."""
+    optim: OptimConfig = OptimConfig(steps=1000, lr=2e-3)
+    """Optimisation. A step sees every film of its batch twice; ``ema_decay`` is the momentum of the target network, and
+    what has to do with labels or a classifier is not used."""
+    hidden: int = Field(1024, ge=1)
+    """Width of the hidden layer of the projector."""
+    width: int = Field(256, ge=1)
+    """Width of the projections and of the predictor."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.noise.mixup.probability or self.noise.cutmix.probability:
+            raise ValueError("noise: mixup and cutmix mix targets, and there are none here; set their probability to 0")
+        if self.optim.head_steps:
+            raise ValueError("optim.head_steps: there is no classifier to train here; use 0")
+        return self

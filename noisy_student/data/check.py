@@ -1,0 +1,146 @@
+"""A look at every film of a data set before anything is trained on it: missing, damaged, odd or there twice."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from noisy_student.data.decode import DecodeSettings, decode
+from noisy_student.data.manifest import Manifest
+from noisy_student.errors import DataError
+
+ASPECT: Final = 2.0
+"""A film whose longer side is more than this many times the shorter one is odd."""
+SATURATED: Final = 0.6
+"""A film with more than this share of its pixels at black or at white is odd."""
+CHUNK: Final = 64
+"""Films per task of a worker."""
+INLINE: Final = 256
+"""Up to this many films are looked at in this process."""
+
+SERIOUS: Final = ("missing", "unreadable")
+"""Problems that keep a film out of training."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one film looks like: problem -> words, and the hash of its bytes (empty where it could not be read)."""
+
+    problems: dict[str, str]
+    digest: str
+
+
+def look(root: str, size: int, image: str) -> Look:
+    """Return what the film at ``root / image`` looks like when it is decoded for a model of side ``size``."""
+    path = Path(root, image)
+    if not path.is_file():
+        return Look({"missing": "a folder" if path.is_dir() else "there is no such file"}, "")
+    try:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        pixels = decode(path, DecodeSettings(size, 1))
+    except (DataError, OSError) as error:
+        reason = error.message if isinstance(error, DataError) else str(error)
+        return Look({"unreadable": reason.replace(str(path), "the film")}, "")
+    problems = {}
+    shape = _shape(path)
+    if shape is not None:
+        width, height = shape
+        if 2 * min(shape) < size:
+            problems["tiny"] = f"{width} x {height} pixels"
+        if max(shape) > ASPECT * min(shape):
+            problems["aspect"] = f"{width} x {height} pixels"
+    ends = {"black": float((pixels == 0).mean()), "white": float((pixels == 255).mean())}
+    if pixels.min() == pixels.max():
+        problems["constant"] = f"every pixel is {pixels.min()}"
+    elif max(ends.values()) > SATURATED:
+        worst = max(ends, key=ends.__getitem__)
+        problems["saturated"] = f"{ends[worst]:.0%} of the pixels are {worst}"
+    return Look(problems, digest)
+
+
+def _shape(path: Path) -> tuple[int, int] | None:
+    """Return width and height from the header, ``None`` for a format that Pillow does not know."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        return None
+
+
+def check(films: Manifest, root: Path, size: int, *, workers: int = 1, progress: bool = False) -> dict[str, Any]:
+    """Return what is wrong with the films of a manifest, as plain values.
+
+    ``problems`` counts by kind; ``films`` has image, problem and detail of each; ``duplicates`` has the groups of films
+    with equal bytes, with their splits, the number of patients they are filed under, and ``leakage``: whether they are
+    in more than one split; ``leakage`` counts those groups.
+
+    Args:
+        films: the films, with their splits.
+        root: folder of the data set.
+        size: side of the decoded film.
+        workers: processes that read.
+        progress: show films/s and the time left on stderr.
+    """
+    images = films.frame["image"].tolist()
+    looks = _look_at(str(root), size, images, workers, progress)
+    found = [
+        {"image": image, "problem": problem, "detail": detail}
+        for image, seen in zip(images, looks, strict=True)
+        for problem, detail in seen.problems.items()
+    ]
+    duplicates = groups(films, np.asarray([seen.digest for seen in looks], dtype=object))
+    kinds = pd.Series([entry["problem"] for entry in found], dtype="str").value_counts()
+    return {
+        "images": len(images),
+        "problems": {str(kind): int(count) for kind, count in kinds.items()},
+        "films": found,
+        "duplicates": duplicates,
+        "leakage": sum(group["leakage"] for group in duplicates),
+    }
+
+
+def groups(films: Manifest, digest: np.typing.NDArray[np.object_]) -> list[dict[str, Any]]:
+    """Return the groups of films that share a ``digest`` (N,), leaking ones first; an empty digest shares nothing."""
+    frame = films.frame.assign(digest=digest)
+    frame = frame[(frame["digest"] != "").to_numpy() & frame["digest"].duplicated(keep=False).to_numpy()]
+    found = []
+    for _, group in frame.groupby("digest", sort=False):
+        splits = sorted(set(group["split"]))
+        found.append(
+            {
+                "kind": "exact",
+                "images": group["image"].tolist(),
+                "splits": splits,
+                "patients": int(group["patient"].nunique()),
+                "leakage": len(splits) > 1,
+            }
+        )
+    return sorted(found, key=lambda group: not group["leakage"])
+
+
+def _look_at(root: str, size: int, images: Sequence[str], workers: int, progress: bool) -> list[Look]:
+    task = partial(look, root, size)
+    with tqdm(total=len(images), unit="film", desc="check", disable=not progress) as bar:
+        if workers <= 1 or len(images) <= INLINE:
+            return [_counted(bar, task(image)) for image in images]
+        # Not forked: this process may hold threads, which a fork would leave in the middle of anything.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            return [_counted(bar, seen) for seen in pool.map(task, images, chunksize=CHUNK)]
+
+
+def _counted(bar: Any, seen: Look) -> Look:
+    bar.update()
+    return seen

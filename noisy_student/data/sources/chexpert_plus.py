@@ -1,0 +1,97 @@
+"""CheXpert Plus (Chambon et al. 2024): its table and its label files -> manifest.
+
+The table has a row per film and no labels; those are in files of one JSON object per line, made by CheXbert from the
+impression, the findings or the whole report. The table writes ``.jpg`` where the PNG archive has ``.png``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyarrow import json as arrow_json
+
+from noisy_student.config import DataConfig
+from noisy_student.data import manifest as manifests
+from noisy_student.data.manifest import Manifest
+from noisy_student.data.sources import cells
+from noisy_student.data.sources.chexpert import PROJECTIONS, split_paths
+from noisy_student.errors import DataError
+
+TABLE: Final = "df_chexpert_plus_240401.csv"
+"""The official table."""
+LABELS: Final = "chexbert_labels/impression_fixed.json"
+"""The label file that is read where ``data.label_file`` names no other. CheXpert's own labels come from the
+impression too; those of the whole report also count what is only in the patient's history."""
+
+_COLUMNS: Final = ("path_to_image", "ap_pa", "age", "sex", "split")
+_PLACES: Final = ("", "PNG/", "PNG/PNG/")
+
+
+def tables(root: Path, config: DataConfig) -> list[Path]:
+    """Return the table and the label file."""
+    return [root / (config.csv or TABLE), root / (config.label_file or LABELS)]
+
+
+def load(root: Path, config: DataConfig, images: bool) -> Manifest:
+    """Return the films of the table with the labels of the label file; a film that it lacks carries no labels.
+
+    Raises:
+        DataError: a file or column is missing, a path is not of CheXpert's form, or a cell has an unknown value.
+    """
+    path, label_path = tables(root, config)
+    table = cells.read_table(path, _COLUMNS)
+    names = cells.required(table, path, "path_to_image", "data.csv")
+    parts = split_paths(names)
+    wrong = parts["file"].isna().to_numpy()
+    if wrong.any():
+        raise DataError(
+            f"{path}, line {cells.line(wrong)}: path_to_image is not of the form "
+            f"train/patient00001/study1/view1_frontal.jpg ({int(wrong.sum())} such rows)",
+            "Correct the rows or remove them.",
+        )
+    found = _labels(label_path, names, config.labels)
+    columns: dict[str, Any] = {name: parts[name] for name in ("patient", "study", "view", "split")}
+    columns |= {"image": _unpacked(root, parts["image"]) if images else parts["image"]}
+    if "split" in table.columns:
+        columns["split"] = cells.mapped(table["split"], cells.SPLITS, path, "split")
+    if "sex" in table.columns:
+        columns["sex"] = cells.mapped(table["sex"], cells.SEXES, path, "sex")
+    if "ap_pa" in table.columns:
+        columns["projection"] = cells.mapped(table["ap_pa"], PROJECTIONS, path, "ap_pa")
+    if "age" in table.columns:
+        columns["age"] = cells.ages(table["age"], path, "age")
+    return manifests.build({**columns, **found, "labelled": cells.known(found)}, config.labels)
+
+
+def _labels(path: Path, films: pd.Series[str], labels: tuple[str, ...]) -> dict[str, np.typing.NDArray[np.float32]]:
+    """Return the labels of the films, NaN for a film that the file lacks."""
+    try:
+        lines = arrow_json.read_json(path).to_pandas()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: is missing", "Unpack chexbert_labels, or set data.label_file.") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{path}: is not a file of one JSON object per line ({error})", "Take it from the data set again."
+        ) from error
+    if "path_to_image" not in lines.columns:
+        raise cells.missing_column(path, "path_to_image", lines.columns, "data.label_file")
+    first = ~lines["path_to_image"].duplicated()
+    text = lines.loc[first].drop(columns="path_to_image").astype("float64").reset_index(drop=True)
+    row = pd.Index(lines.loc[first, "path_to_image"]).get_indexer(films)
+    known = cells.label_columns(text, path, labels)
+    return {label: np.where(row >= 0, value[row], np.float32(np.nan)) for label, value in known.items()}
+
+
+def _unpacked(root: Path, images: pd.Series[str]) -> pd.Series[str]:
+    """Return the paths as the archive was unpacked: below ``PNG/`` or not, with ``.png`` for ``.jpg`` or not."""
+    bare = images.str.replace(r"\.[a-z]+$", "", regex=True)
+    for sample in bare.iloc[:20]:
+        for place in _PLACES:
+            for ending in (".jpg", ".png"):
+                if (root / f"{place}{sample}{ending}").is_file():
+                    return place + bare + ending
+    return images

@@ -1,0 +1,61 @@
+"""What single generations do differently reaches the plan, the checks before a run, and the training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from noisy_student import training
+from noisy_student.cli import main
+from noisy_student.config.load import load
+from noisy_student.errors import ConfigError, StoppedError, WeightsError
+from noisy_student.learning import fit
+from noisy_student.plan import describe
+
+
+def test_the_plan_counts_the_steps_of_every_generation(tmp_path: Path) -> None:
+    given = ["teacher.optim={steps: 5, batch_size: 8}", "student.optim={steps: 7, batch_size: 10}"]
+    changes = ["generations.0.optim.steps=6", "generations.2.optim={steps: 9, batch_size: 4}"]
+    config = load(None, [*given, *changes, f"data.cache_dir={tmp_path}"])
+    # 6 * 8, then 7 * 10 twice and 9 * 4 between them.
+    assert describe(config, tmp_path / "run", rounds=3)["steps"] == "29 in all, 224 films seen"
+    assert describe(config, tmp_path / "run", rounds=1)["steps"] == "13 in all, 118 films seen"
+
+
+def test_networks_and_weights_of_every_generation_are_checked_before_the_run() -> None:
+    with pytest.raises(ConfigError, match="resnet_of_another_world"):
+        training.check_settings(
+            load(None, ["generations.3.model.name=resnet_of_another_world", "student.start=weights"]), "cpu"
+        )
+    with pytest.raises(WeightsError, match=r"nowhere\.pth"):
+        training.check_settings(load(None, ["generations.2.model.weights=nowhere.pth"]), "cpu")
+    training.check_settings(load(None, ["generations.2.noise.strength=9"]), "cpu")
+
+
+def test_a_generation_is_trained_with_its_own_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw, rows = np.random.default_rng(0), []
+    for number in range(40):
+        Image.fromarray(draw.integers(0, 255, (32, 32), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+        split = ("train", "train", "valid", "test")[number // 2 % 4]
+        rows.append({"image": f"{number}.png", "patient": f"p{number}", "split": split, "A": number % 2})
+    pd.DataFrame(rows).to_csv(tmp_path / "labels.csv", index=False)
+    tasks: list[fit.Task] = []
+
+    def caught(run: Any, task: fit.Task, **options: Any) -> None:
+        tasks.append(task)
+        raise StoppedError("enough", "")
+
+    monkeypatch.setattr(fit, "fit", caught)
+    monkeypatch.setenv("NS_CACHE", str(tmp_path / "cache"))
+    data = f"data={{source: csv, root: {tmp_path}, labels: [A], image_size: 32}}"
+    given = [data, "split.labelled_images=8", "teacher.noise.strength=2", "generations.0.noise.blur.range=3"]
+    arguments = [part for text in given for part in ("--set", text)]
+    with pytest.raises(SystemExit):
+        main(["train-teacher", "-o", str(tmp_path / "run"), "-q", "--device", "cpu", *arguments])
+    (task,) = tasks
+    assert (task.generation, task.phase.noise.strength, task.phase.noise.blur.range) == (0, 2.0, 3.0)
