@@ -164,7 +164,12 @@ def check_films(config: Config, *, progress: bool = False) -> dict[str, Any]:
         split = films.frame["image"].map(chosen).fillna("left out")
     films = manifest.replace(films, split=split)
     return check.check(
-        films, data_root(config.data), decode_settings(config.data), workers=_workers(), progress=progress
+        films,
+        data_root(config.data),
+        config.data.image_size,
+        window=config.data.window,
+        workers=_workers(),
+        progress=progress,
     )
 
 

@@ -13,6 +13,7 @@ from noisy_student import evaluation, preparation, promotion
 from noisy_student.config import Config, PhaseConfig
 from noisy_student.config.load import config_hash
 from noisy_student.data import manifest, predictions
+from noisy_student.data.cache import Cache
 from noisy_student.data.manifest import Manifest
 from noisy_student.randomness import generator
 from noisy_student.runs import PRETRAINING
@@ -22,6 +23,7 @@ from noisy_student.workplace import Stage, Traffic, Workplace
 if TYPE_CHECKING:
     import torch
 
+Floats32 = npt.NDArray[np.float32]
 _BN_FILMS: Final = 0x424E
 
 
@@ -123,34 +125,39 @@ def train(work: Workplace, generation: int) -> Traffic:
     return Traffic(reads, fit.fit(run, task, stop=work.stop, progress=work.progress))
 
 
+def predict_films(work: Workplace, generation: int, films: Manifest, pixels: Cache, title: str) -> Floats32:
+    """Return the logits (N, K) of a generation's best model on ``films``, whose pixels are in ``pixels``."""
+    import torch
+
+    from noisy_student.learning import checkpoint, fit, predict
+    from noisy_student.learning.batches import Films
+
+    run, config, device = work.run, work.config, _device(work)
+    network, _ = checkpoint.load(run.generation(generation) / "checkpoint" / "best", config.data.labels)
+    network.to(device).to(memory_format=torch.channels_last)
+    if not len(films):
+        return np.empty((0, len(config.data.labels)), dtype=np.float32)
+    return predict.predict(
+        network,
+        Films(pixels.pixels, preparation.film_rows(pixels, films), device, resident=False),
+        autocast=fit.autocaster(device, config.precision),
+        title=title,
+        progress=work.progress,
+    )
+
+
 def predict_split(split: str) -> Stage:
     """Return the stage that predicts the films of ``split`` ("valid", "test" or "pool")."""
 
     def stage(work: Workplace, generation: int) -> Traffic:
-        import torch
-
-        from noisy_student.learning import checkpoint, fit, predict
-        from noisy_student.learning.batches import Films
-
-        run, config, device = work.run, work.config, _device(work)
+        run, labels = work.run, work.config.data.labels
         films = manifest.read(run.manifest)
         chosen = pool_of(films) if split == "pool" else manifest.select(films, split=split)
         folder = run.generation(generation)
         best, path = folder / "checkpoint" / "best", folder / "predictions" / f"{split}.parquet"
-        network, _ = checkpoint.load(best, config.data.labels)
-        network.to(device).to(memory_format=torch.channels_last)
-        logits = np.empty((0, len(config.data.labels)), dtype=np.float32)
-        if len(chosen):
-            pixels = Films(work.cache.pixels, preparation.film_rows(work.cache, chosen), device, resident=False)
-            logits = predict.predict(
-                network,
-                pixels,
-                autocast=fit.autocaster(device, config.precision),
-                title=f"generation {generation}: predicting {split}",
-                progress=work.progress,
-            )
+        logits = predict_films(work, generation, chosen, work.cache, f"generation {generation}: predicting {split}")
         images = chosen.frame["image"].to_numpy(dtype=object)
-        predictions.write(predictions.Predictions(images, config.data.labels, logits), path)
+        predictions.write(predictions.Predictions(images, labels, logits), path)
         return Traffic([run.manifest, best / "model.safetensors", best / "meta.json"], [path])
 
     return stage

@@ -58,8 +58,8 @@ def supervised(work: Workplace, films: Manifest, test: Manifest, phase: PhaseCon
     config, device = work.config, predict.best_device("auto")
     if config.threads:
         torch.set_num_threads(config.threads)
-    target, weight = label_targets(manifest.values(films), config.data.labels, config.targets)
     images = films.frame["image"].to_numpy(dtype=object)
+    target, weight = label_targets(manifest.values(films), config.data.labels, config.targets, images.tolist())
     train = manifest.select(manifest.read(work.run.manifest), split="train")
 
     def on_device(chosen: Manifest) -> Films:
@@ -100,10 +100,10 @@ def run_arm(arm: str, seed: int, given: argparse.Namespace) -> tuple[Floats, dic
     budget = manifest.rows(seen, ((seen.frame["split"] == "valid") | seen.frame["labelled"]).to_numpy())
     pool = manifest.select(sealed, split="train")
     both = Manifest(_stack(budget, pool), budget.labels)
-    seen_by_ours = config.teacher.optim.steps * config.teacher.optim.batch_size
-    seen_by_ours += rounds * config.student.optim.steps * config.student.optim.batch_size
+    phases = [config.phase(generation).optim for generation in range(rounds + 1)]
+    seen_by_ours = sum(optim.steps * optim.batch_size for optim in phases)
     # The recipe tuned for few films trains few, the recipe tuned for thousands trains all.
-    recipe, films = (config.teacher, budget) if arm == "few" else (config.student, both)
+    recipe, films = (config.phase(0), budget) if arm == "few" else (config.phase(1), both)
     steps = given.few_steps if arm == "few" else seen_by_ours // recipe.optim.batch_size
     optim = recipe.optim.model_copy(update={"steps": steps, "eval_every": steps})
     phase = recipe.model_copy(update={"optim": optim})

@@ -28,6 +28,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("evaluation", "preparation", "workplace"),
     ("gallery", "promotion", "plan"),
     ("illustration", "training"),
+    ("external",),
     ("stages",),
     ("generations",),
     ("api", "export"),

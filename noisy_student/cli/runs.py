@@ -173,17 +173,82 @@ def train_student(
 
 
 @click.command()
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    help="Another data set: measure the best generation on its test films, over the labels that both have.",
+)
+@click.option("--generation", type=click.IntRange(0), help="With --config: this generation in place of the best.")
 @_stage_options
-@options.example("ns evaluate runs/demo")
+@options.example(
+    "ns evaluate runs/demo\nns evaluate runs/chexpert --config configs/nih14.yaml --set data.root=/data/nih14"
+)
 def evaluate(
-    run_path: Path, overrides: tuple[str, ...], device: str, as_json: bool, verbose: bool, quiet: bool
+    run_path: Path,
+    config_path: Path | None,
+    generation: int | None,
+    overrides: tuple[str, ...],
+    device: str,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
 ) -> None:
-    """Measure every trained generation on validation and test, with intervals."""
+    """Measure every trained generation on validation and test, with intervals.
+
+    With --config, measure on another data set instead (external validation): --set is then about that data set.
+    """
     from noisy_student import generations
 
+    if config_path is not None:
+        _evaluate_elsewhere(run_path, config_path, generation, overrides, device, as_json, quiet)
+        return
+    if generation is not None:
+        raise click.UsageError("--generation goes with --config; without it every generation is measured.")
     with _existing(run_path, overrides, device, quiet) as work:
         count = generations.evaluate(work, options.speaker(verbose))
         _tell(work, count - 1, f"{count} generation(s) measured.", f"ns report {run_path}", as_json)
+
+
+def _evaluate_elsewhere(
+    run_path: Path,
+    config_path: Path,
+    generation: int | None,
+    overrides: tuple[str, ...],
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from noisy_student import external, generations
+    from noisy_student.config.load import load
+    from noisy_student.reporting import words
+    from noisy_student.runs import write_json
+    from noisy_student.workplace import Workplace
+
+    run, config = generations.existing_run(run_path)
+    with run.lock():
+        work = Workplace(run, config, None, device, options.show_progress(quiet))
+        chosen = external.best_generation(run) if generation is None else generation
+        found = external.evaluate(work, load(config_path, overrides), chosen)
+        path = run.path / "external" / f"{config_path.stem}-gen-{chosen}.json"
+        write_json(path, found)
+    if as_json:
+        options.print_json(found)
+        return
+    measures = found["splits"]["test"][config.evaluation.level]
+    click.echo(
+        f"Generation {chosen} of {run_path} on {measures['n']:,} test films of {measures['patients']:,} patients of "
+        f"{config_path.stem}: AUROC over {len(found['compared'])} shared labels "
+        f"{words.interval(measures['macro']['auroc'], measures['macro']['ci'])}"
+    )
+    for pair in found["compared"]:
+        cell = measures["labels"][pair["model"]]
+        name = pair["model"] if pair["model"] == pair["data"] else f"{pair['model']} ({pair['data']})"
+        click.echo(f"  {name:<44} {words.interval(cell['auroc'], cell['ci'])}  {cell['positives']} positive")
+    for key, whose in (("only_model", "the model"), ("only_data", "the data")):
+        if found[key]:
+            click.echo(f"Not compared, only in {whose}: {', '.join(found[key])}")
+    click.echo(f"All measures: {path}\nResearch software. Not for clinical use.")
 
 
 @click.command()

@@ -22,8 +22,9 @@ import shutil
 import signal
 import threading
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -130,7 +131,7 @@ def build(
         images: paths below ``root``, each once; their order is the order of the rows.
         settings: size, channels, fit and window.
         folder: folder of all caches; this one is ``folder / content_key(images, settings)``.
-        workers: processes that decode; 1 decodes in this one.
+        workers: processes that decode, this one among them.
         max_bad_share: largest share of films that may be bad.
         progress: show films/s and the time left on stderr.
 
@@ -269,12 +270,21 @@ def _decode_all(
             return bad
         # Not forked: this process may hold threads of torch, which a fork would leave in the middle of anything.
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_start_worker)
+        pool = ProcessPoolExecutor(min(workers - 1, len(tasks)), mp_context=context, initializer=_start_worker)
         try:
-            sizes = {pool.submit(_decode_chunk, *task): len(task[1]) for task in tasks}
-            for future in as_completed(sizes):
-                bad |= future.result()
-                bar.update(sizes[future])
+            queue, running = deque(tasks), dict[Future[dict[int, str]], int]()
+            while queue or running:
+                while queue and len(running) < 3 * (workers - 1):
+                    task = queue.popleft()
+                    running[pool.submit(_decode_chunk, *task)] = len(task[1])
+                if queue:
+                    # This process works too: it need not start first, as the others do.
+                    task = queue.pop()
+                    bad |= _decode_chunk(*task)
+                    bar.update(len(task[1]))
+                for future in wait(running, 0 if queue else None, FIRST_COMPLETED).done:
+                    bad |= future.result()
+                    bar.update(running.pop(future))
         except BrokenProcessPool as error:
             raise NoisyStudentError(
                 "cache: a worker process was killed, perhaps for want of memory",

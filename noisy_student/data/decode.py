@@ -39,6 +39,10 @@ _BLACK: Final = (0, 0, 0, 255)
 _HINT: Final = "Restore the file from its source, or remove its row from the table."
 
 
+class PixelError(ValueError):
+    """A film that cannot be decoded, in words of this package: unlike those of a parser, they quote nothing."""
+
+
 @dataclass(frozen=True)
 class DecodeSettings:
     """What the pixels of a film depend on.
@@ -90,17 +94,18 @@ def _open(path: str | os.PathLike[str], mode: str, settings: DecodeSettings) -> 
     """Return the square film in ``mode``."""
     info = os.stat(path)  # noqa: PTH116 - a Path per film costs more than the call
     if not stat.S_ISREG(info.st_mode):
-        raise ValueError("it is a folder" if stat.S_ISDIR(info.st_mode) else "it is no regular file")
+        raise PixelError("it is a folder" if stat.S_ISDIR(info.st_mode) else "it is no regular file")
     if not info.st_size:
-        raise ValueError("the file is empty")
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return _square_of(image, mode, settings)
-    except UnidentifiedImageError:
-        with open(path, "rb") as stream:
-            marked = stream.read(132)[128:] == b"DICM"
-        if not marked:
-            raise ValueError("its format is not known") from None
+        raise PixelError("the file is empty")
+    # As a stream: Pillow would map a TIFF that it knows by name into memory, and get lying ones wrong.
+    with open(path, "rb") as stream:
+        try:
+            with Image.open(stream, formats=FORMATS) as image:
+                return _square_of(image, mode, settings)
+        except UnidentifiedImageError:
+            stream.seek(128)
+            if stream.read(4) != b"DICM":
+                raise PixelError("its format is not known") from None
     from noisy_student.data.dicom import picture  # here, because most films are JPEGs and pydicom takes long to import
 
     return _fitted(picture(Path(path), settings.window).convert(mode), settings)
@@ -131,12 +136,12 @@ def check_size(width: int, height: int) -> None:
     """Check that a film can be unpacked.
 
     Raises:
-        ValueError: it has no pixels, or more than :data:`LARGEST`.
+        PixelError: it has no pixels, or more than :data:`LARGEST`.
     """
     if width * height > LARGEST:
-        raise ValueError(f"{width} x {height} pixels are more than {LARGEST // 1_000_000} million")
+        raise PixelError(f"{width} x {height} pixels are more than {LARGEST // 1_000_000} million")
     if width < 1 or height < 1:
-        raise ValueError("it has no pixels")
+        raise PixelError("it has no pixels")
 
 
 def _inner(width: int, height: int, settings: DecodeSettings) -> tuple[int, int]:
@@ -172,6 +177,8 @@ def _eight_bit(image: Image.Image, mode: str, window: tuple[float, float] | None
         return Image.fromarray(_from_wide(np.asarray(image), window)).convert(mode)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         return Image.alpha_composite(Image.new("RGBA", image.size, _BLACK), image.convert("RGBA")).convert(mode)
+    if image.mode == "LAB":
+        image = image.convert("RGB")  # the only way that Pillow knows out of it
     return image.convert(mode)
 
 
@@ -180,10 +187,10 @@ def _from_wide(values: npt.NDArray[Any], window: tuple[float, float] | None) -> 
     if window is not None:
         return between(values, *percentiles(values, window))
     if values.dtype.kind == "f":
-        raise ValueError("floating-point pixels have no fixed range; data.window gives them one")
+        raise PixelError("floating-point pixels have no fixed range; data.window gives them one")
     wide = values.astype(np.int64)
     if wide.min() < 0 or wide.max() > 65535:
-        raise ValueError("32-bit pixels beyond 16 bits have no fixed range; data.window gives them one")
+        raise PixelError("32-bit pixels beyond 16 bits have no fixed range; data.window gives them one")
     return ((wide + 128) // 257).astype(np.uint8)
 
 
@@ -191,11 +198,11 @@ def percentiles(values: npt.NDArray[Any], window: tuple[float, float]) -> tuple[
     """Return the values at two percentiles.
 
     Raises:
-        ValueError: a value is not finite.
+        PixelError: a value is not finite.
     """
     low, high = np.percentile(values, window)
     if not np.isfinite([low, high]).all():
-        raise ValueError("it has pixels that are no numbers")
+        raise PixelError("it has pixels that are no numbers")
     return float(low), float(high)
 
 

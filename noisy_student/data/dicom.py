@@ -13,13 +13,13 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from noisy_student.data.decode import LARGEST, between, check_size, percentiles
+from noisy_student.data.decode import LARGEST, PixelError, between, check_size, percentiles
 from noisy_student.errors import DataError
 
 INSTALL: Final = "pip install 'noisy_student[dicom]'"
@@ -37,35 +37,26 @@ _IN_USE: Final = ("SOPClassUID", "Rows", "Columns", "NumberOfFrames")
 Values = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 Curve = Callable[[Values], Values]
+Result = TypeVar("Result")
 
 
-class NoFilmError(ValueError):
+class NoFilmError(PixelError):
     """A DICOM file that holds something else than one picture; its words name the kind and nothing else."""
 
 
 def read(path: Path, tags: Sequence[str] = ()) -> Any:
     """Return the data set of a DICOM file that holds one film: all of it, or only the elements ``tags``.
 
+    Elements are converted when they are first looked at, so look at them under :func:`safely`.
+
     Raises:
         NoFilmError: it holds no picture, or several frames.
-        ValueError: it is no DICOM file, is damaged, or unpacks to more than a film.
+        PixelError: it is no DICOM file, is damaged, or unpacks to more than a film.
         DataError: pydicom is not installed.
         OSError: the file cannot be opened.
     """
-    with path.open("rb") as stream, _quiet() as pydicom:
-        if stream.read(132)[128:] != b"DICM":
-            raise ValueError("it is no DICOM file")
-        _check_deflated(stream)
-        stream.seek(0)
-        found, problem = _kept(
-            lambda: pydicom.dcmread(
-                stream, stop_before_pixels=bool(tags), specific_tags=[*tags, *_IN_USE] if tags else None
-            )
-        )
-        if found is None:
-            raise ValueError(f"its header cannot be read ({problem})")
-        _check_film(found)
-    return found
+    with path.open("rb") as stream:
+        return safely("its header cannot be read", lambda pydicom: _read(stream, tags, pydicom))
 
 
 def picture(path: Path, window: tuple[float, float] | None = None) -> Image.Image:
@@ -76,51 +67,60 @@ def picture(path: Path, window: tuple[float, float] | None = None) -> Image.Imag
     neither, 8 bits stay as they are and more bits are spread from the least value to the largest.
 
     Raises:
-        ValueError: the file is no film (:class:`NoFilmError`), is damaged, or needs a decoder that is not installed.
+        PixelError: the file is no film (:class:`NoFilmError`), is damaged, or needs a decoder that is not installed.
         DataError: pydicom is not installed.
     """
     header = read(path)
+    return safely("its pixels cannot be read", lambda pydicom: _render(header, pydicom, window))
+
+
+def safely(what: str, work: Callable[[Any], Result]) -> Result:
+    """Return what ``work`` makes of pydicom, which is silent meanwhile; what it complains of may quote a header.
+
+    Raises:
+        PixelError: ``work`` raised one, or anything else: then it says ``what`` and the kind of error.
+        DataError: pydicom is not installed.
+    """
     with _quiet() as pydicom:
-        _check_packing(header, pydicom)
-        check_size(int(header.Rows), int(header.Columns))
-        found, problem = _kept(lambda: _render(header, pydicom, window))
-    if not isinstance(found, Image.Image):
-        raise ValueError(f"its pixels cannot be read ({problem})")
-    return found
+        try:
+            return work(pydicom)
+        except (MemoryError, DataError):
+            raise
+        except PixelError as error:
+            problem = type(error)(str(error))
+        except Exception as error:  # pydicom and its plugins raise nearly anything
+            problem = PixelError(f"{what} ({type(error).__name__})")
+    raise problem  # here, so that it is not linked to what it stands for
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[Any]:
-    """Yield pydicom; its warnings and log lines quote headers and go nowhere."""
+    """Yield pydicom; its warnings and log lines go nowhere."""
     try:
         import pydicom
         import pydicom.pixels
     except ImportError as error:
         raise DataError("a DICOM file cannot be read: pydicom is not installed", INSTALL) from error
+    # Not `disabled`: the modules of pydicom log by names below this one, which hand on to it what they say.
     logger = logging.getLogger("pydicom")
-    before, logger.disabled = logger.disabled, True
+    before, logger.propagate = logger.propagate, False
     try:
         with warnings.catch_warnings(), pydicom.config.disable_value_validation():
             warnings.simplefilter("ignore")
             yield pydicom
     finally:
-        logger.disabled = before
+        logger.propagate = before
 
 
-def _kept(work: Callable[[], Any]) -> tuple[Any, str]:
-    """Return what ``work`` returns, or ``None`` and a problem in words that are safe to show."""
-    try:
-        return work(), ""
-    except MemoryError:
-        raise
-    except (_SafeError, NoFilmError) as error:
-        return None, str(error)
-    except Exception as error:  # pydicom and its plugins raise nearly anything; their words may quote the header
-        return None, type(error).__name__
-
-
-class _SafeError(ValueError):
-    """A problem whose words name nobody."""
+def _read(stream: BinaryIO, tags: Sequence[str], pydicom: Any) -> Any:
+    if stream.read(132)[128:] != b"DICM":
+        raise PixelError("it is no DICOM file")
+    _check_deflated(stream)
+    stream.seek(0)
+    wanted = [*tags, *_IN_USE] if tags else None
+    found = pydicom.dcmread(stream, stop_before_pixels=bool(tags), specific_tags=wanted)
+    _check_film(found)
+    return found
 
 
 # -- what is refused -----------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def _check_deflated(stream: BinaryIO) -> None:
     """Raise for a deflated data set that unpacks to more than a film; pydicom would unpack it in one go."""
     stream.seek(132)
     head = stream.read(12)
-    if head[:8] != b"\x02\x00\x00\x00UL\x04\x00":
+    if len(head) < 12 or head[:8] != b"\x02\x00\x00\x00UL\x04\x00":
         return
     meta = stream.read(min(struct.unpack("<I", head[8:])[0], 65536))
     if _DEFLATED not in meta:
@@ -140,9 +140,9 @@ def _check_deflated(stream: BinaryIO) -> None:
         try:
             total += len(unpack.decompress(part, 1 << 20))
         except zlib.error:
-            raise ValueError("its header cannot be read (the deflated part is damaged)") from None
+            raise PixelError("its header cannot be read (the deflated part is damaged)") from None
         if total > 3 * LARGEST:
-            raise ValueError(f"it unpacks to more than {3 * LARGEST // 1_000_000} million bytes")
+            raise PixelError(f"it unpacks to more than {3 * LARGEST // 1_000_000} million bytes")
 
 
 def _check_film(header: Any) -> None:
@@ -153,10 +153,15 @@ def _check_film(header: Any) -> None:
     if kind in _NO_FILMS:
         raise NoFilmError(f"it is {_NO_FILMS[kind]}, not a film")
     if "Rows" not in header or "Columns" not in header:
+        if not kind:
+            raise PixelError("its header breaks off before it says what it is")
         from pydicom.uid import UID
 
-        known = kind and UID(kind).type == "SOP Class"
-        raise NoFilmError(f"it has no picture ({UID(kind).name})" if known else "it has no picture")
+        name = UID(kind).name if UID(kind).type == "SOP Class" else ""
+        words = f"it has no picture ({name})" if name else "it has no picture"
+        raise (PixelError if "Image Storage" in name else NoFilmError)(
+            words
+        )  # a file that breaks off is for quarantine
     try:
         frames = int(header.get("NumberOfFrames") or 1)
     except (TypeError, ValueError):
@@ -169,22 +174,21 @@ def _check_packing(header: Any, pydicom: Any) -> None:
     """Raise when no decoder for the compression is installed, or the packed picture is not of the header's size."""
     syntax = header.file_meta.get("TransferSyntaxUID")
     if syntax is None:
-        raise ValueError("its header does not say how the pixels are packed")
+        raise PixelError("its header does not say how the pixels are packed")
     if not any(name in header for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise ValueError("it has no pixels")
+        raise PixelError("it has no pixels")
     try:
         available = pydicom.pixels.get_decoder(syntax).is_available
     except NotImplementedError:
         available = False
     if not available:
         name = syntax.name if syntax.type == "Transfer Syntax" else "a packing of its maker"
-        raise ValueError(f"no decoder for {name} is installed; {INSTALL}")
+        raise PixelError(f"no decoder for {name} is installed; {INSTALL}")
     if not syntax.is_encapsulated or "JPEG" not in syntax.name:
         return
-    frame, _ = _kept(lambda: pydicom.encaps.get_frame(header.PixelData, 0, number_of_frames=1))
-    size = packed_size(frame or b"")
+    size = packed_size(pydicom.encaps.get_frame(header.PixelData, 0, number_of_frames=1))
     if size is not None and size != (header.Columns, header.Rows):
-        raise ValueError(
+        raise PixelError(
             f"its header says {header.Columns} x {header.Rows} pixels, and {size[0]} x {size[1]} are packed"
         )
 
@@ -209,6 +213,8 @@ def packed_size(frame: bytes) -> tuple[int, int] | None:
 
 
 def _render(header: Any, pydicom: Any, window: tuple[float, float] | None) -> Image.Image:
+    _check_packing(header, pydicom)
+    check_size(int(header.Rows), int(header.Columns))
     stored = pydicom.pixels.pixel_array(header)
     if header.get("PhotometricInterpretation") == "PALETTE COLOR":
         colours = pydicom.pixels.apply_color_lut(stored, header)[..., :3]
@@ -227,7 +233,7 @@ def grey(header: Any, stored: Values, window: tuple[float, float] | None) -> Byt
     padding = _padding(header, stored)
     kept = stored if padding is None else stored[~padding]
     if not kept.size:
-        raise _SafeError("every pixel is padding")
+        raise PixelError("every pixel is padding")
     modality = _modality(header)
     curve = None if window is not None else _voi(header)
     if curve is None:
@@ -259,7 +265,7 @@ def _mapped(stored: Values, curve: Curve) -> Bytes:
 def _range(values: Values) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
-        raise _SafeError("it has pixels that are no numbers")
+        raise PixelError("it has pixels that are no numbers")
     return low, high
 
 
@@ -314,8 +320,8 @@ def _table(item: Any, header: Any) -> tuple[int, Values, float]:
         kind = "u1" if len(data) <= (count or 65536) + 1 and bits <= 8 else "<u2" if little else ">u2"
         data = np.frombuffer(data[: len(data) // np.dtype(kind).itemsize * np.dtype(kind).itemsize], kind)
     entries = np.atleast_1d(np.asarray(data)).astype(np.float64)[: count or 65536]
-    if not len(entries) or not 1 <= bits <= 16:
-        raise _SafeError("its lookup table is empty or of an unknown depth")
+    if not np.isfinite(entries).all() or not len(entries) or not 1 <= bits <= 16:
+        raise PixelError("its lookup table is empty or of an unknown depth")
     return first, entries, float(2**bits - 1)
 
 

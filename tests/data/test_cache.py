@@ -94,10 +94,14 @@ def test_the_key_depends_on_settings_and_list_not_on_the_root(root: Path, tmp_pa
     others = {
         cache.content_key(images, DecodeSettings(18, 1)),
         cache.content_key(images, DecodeSettings(16, 3)),
+        cache.content_key(images, DecodeSettings(16, 1, fit="pad")),
+        cache.content_key(images, DecodeSettings(16, 1, fit="crop")),
+        cache.content_key(images, DecodeSettings(16, 1, window=(0, 99))),
+        cache.content_key(images, DecodeSettings(16, 1, window=(1, 99))),
         cache.content_key(images[::-1], SETTINGS),
         cache.content_key(images[1:], SETTINGS),
     }
-    assert len(others) == 4
+    assert len(others) == 8
     assert first.key not in others
 
 
@@ -224,6 +228,46 @@ def test_a_killed_build_goes_on_where_it_stopped(
     assert resumed.ok.all()
 
 
+_BUILD = """
+import os, sys
+from pathlib import Path
+from noisy_student.data import cache, decode
+if sys.argv[3] == "kill":
+    pwrite = os.pwrite
+    done = []
+    def last(*given):
+        done.append(pwrite(*given))
+        if len(done) == 9:
+            os.kill(os.getpid(), 9)
+        return done[-1]
+    os.pwrite = last
+root = Path(sys.argv[1])
+images = sorted(path.name for path in root.iterdir())
+cache.build(root, images, decode.DecodeSettings(24, 1), Path(sys.argv[2]), workers=1, max_bad_share=1.0)
+"""
+
+
+def test_a_build_that_was_killed_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    root = tmp_path / "films"
+    root.mkdir()
+    draw = np.random.default_rng(0)
+    for number in range(20):
+        Image.fromarray(draw.integers(0, 256, (40, 50), dtype=np.uint8)).save(root / f"{number}.jpg")
+    damage(root / "7.jpg")
+
+    def run(folder: str, how: str) -> int:
+        words = [sys.executable, "-c", _BUILD, str(root), str(tmp_path / folder), how]
+        return subprocess.run(words, cwd=Path(cache.__file__).parents[2]).returncode
+
+    assert run("killed", "kill") == -9
+    (folder,) = (tmp_path / "killed").iterdir()
+    assert not (folder / "cache.json").exists()
+    assert np.fromfile(folder / "status.u8", np.uint8).tolist().count(1) == 8  # the ninth was written and not yet noted
+    assert run("killed", "go on") == run("whole", "go on") == 0
+    for path in folder.iterdir():
+        assert path.read_bytes() == (tmp_path / "whole" / folder.name / path.name).read_bytes(), path.name
+
+
 def test_files_of_a_wrong_size_start_the_cache_anew(root: Path, tmp_path: Path, decoded: list[str]) -> None:
     first = build(root, tmp_path)
     before = np.array(first.pixels)
@@ -287,6 +331,16 @@ def test_symbolic_links_may_not_leave_the_root(root: Path, tmp_path: Path) -> No
             build(root, tmp_path, images=[image])
     with pytest.raises(DataError, match="are missing"):
         build(root, tmp_path, images=["p0/dangling.png"])
+
+
+def test_links_that_lead_to_themselves_are_put_in_quarantine(root: Path, tmp_path: Path) -> None:
+    (root / "p0/loop.png").symlink_to("loop.png")
+    (root / "ring").symlink_to("ring")
+    (root / "up").symlink_to(".")
+    built = build(root, tmp_path, images=["p0/0.png", "p0/loop.png", "ring/0.png", "up/up/p0/0.png"])
+    assert [image for image, _ in built.bad()] == ["p0/loop.png", "ring/0.png"]
+    assert all("symbolic links" in reason for _, reason in built.bad())
+    np.testing.assert_array_equal(built.pixels[0], built.pixels[3])
 
 
 def test_a_root_that_is_a_link_itself_is_followed(root: Path, tmp_path: Path) -> None:

@@ -134,6 +134,137 @@ def test_want_of_memory_is_no_fault_of_the_film(tmp_path: Path, monkeypatch: pyt
     def full(*_: object, **__: object) -> None:
         raise MemoryError
 
+    (tmp_path / "film.png").write_bytes(b"a film")
     monkeypatch.setattr(Image, "open", full)
     with pytest.raises(MemoryError):
         decode(tmp_path / "film.png", GREY)
+
+
+# -- bit for bit ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quality", [30, 90])
+@pytest.mark.parametrize(("width", "height"), [(390, 320), (320, 390), (31, 40), (1500, 1200)])
+def test_grey_jpegs_are_those_of_the_plain_pillow_calls(tmp_path: Path, width: int, height: int, quality: int) -> None:
+    noise = np.random.default_rng(3).integers(0, 256, (height, width), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "film.jpg", quality=quality)
+    with Image.open(tmp_path / "film.jpg") as image:
+        image.draft("L", (32, 32))
+        plain = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR, reducing_gap=2.0))
+    np.testing.assert_array_equal(decode(tmp_path / "film.jpg", GREY)[0], plain)
+
+
+# -- fit -----------------------------------------------------------------------------------------------------------
+
+
+def test_padding_keeps_the_aspect_ratio_and_fills_with_black(tmp_path: Path) -> None:
+    Image.fromarray(np.full((64, 128), 200, np.uint8)).save(tmp_path / "wide.png")
+    Image.fromarray(np.full((128, 64), 200, np.uint8)).save(tmp_path / "tall.png")
+    Image.fromarray(np.full((2, 900), 200, np.uint8)).save(tmp_path / "line.png")
+    wide = decode(tmp_path / "wide.png", DecodeSettings(32, 1, fit="pad"))[0]
+    assert (wide[8:24] == 200).all()
+    assert not wide[:8].any()
+    assert not wide[24:].any()
+    np.testing.assert_array_equal(decode(tmp_path / "tall.png", DecodeSettings(32, 1, fit="pad"))[0], wide.T)
+    assert (decode(tmp_path / "line.png", DecodeSettings(32, 1, fit="pad"))[0] > 0).any(axis=1).sum() == 1
+    colour = decode(tmp_path / "wide.png", DecodeSettings(32, 3, fit="pad"))
+    np.testing.assert_array_equal(colour, np.stack([wide] * 3))
+
+
+def test_cropping_takes_the_centre(tmp_path: Path) -> None:
+    film = np.zeros((64, 192), dtype=np.uint8)
+    film[:, 64:128] = ramp(64, 64)
+    Image.fromarray(film).save(tmp_path / "wide.png")
+    Image.fromarray(ramp(64, 64)).save(tmp_path / "centre.png")
+    cropped = decode(tmp_path / "wide.png", DecodeSettings(32, 1, fit="crop"))[0].astype(int)
+    # The filter reaches a pixel beyond the box.
+    np.testing.assert_allclose(cropped[:, 1:-1], decode(tmp_path / "centre.png", GREY)[0].astype(int)[:, 1:-1], atol=1)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+def test_a_square_film_is_the_same_whatever_the_fit(tmp_path: Path, fit: str) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 400), dtype=np.uint8)).save(tmp_path / "film.jpg")
+    settings = DecodeSettings(32, 1, fit=fit)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(decode(tmp_path / "film.jpg", settings), decode(tmp_path / "film.jpg", GREY))
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+def test_a_large_jpeg_keeps_its_shape_through_draft(tmp_path: Path, fit: str) -> None:
+    yy, xx = np.mgrid[:900, :600]
+    disc = (255 * (np.hypot(yy - 450, xx - 300) < 200)).astype(np.uint8)
+    Image.fromarray(disc).save(tmp_path / "disc.jpg", quality=95)
+    found = decode(tmp_path / "disc.jpg", DecodeSettings(90, 1, fit=fit))[0] > 127  # type: ignore[arg-type]
+    high, wide = np.ptp(np.flatnonzero(found.any(axis=1))) + 1, np.ptp(np.flatnonzero(found.any(axis=0))) + 1
+    assert abs(high - wide) <= 1
+    assert abs(high - 400 * 90 / (900 if fit == "pad" else 600)) <= 2
+
+
+# -- orientation ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_turned_film_is_put_upright(tmp_path: Path, turn: int, kind: str, fit: str) -> None:
+    film = np.zeros((120, 80), dtype=np.uint8)
+    film[:60, :40], film[:60, 40:], film[60:, :40] = 240, 160, 80
+    # What the camera stored: the inverse of what each orientation asks for (EXIF 2.32, table of tag 0x0112).
+    stored = {
+        1: film, 2: film[:, ::-1], 3: film[::-1, ::-1], 4: film[::-1],
+        5: film.T, 6: np.rot90(film), 7: film[::-1, ::-1].T, 8: np.rot90(film, -1),
+    }[turn]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    more = {"quality": 95, "exif": exif} if kind != "tif" else {"exif": exif}
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / f"film.{kind}", **more)
+    Image.fromarray(film).save(tmp_path / "upright.png")
+    settings = DecodeSettings(32, 1, fit=fit)  # type: ignore[arg-type]
+    found, upright = (decode(tmp_path / name, settings)[0].astype(int) for name in (f"film.{kind}", "upright.png"))
+    # 24: a lossy edge falls between two pixels; a wrong turn is 80 off over a quarter of the film.
+    assert np.percentile(np.abs(found - upright), 85) <= 24
+    corners = [(4, 8), (4, -8), (-4, 8)] if fit != "pad" else [(4, 11), (4, -11), (-4, 11)]
+    for corner, level in zip(corners, (240, 160, 80), strict=True):
+        assert abs(found[corner] - level) <= 8
+
+
+def test_tags_that_cannot_be_read_leave_the_film_as_it_is(tmp_path: Path) -> None:
+    Image.fromarray(ramp()).save(tmp_path / "plain.jpg", quality=95)
+    for name, exif in (("odd", b"Exif\x00\x00garbage!"), ("nine", None)):
+        tags = Image.Exif()
+        tags[0x0112] = 9
+        Image.fromarray(ramp()).save(tmp_path / f"{name}.jpg", quality=95, exif=exif or tags)
+        np.testing.assert_array_equal(decode(tmp_path / f"{name}.jpg", GREY), decode(tmp_path / "plain.jpg", GREY))
+
+
+# -- depth ---------------------------------------------------------------------------------------------------------
+
+
+def test_percentiles_become_black_and_white_on_16_bits(tmp_path: Path) -> None:
+    wide = np.tile(np.linspace(1000, 5000, 32).round().astype(np.uint16), (32, 1))
+    wide[0, 0] = 65535  # one dead pixel
+    Image.fromarray(wide).save(tmp_path / "film.png")
+    plain = decode(tmp_path / "film.png", GREY)[0]
+    assert np.ptp(plain[1:]) < 20
+    spread = decode(tmp_path / "film.png", DecodeSettings(32, 1, window=(1, 99)))[0]
+    low, high = np.percentile(wide, (1, 99))
+    expected = np.rint(255 * np.clip((wide.astype(float) - low) / (high - low), 0, 1))
+    np.testing.assert_array_equal(spread, expected.astype(np.uint8))
+
+
+def test_percentiles_leave_8_bits_alone(tmp_path: Path) -> None:
+    Image.fromarray(ramp() // 2 + 20).save(tmp_path / "film.png")
+    spread = DecodeSettings(32, 1, window=(1, 99))
+    np.testing.assert_array_equal(decode(tmp_path / "film.png", spread), decode(tmp_path / "film.png", GREY))
+
+
+def test_percentiles_give_a_range_to_what_has_none(tmp_path: Path) -> None:
+    spread = DecodeSettings(32, 1, window=(0, 100))
+    Image.fromarray(ramp().astype(np.float32) / 7 - 3).save(tmp_path / "float.tif")
+    np.testing.assert_allclose(decode(tmp_path / "float.tif", spread)[0].astype(int), ramp().astype(int), atol=1)
+    Image.fromarray(ramp().astype(np.int32) * 8_000_000 - 70_000_000).save(tmp_path / "deep.tif")
+    np.testing.assert_array_equal(decode(tmp_path / "deep.tif", spread)[0], ramp())
+    Image.fromarray(np.full((8, 8), np.nan, dtype=np.float32)).save(tmp_path / "nan.tif")
+    with pytest.raises(DataError, match="pixels that are no numbers"):
+        decode(tmp_path / "nan.tif", spread)
+    Image.fromarray(np.full((8, 8), 500, dtype=np.uint16)).save(tmp_path / "flat.png")
+    assert not decode(tmp_path / "flat.png", spread).any()

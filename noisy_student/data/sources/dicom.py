@@ -26,7 +26,8 @@ from noisy_student import runs
 from noisy_student.config import DataConfig
 from noisy_student.data import cache
 from noisy_student.data import manifest as manifests
-from noisy_student.data.dicom import NoFilmError, read
+from noisy_student.data.decode import PixelError
+from noisy_student.data.dicom import NoFilmError, read, safely
 from noisy_student.data.manifest import Manifest
 from noisy_student.data.sources import dicom_labels
 from noisy_student.errors import ConfigError, DataError
@@ -233,12 +234,16 @@ def header(root: Path, key: bytes, file: str) -> Header:
     alone = pseudonym(key, "file", file)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise ValueError
+            raise PixelError("no file")
         found = read(path, _TAGS)
+        return safely("its header cannot be read", lambda _: _taken(found, file, key, alone))
     except NoFilmError as error:
         return Header(alone, alone, problem=str(error))
-    except (ValueError, OSError):
+    except (PixelError, OSError):
         return Header(alone, alone, remarks=("unread",))
+
+
+def _taken(found: Any, file: str, key: bytes, alone: str) -> Header:
     texts = {name: str(found.get(name) or "").strip() for name in _TAGS}
     study, person = texts["StudyInstanceUID"], (texts["PatientName"], texts["PatientBirthDate"])
     remarks = []
