@@ -238,7 +238,7 @@ def _evaluate_elsewhere(
     measures = found["splits"]["test"][config.evaluation.level]
     click.echo(
         f"Generation {chosen} of {run_path} on {measures['n']:,} test films of {measures['patients']:,} patients of "
-        f"{config_path.stem}: AUROC over {len(found['compared'])} shared labels "
+        f"{config_path.stem}: AUROC over {words.plural(len(found['compared']), 'shared label')} "
         f"{words.interval(measures['macro']['auroc'], measures['macro']['ci'])}"
     )
     for pair in found["compared"]:
