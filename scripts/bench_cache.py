@@ -1,21 +1,28 @@
-"""Throughput of the cache build against a bare Pillow loop, measured in turns in the same process.
+"""The cache build against a bare Pillow loop, its memory, and what is left of it after a kill.
 
-    python scripts/bench_cache.py --films 30000 --workers 2
+    python scripts/bench_cache.py --films 20000 --workers 2
     python scripts/bench_cache.py --folder /data/CheXpert-v1.0-small/valid --json
+    python scripts/bench_cache.py --films 20000 --rounds 1 --memory --kill
 
 The ratio is films/s of the build over workers x films/s of one process that opens, drafts and resizes and does nothing
-else. The bare rate is measured before and after each build, so that a change of the machine's speed hits both.
+else. The bare rate is measured before and after each build, so that a change of the machine's speed hits both. On a
+machine that does other work too, read ``cpu_ratio``: the same with films per second of processor time.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -24,99 +31,202 @@ from PIL import Image
 from noisy_student.data import cache
 from noisy_student.data.decode import DecodeSettings
 
-DISTINCT = 256
+DISTINCT = 200
 
 
 def make_films(folder: Path, count: int, width: int, height: int) -> list[str]:
-    """Write ``count`` grey JPEGs (smooth noise, 256 different ones, the others hard links) and return their names."""
-    generator = np.random.default_rng(0)
+    """Write ``count`` grey JPEGs (200 phantoms, each cut and exposed a little otherwise) and return their names."""
+    from noisy_student.data.synthetic import render
+    from noisy_student.data.synthetic.dataset import rows_of
+
+    draw = np.random.default_rng(0)
+    cases = [row.case for row in rows_of(11, "train", range(1, DISTINCT + 1))][: min(DISTINCT, count)]
+    side = max(width, height)
+    size = (width + 12, height + 12)
+    sheets = [
+        np.asarray(Image.fromarray(film).resize(size, Image.Resampling.BICUBIC))
+        for start in range(0, len(cases), 8)
+        for film in render(cases[start : start + 8], min(side, 320))
+    ]
     names = [f"film{number:06d}.jpg" for number in range(count)]
     for number, name in enumerate(names):
-        if number >= DISTINCT:
-            os.link(folder / names[number % DISTINCT], folder / name)
-            continue
-        smooth = Image.fromarray(generator.integers(0, 256, (12, 12), dtype=np.uint8)).resize(
-            (width, height), Image.Resampling.BICUBIC
-        )
-        grain = generator.normal(0, 4, (height, width))
-        Image.fromarray(np.clip(np.asarray(smooth) + grain, 0, 255).astype(np.uint8)).save(folder / name, quality=90)
+        left, top = draw.integers(0, 12, 2)
+        shades = np.clip(np.arange(256) * draw.uniform(0.9, 1.1) + draw.uniform(-8, 8), 0, 255).astype(np.uint8)
+        film = shades[sheets[number % len(sheets)][top : top + height, left : left + width]]
+        Image.fromarray(film).save(folder / name, quality=90)
     return names
 
 
-def bare(paths: list[Path], settings: DecodeSettings) -> float:
-    """Return films/s of opening, drafting and resizing in this process."""
+def processor_time() -> float:
+    """Return the processor time in seconds of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def bare(paths: list[Path], settings: DecodeSettings) -> tuple[float, float]:
+    """Return films/s and films per second of processor time of opening, drafting and resizing in this process."""
     mode, side = ("L" if settings.channels == 1 else "RGB"), (settings.size, settings.size)
-    start = time.perf_counter()
+    start, used = time.perf_counter(), processor_time()
     for path in paths:
         with Image.open(path) as image:
             image.draft(mode, side)
             image.resize(side, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return len(paths) / (time.perf_counter() - start)
+    return len(paths) / (time.perf_counter() - start), len(paths) / (processor_time() - used)
+
+
+def speed(
+    root: Path, images: list[str], settings: DecodeSettings, scratch: Path, workers: int, rounds: int
+) -> dict[str, Any]:
+    """Return the rates of the bare loop and of the build, and their ratios by wall and processor time."""
+    sample = [root / image for image in images[:: max(1, len(images) // 1500)]]
+    # Not measured: the first reading of the files, and the imports that every caller of the build has done.
+    bare(sample, settings)
+    cache.build(root, images[:1], settings, scratch / "warm", workers=1, max_bad_share=1.0)
+    bare_rates, build_rates, ratios, cpu_ratios = [bare(sample, settings)], [], [], []
+    for number in range(rounds):
+        start, used = time.perf_counter(), processor_time()
+        cache.build(root, images, settings, scratch / f"cache{number}", workers=workers, max_bad_share=1.0)
+        build_rates.append(len(images) / (time.perf_counter() - start))
+        per_processor = len(images) / (processor_time() - used)
+        shutil.rmtree(scratch / f"cache{number}")
+        bare_rates.append(bare(sample, settings))
+        wall, processor = np.mean(bare_rates[-2:], axis=0)
+        ratios.append(build_rates[-1] / (workers * float(wall)))
+        cpu_ratios.append(per_processor / float(processor))
+    return {
+        "bare_films_per_s": statistics.median(rate for rate, _ in bare_rates),
+        "build_films_per_s": statistics.median(build_rates),
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+        "cpu_ratio": statistics.median(cpu_ratios),
+        "cpu_ratios": cpu_ratios,
+    }
+
+
+_BUILD = """
+import sys
+from pathlib import Path
+from noisy_student.data import cache
+from noisy_student.data.decode import DecodeSettings
+root, folder, size, channels, workers = Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:6])
+if __name__ == "__main__":
+    images = Path(sys.argv[6]).read_text().splitlines()
+    cache.build(root, images, DecodeSettings(size, channels), folder, workers=workers, max_bad_share=1.0)
+"""
+
+
+class Build:
+    """A build in a process of its own, with as many workers as asked for."""
+
+    def __init__(self, root: Path, images: list[str], settings: DecodeSettings, scratch: Path, workers: int) -> None:
+        script, names = scratch / "build.py", scratch / "names.txt"
+        script.write_text(_BUILD)
+        names.write_text("\n".join(images))
+        shape = (str(settings.size), str(settings.channels), str(workers))
+        self.command = [sys.executable, str(script), str(root), "FOLDER", *shape, str(names)]
+        self.count = len(images)
+
+    def start(self, folder: Path) -> subprocess.Popen[bytes]:
+        """Start the build into ``folder``; its process leads a group of its own."""
+        return subprocess.Popen([str(folder) if word == "FOLDER" else word for word in self.command], process_group=0)
+
+    def done(self, folder: Path) -> int:
+        """Return how many films are decoded."""
+        found = list(folder.glob("*/status.u8"))
+        return int(np.count_nonzero(np.fromfile(found[0], np.uint8))) if found else 0
+
+
+def memory(build: Build, folder: Path) -> dict[str, Any]:
+    """Return the resident memory in MB of the build and its workers, from the 2,000th film (or a tenth) to the last."""
+    import psutil
+
+    process = build.start(folder)
+    seen: list[tuple[int, float]] = []
+    while process.poll() is None:
+        done = build.done(folder)
+        try:
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            seen.append((done, sum(each.memory_info().rss for each in family) / 1e6))
+        except psutil.NoSuchProcess:
+            continue
+        time.sleep(0.05)
+    first = min(2000, build.count // 10)
+    values = [size for done, size in seen if first <= done < build.count]
+    if not values:
+        return {"samples": 0}
+    return {
+        "samples": len(values),
+        "first_mb": values[0],
+        "largest_mb": max(values),
+        "growth": max(values) / values[0] - 1,
+    }
+
+
+def killed(build: Build, scratch: Path) -> dict[str, Any]:
+    """Return whether a build that was killed half-way and run again has the bytes of one that was not."""
+    process = build.start(scratch / "killed")
+    while process.poll() is None and build.done(scratch / "killed") < build.count // 2:
+        time.sleep(0.002)
+    with_films = build.done(scratch / "killed")
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    (half,) = (scratch / "killed").iterdir()
+    unfinished = not (half / "cache.json").exists()
+    for folder in ("killed", "whole"):
+        assert build.start(scratch / folder).wait() == 0
+    same = all(path.read_bytes() == (scratch / "whole" / half.name / path.name).read_bytes() for path in half.iterdir())
+    return {"killed_after": with_films, "was_unfinished": unfinished, "equal_bytes": same}
 
 
 @click.command()
 @click.option(
     "--folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="JPEGs to use; else made."
 )
-@click.option("--films", default=30000, show_default=True, help="Films to make.")
+@click.option("--films", default=20000, show_default=True, help="Films to make.")
 @click.option("--source-size", default=(390, 320), show_default=True, nargs=2, help="Width and height of made films.")
 @click.option("--size", default=224, show_default=True, help="Side of the decoded films.")
 @click.option("--channels", default=1, show_default=True, type=click.Choice([1, 3]))
 @click.option("--workers", default=os.cpu_count() or 1, show_default="cores")
 @click.option("--rounds", default=3, show_default=True, help="Builds; the median ratio counts.")
+@click.option("--memory", "with_memory", is_flag=True, help="Also watch the memory of a build.")
+@click.option("--kill", "with_kill", is_flag=True, help="Also kill a build half-way, go on, and compare the bytes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(
-    folder: Path | None,
-    films: int,
-    source_size: tuple[int, int],
-    size: int,
-    channels: int,
-    workers: int,
-    rounds: int,
-    as_json: bool,
-) -> None:
+    folder: Path | None, films: int, source_size: tuple[int, int], size: int, channels: int, workers: int, rounds: int,
+    with_memory: bool, with_kill: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Measure the build of the cache of decoded films."""
     settings = DecodeSettings(size, channels)
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
+        root = folder or scratch / "films"
         if folder is None:
-            root = scratch / "films"
             root.mkdir()
             images = make_films(root, films, *source_size)
         else:
-            root = folder
             found = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg")]
             images = [path.relative_to(root).as_posix() for path in found]
-        sample = [root / image for image in images[:: max(1, len(images) // 1500)]]
-        # Not measured: the first reading of the files, and the imports that every caller of the build has done.
-        bare(sample, settings)
-        cache.build(root, images[:1], settings, scratch / "warm", workers=1, max_bad_share=1.0)
-        bare_rates, build_rates, ratios = [bare(sample, settings)], [], []
-        for number in range(rounds):
-            start = time.perf_counter()
-            cache.build(root, images, settings, scratch / f"cache{number}", workers=workers, max_bad_share=1.0)
-            build_rates.append(len(images) / (time.perf_counter() - start))
-            shutil.rmtree(scratch / f"cache{number}")
-            bare_rates.append(bare(sample, settings))
-            around = statistics.fmean(bare_rates[-2:])
-            ratios.append(build_rates[-1] / (workers * around))
-    result = {
-        "films": len(images),
-        "size": size,
-        "channels": channels,
-        "workers": workers,
-        "bare_films_per_s": statistics.median(bare_rates),
-        "build_films_per_s": statistics.median(build_rates),
-        "ratio": statistics.median(ratios),
-        "ratios": ratios,
-    }
+        result = {"films": len(images), "size": size, "channels": channels, "workers": workers}
+        result |= speed(root, images, settings, scratch, workers, rounds)
+        build = Build(root, images, settings, scratch, workers)
+        if with_memory:
+            result["memory"] = memory(build, scratch / "watched")
+            shutil.rmtree(scratch / "watched")
+        if with_kill:
+            result["kill"] = killed(build, scratch)
     if as_json:
         print(json.dumps(result))
-    else:
-        print(f"{result['films']} films to {channels} x {size} x {size}, {workers} workers, {rounds} rounds")
-        print(f"bare loop, one process: {result['bare_films_per_s']:.0f} films/s")
-        print(f"cache build:            {result['build_films_per_s']:.0f} films/s")
-        print(f"ratio to {workers} x bare:       {result['ratio']:.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+        return
+    print(f"{result['films']} films to {channels} x {size} x {size}, {workers} workers, {rounds} rounds")
+    print(f"bare loop, one process: {result['bare_films_per_s']:.0f} films/s")
+    print(f"cache build:            {result['build_films_per_s']:.0f} films/s")
+    for kind in ("ratio", "cpu_ratio"):
+        values = result[f"{kind}s"]
+        print(f"{kind:<10} to {workers} x bare:   {result[kind]:.3f} ({min(values):.3f} to {max(values):.3f})")
+    for part in ("memory", "kill"):
+        if part in result:
+            print(f"{part}: {json.dumps(result[part])}")
 
 
 if __name__ == "__main__":

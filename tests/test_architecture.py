@@ -187,7 +187,7 @@ def test_imports_run_one_way() -> None:
         ("cli", "import_module(f'noisy_student.cli.{name}')", None),
         ("stages", "import torch", "torch"),
         ("training", "def f():\n    import torch", None),
-        ("stages", "if TYPE_CHECKING:\n    import torch", None),
+        ("training", "if TYPE_CHECKING:\n    import torch", None),
         ("stages", "from noisy_student.learning import fit", "noisy_student.learning.fit"),
         ("stages", "def f():\n    from noisy_student.learning import fit", None),
         ("generations", "def f():\n    import torch", "torch"),

@@ -22,7 +22,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "evaluate": ("runs", "Measure every trained generation."),
     "report": ("runs", "Write the reports from the files of a run."),
     "augment-preview": ("augment_preview", "Draw what the input noise does to films of the data set."),
-    "data": ("data", "Prepare a data set."),
+    "data": ("data", "Look at a data set, split it, check it, prepare it."),
     "synthetic": ("synthetic", "Write a synthetic data set in CheXpert's layout."),
     "doctor": ("doctor", "Say what this machine offers and whether ns works on it."),
 }

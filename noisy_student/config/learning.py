@@ -37,9 +37,8 @@ class OptimConfig(Section):
     """Films per step, labelled and pseudo-labelled together."""
     labelled_share: float = Field(0.25, gt=0, le=1)
     """Share of labelled films in a student's batch (the teacher's is 1)."""
-    lr: float = Field(3e-3, gt=0)
-    """Peak learning rate of the classifier, and of all layers unless ``backbone_lr_ratio`` is below 1. The default suits
-    ``small_resnet`` from scratch; pretrained backbones want about 5e-4, as the files in ``configs/`` have it."""
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate of the classifier, and of all layers unless ``backbone_lr_ratio`` is below 1."""
     backbone_lr_ratio: float = Field(1.0, gt=0, le=1)
     """Learning rate of the backbone as a share of the classifier's."""
     weight_decay: float = Field(0.05, ge=0)
