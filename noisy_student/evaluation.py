@@ -6,6 +6,7 @@ report; the pool's labels serve one diagnostic, the true quality of the pseudo-l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,34 +112,43 @@ def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict
     films = {"valid": manifest.select(seen, split="valid"), "test": manifest.select(sealed, split="test")}
     arrays: dict[str, dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]] = {}
     for split, chosen in films.items():
-        arrays[split] = _levels(chosen, probabilities(run, generation, split, chosen), blank)
-        result["splits"][split] = {
-            level: evaluate(
-                truth,
-                probability,
-                patients,
-                labels,
-                macro_labels,
-                replicates=measures.replicates,
-                confidence=measures.confidence,
-                bins=measures.bins,
-                seed=config.seed,
-            )
-            for level, (truth, probability, patients) in arrays[split].items()
-        }
+        arrays[split] = by_level(chosen, probabilities(run, generation, split, chosen), blank)
+        result["splits"][split] = measured(arrays[split], labels, macro_labels, config)
     truth, probability, patients = arrays["test"][measures.level]
     if set(COMPETITION) <= set(labels):
         result["competition"] = _competition(*arrays["test"]["study"], config)
     if generation > 0:
         before = generation - 1
-        earlier = _levels(films["test"], probabilities(run, before, "test", films["test"]), blank)[measures.level][1]
+        earlier = by_level(films["test"], probabilities(run, before, "test", films["test"]), blank)[measures.level][1]
         reads += [run.generation(before) / name for name in ("calibration.json", "predictions/test.parquet")]
         result["paired"] = _paired(truth, earlier, probability, patients, config, before)
     result["pool"] = _pool(run, generation, manifest.select(sealed, split="train"), config)
     return result, reads
 
 
-def _levels(
+def measured(
+    levels: dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]],
+    labels: Sequence[str],
+    macro_labels: Sequence[str],
+    config: Config,
+) -> dict[str, Any]:
+    """Return the measures of each level ("image", "study") of (truth, probability, patients), as ``config`` asks."""
+    measures = config.evaluation
+    return {
+        level: evaluate(
+            *arrays,
+            labels,
+            macro_labels,
+            replicates=measures.replicates,
+            confidence=measures.confidence,
+            bins=measures.bins,
+            seed=config.seed,
+        )
+        for level, arrays in levels.items()
+    }
+
+
+def by_level(
     films: Manifest, probability: Floats, blank: str
 ) -> dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]:
     truth, patients = known_truth(manifest.values(films), blank), codes(films.frame["patient"])

@@ -7,12 +7,11 @@ from typing import Any
 from noisy_student import evaluation, preparation, training
 from noisy_student.config import Config
 from noisy_student.data import manifest, splits
+from noisy_student.data.manifest import Manifest
 from noisy_student.errors import DataError, UsageError
 from noisy_student.labels import shared
 from noisy_student.runs import Run, read_json
 from noisy_student.stats.calibration import Calibration
-from noisy_student.stats.evaluation import by_study
-from noisy_student.stats.evaluation import evaluate as measure
 from noisy_student.workplace import Workplace
 
 
@@ -71,34 +70,14 @@ def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
     calibration = Calibration.from_json(read_json(run.generation(generation) / "calibration.json"))
     columns = [config.data.labels.index(ours) for ours, _ in pairs]
     probability = calibration.probability(logits)[:, columns]
-    theirs = [other.data.labels.index(name) for _, name in pairs]
-    truth = evaluation.known_truth(manifest.values(test)[:, theirs], other.targets.blank)
-    patients = evaluation.codes(test.frame["patient"])
-    levels = {
-        "image": (truth, probability, patients),
-        "study": by_study(truth, probability, patients, evaluation.codes(test.frame["study"])),
-    }
-    labels = [ours for ours, _ in pairs]
-    measures = config.evaluation
+    labels, theirs = [ours for ours, _ in pairs], tuple(name for _, name in pairs)
+    levels = evaluation.by_level(Manifest(test.frame, theirs), probability, other.targets.blank)
     return {
         "generation": generation,
         "source": other.data.source,
         "compared": [{"model": ours, "data": name} for ours, name in pairs],
         "only_model": [name for name in config.data.labels if name not in labels],
-        "only_data": [name for name in other.data.labels if name not in [name for _, name in pairs]],
-        "confidence": measures.confidence,
-        "splits": {
-            "test": {
-                level: measure(
-                    *arrays,
-                    labels,
-                    labels,
-                    replicates=measures.replicates,
-                    confidence=measures.confidence,
-                    bins=measures.bins,
-                    seed=config.seed,
-                )
-                for level, arrays in levels.items()
-            }
-        },
+        "only_data": [name for name in other.data.labels if name not in theirs],
+        "confidence": config.evaluation.confidence,
+        "splits": {"test": evaluation.measured(levels, labels, labels, config)},
     }

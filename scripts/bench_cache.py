@@ -11,6 +11,7 @@ machine that does other work too, read ``cpu_ratio``: the same with films per se
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -138,7 +139,7 @@ class Build:
 
 def memory(build: Build, folder: Path) -> dict[str, Any]:
     """Return the resident memory in MB of the build and its workers, from the 2,000th film (or a tenth) to the last."""
-    import psutil
+    psutil: Any = importlib.import_module("psutil")  # of the extra test; it has no types
 
     process = build.start(folder)
     seen: list[tuple[int, float]] = []
@@ -207,7 +208,7 @@ def main(
         else:
             found = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg")]
             images = [path.relative_to(root).as_posix() for path in found]
-        result = {"films": len(images), "size": size, "channels": channels, "workers": workers}
+        result: dict[str, Any] = {"films": len(images), "size": size, "channels": channels, "workers": workers}
         result |= speed(root, images, settings, scratch, workers, rounds)
         build = Build(root, images, settings, scratch, workers)
         if with_memory:

@@ -24,3 +24,14 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real films at {folder}; set NS_REAL_DATA")
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """The number of threads decides the order of sums, and with it the last bits."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -69,7 +69,7 @@ def _candidates(coarse: Floats) -> Pairs:
         return np.stack(np.triu_indices(len(coarse), 1), axis=1)
     descriptors = _descriptors(coarse)
     found = []
-    height = max(1, (1 << 24) // len(coarse))  # 64 MB of products at a time
+    height = max(1, (1 << 22) // len(coarse))  # 16 MB of products at a time
     for start in range(0, len(coarse), height):
         # Every film with every other, by matrix products: seconds for 20,000 films, and none is missed.
         products = descriptors[start : start + height] @ descriptors.T

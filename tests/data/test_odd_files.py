@@ -61,7 +61,7 @@ def png(width: int, height: int, *, depth: int = 8, colour: int = 0, chunks: byt
 
 
 def text_chunk() -> bytes:
-    body = b"Comment\0\0" + zlib.compress(bytes(80_000_000), 9)
+    body = b"Comment\0\0" + zlib.compress(bytes(8_000_000), 9)
     return struct.pack(">I", len(body)) + b"zTXt" + body + struct.pack(">I", zlib.crc32(b"zTXt" + body))
 
 

@@ -8,30 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from chexpert_counts import PATIENTS, ROWS, STUDIES, TRAIN
 
 from noisy_student.data.synthetic import dataset
 from noisy_student.data.synthetic.cases import INDEX, OPACITIES
 from noisy_student.data.synthetic.prevalence import NAMES, count_studies, draw_studies
 from noisy_student.labels import OBSERVATIONS
 
-# Rows of CheXpert's train.csv (223,414) that say 1, -1 and 0.
-CHEXPERT = {
-    "No Finding": (22381, 0, 0),
-    "Enlarged Cardiomediastinum": (10798, 12403, 21638),
-    "Cardiomegaly": (27000, 8087, 11116),
-    "Lung Opacity": (105581, 5598, 6599),
-    "Lung Lesion": (9186, 1488, 1270),
-    "Edema": (52246, 12984, 20726),
-    "Consolidation": (14783, 27742, 28097),
-    "Pneumonia": (6039, 18770, 2799),
-    "Atelectasis": (33376, 33739, 1328),
-    "Pneumothorax": (19448, 3145, 56341),
-    "Pleural Effusion": (86187, 11628, 35396),
-    "Pleural Other": (3523, 2653, 316),
-    "Fracture": (9040, 642, 2512),
-    "Support Devices": (116001, 1079, 6137),
-}
-ROWS, STUDIES, PATIENTS = 223_414, 187_641, 64_540
 VIEWS = {"AP": 161_590, "PA": 29_420, "LL": 32_387}
 MANY = 20_000
 
@@ -52,7 +35,7 @@ def column(table: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
 
 def test_shares_of_one_uncertain_zero_and_blank_are_chexperts(labels: npt.NDArray[np.float64]) -> None:
     counts = {name: [int(np.sum(column(labels, name) == value)) for value in (1, -1, 0)] for name in OBSERVATIONS}
-    for name, expected in CHEXPERT.items():
+    for name, expected in TRAIN.items():
         blank = len(labels) - sum(counts[name])
         for number, value in zip([*counts[name], blank], [*expected, ROWS - sum(expected)], strict=True):
             aimed = value / ROWS * len(labels)
@@ -70,7 +53,7 @@ def test_very_rare_cells_hold_on_a_larger_draw() -> None:
         bed = np.mean(column(drawn.told, name)[drawn.bed] == (1, -1, 0)[k])
         stands = np.mean(column(drawn.told, name)[~drawn.bed] == (1, -1, 0)[k])
         assert min(bed, stands) <= share <= max(bed, stands)
-        assert 0.747 * bed + 0.253 * stands == pytest.approx(CHEXPERT[name][k] / ROWS, rel=0.2), name
+        assert 0.747 * bed + 0.253 * stands == pytest.approx(TRAIN[name][k] / ROWS, rel=0.2), name
 
 
 def test_no_finding_is_one_or_blank_and_goes_with_devices_alone(labels: npt.NDArray[np.float64]) -> None:
@@ -132,7 +115,7 @@ def test_reports_err_on_train_and_say_the_truth_on_valid_and_test(
         told, present = column(labels, name), column(there, name)
         assert 0.9 < np.mean(present[told == 1]) < 0.99, name
         assert 0 < np.mean(present[np.isnan(told)]) < 0.04, name
-    # -1 means different things: half the atelectases are there, few consolidations are (FACTS of the test readers).
+    # -1 means different things: half the atelectases are there, few consolidations are (CheXpert test set).
     for name, share in (("Atelectasis", 0.54), ("Edema", 0.52), ("Pleural Effusion", 0.29), ("Consolidation", 0.03)):
         assert np.mean(column(there, name)[column(labels, name) == -1]) == pytest.approx(share, abs=0.03), name
     # What reports doubt or pass over is fainter than what they name.

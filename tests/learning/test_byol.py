@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,16 +19,10 @@ from noisy_student.learning.batches import Films
 from noisy_student.runs import PRETRAINING, Run
 from noisy_student.targets.table import Targets
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LABELS = ("a", "b")
 COUNT, SIZE, STEPS = 24, 32, 6
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def objective() -> objectives.Byol:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,12 @@ from noisy_student.runs import Run, read_json
 from noisy_student.targets.table import Targets
 
 GOLDEN = Path(__file__).parents[1] / "golden_trace.json"
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LABELS = ("a", "b", "c")
 CPU = torch.device("cpu")
 COUNT, LABELLED, SIZE = 48, 16, 32
 STEPS, HEAD_STEPS, BATCH = 20, 5, 8
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The number of threads decides the order of sums, and with it the last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
