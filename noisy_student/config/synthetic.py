@@ -14,7 +14,7 @@ class SyntheticConfig(Section):
 
     train_patients: int = Field(3000, ge=1)
     """Patients of the train table (2.1 films each when enriched, 3.5 as in CheXpert)."""
-    valid_patients: int = Field(50, ge=1)
+    valid_patients: int = Field(150, ge=1)
     """Patients of the validation table."""
     test_patients: int = Field(600, ge=1)
     """Patients of the test table."""

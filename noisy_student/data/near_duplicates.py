@@ -75,9 +75,12 @@ def _candidates(coarse: Floats) -> Pairs:
         products = descriptors[start : start + height] @ descriptors.T
         own = np.arange(len(products))
         products[own, own + start] = -1
-        best = np.argpartition(products, -_CANDIDATES, axis=1)[:, -_CANDIDATES:]
-        place, rank = np.nonzero(np.take_along_axis(products, best, axis=1) >= _SIMILAR)
-        found.append(np.sort(np.stack([place + start, best[place, rank]], axis=1), axis=1))
+        place, other = np.nonzero(products >= _SIMILAR)
+        order = np.lexsort((-products[place, other], place))
+        place, other = place[order], other[order]
+        rank = np.arange(len(place)) - np.searchsorted(place, place)
+        best = rank < _CANDIDATES
+        found.append(np.sort(np.stack([place[best] + start, other[best]], axis=1), axis=1))
     return np.unique(np.concatenate(found), axis=0)
 
 
