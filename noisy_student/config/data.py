@@ -76,8 +76,8 @@ class DataConfig(Section):
         "synthetic", "chexpert", "chexpert_plus", "nih", "mimic", "vindr", "padchest", "folders", "dicom", "csv"
     ] = "synthetic"
     """``synthetic`` (made on the spot), a public set in its official layout (``chexpert``, ``chexpert_plus``, ``nih``,
-    ``mimic``, ``vindr``, ``padchest``), ``folders`` (one per class), ``dicom`` (a folder of DICOM files) or ``csv`` (any
-    CSV or Parquet table)."""
+    ``mimic``, ``vindr``, ``padchest``), ``folders`` (one per class), ``dicom`` (a folder of DICOM files) or ``csv``
+    (any CSV or Parquet table)."""
     root: Path | None = None
     """Folder of the data set; every path in its tables stays below it."""
     csv: str | None = None
