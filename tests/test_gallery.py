@@ -260,4 +260,4 @@ def test_without_a_feature_map_there_are_thumbnails_alone(work, monkeypatch):
 
 def test_stages_stand_between_evaluation_and_report():
     assert generations.MEASURING[-4:] == ("evaluate", "gallery", "maps", "report")
-    assert set(generations.TRAINING + generations.MEASURING) == set(STAGES)
+    assert {"pretrain", *generations.TRAINING, *generations.MEASURING} == set(STAGES)

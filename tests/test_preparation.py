@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from noisy_student import evaluation, preparation
 from noisy_student.config import Config
 from noisy_student.config.load import config_hash, load, read_snapshot
 from noisy_student.data import manifest, synthetic
-from noisy_student.errors import DataError, UsageError
+from noisy_student.errors import ConfigError, DataError, UsageError
 from noisy_student.preparation import (
     cache_folder,
+    check_films,
     data_root,
     environment,
     film_rows,
@@ -219,3 +221,38 @@ def test_a_split_file_may_name_as_many_unreadable_films_as_the_data_may_have(tmp
     split = stored_split(run)
     assert (split["file_hash"], split["missing"], split["unreadable"]) == (made["hash"], 1, 1)
     assert split["seed"] == 3
+
+
+def test_fit_and_window_reach_the_pixels_and_the_key(tmp_path: Path) -> None:
+    wide = np.linspace(20000, 30000, 40 * 80).astype(np.uint16).reshape(40, 80)
+    for name in ("a", "b"):
+        Image.fromarray(wide).save(tmp_path / f"{name}.png")
+    (tmp_path / "labels.csv").write_text("image,patient,split,A\na.png,1,train,0\nb.png,2,train,1\n")
+    given = ["data.source=csv", f"data.root={tmp_path}", "data.labels=[A]", "data.image_size=32"]
+    plain, padded, spread = (
+        open_source(load(None, [*given, *more]).data).cache
+        for more in ([], ["data.fit=pad"], ["data.window=[0.5, 99.5]"])
+    )
+    assert len({plain.key, padded.key, spread.key}) == 3
+    assert np.ptp(plain.pixels) < 50
+    assert np.ptp(spread.pixels) > 240
+    assert not padded.pixels[0, 0, :8].any()
+    assert (padded.pixels[0, 0, 8:24] > 70).all()
+    stored = read_json(padded.folder / "cache.json")
+    assert (stored["size"], stored["channels"], stored["fit"], stored["window"]) == (32, 1, "pad", None)
+
+
+@pytest.mark.parametrize("window", ["[5, 5]", "[-1, 99]", "[1, 101]", "[9, 1]"])
+def test_a_window_is_two_percentiles(window: str) -> None:
+    with pytest.raises(ConfigError, match="window: two percentiles from 0 to 100"):
+        load(None, [f"data.window={window}"])
+
+
+def test_the_check_takes_the_window_of_the_cache(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        deep = np.random.default_rng(ord(name)).integers(0, 2**31 - 1, (40, 40), dtype=np.int32)
+        Image.fromarray(deep).save(tmp_path / f"{name}.tif")
+    (tmp_path / "labels.csv").write_text("image,patient,split,A\na.tif,1,train,0\nb.tif,2,train,1\n")
+    given = ["data.source=csv", f"data.root={tmp_path}", "data.labels=[A]", "data.image_size=32"]
+    assert check_films(load(None, given))["problems"] == {"unreadable": 2}
+    assert check_films(load(None, [*given, "data.window=[1, 99]"]))["problems"] == {}

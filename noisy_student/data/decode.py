@@ -124,11 +124,8 @@ def _square_of(image: Image.Image, mode: str, settings: DecodeSettings) -> Image
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 where the tags cannot be read, for the film itself may be sound."""
-    try:
-        found = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # as above
-        return 1
+    """Return the EXIF orientation, 1 to 8; 1 where the tags are damaged, for the film itself may be sound."""
+    found = image.getexif().get(_ORIENTATION)
     return found if found in _TURNS else 1
 
 

@@ -275,6 +275,13 @@ def test_files_that_hold_no_film_are_refused_by_what_they_are(tmp_path: Path) ->
     assert words(segmentation, tmp_path) == "it is a segmentation, not a film"
 
 
+def test_a_header_has_to_say_how_pixels_are_packed(tmp_path: Path) -> None:
+    path = write(tmp_path / "film.dcm", film(ramp(0, 255, np.uint8)))
+    path.write_bytes(path.read_bytes().replace(b"\x02\x00\x10\x00UI", b"\x02\x00\x11\x00UI"))
+    with pytest.raises(DataError, match="its header does not say how the pixels are packed"):
+        decode(path, GREY)
+
+
 def test_a_film_that_claims_to_be_enormous_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     data = film(np.zeros((8, 8), np.uint8), Rows=60000, Columns=60000, syntax=uid.ExplicitVRLittleEndian)
     assert words(data, tmp_path) == "60000 x 60000 pixels are more than 100 million"

@@ -14,8 +14,9 @@ from dicom_films import film, write
 from pydicom.dataset import Dataset
 
 from noisy_student.config import DataConfig
+from noisy_student.data import cache, check, sources
 from noisy_student.data import manifest as manifests
-from noisy_student.data import sources
+from noisy_student.data.decode import DecodeSettings
 from noisy_student.data.manifest import Manifest
 from noisy_student.data.sources import dicom
 from noisy_student.errors import ConfigError, DataError
@@ -194,6 +195,37 @@ def test_a_patient_in_a_path_or_in_the_pixels_is_warned_of(tmp_path: Path, caplo
     assert "1 of 3 DICOM files say that words about the patient are burned into their pixels" in caplog.text
     assert "0042" not in caplog.text
     assert "quill" not in caplog.text.lower()
+
+
+def test_the_set_is_there_when_its_folder_or_table_is(tmp_path: Path) -> None:
+    assert sources.is_there(DataConfig(source="dicom", root=tmp_path), tmp_path)
+    with_table = DataConfig(source="dicom", root=tmp_path, csv="labels.csv")
+    assert not sources.is_there(with_table, tmp_path)
+    (tmp_path / "labels.csv").touch()
+    assert sources.is_there(with_table, tmp_path)
+
+
+def test_the_films_of_vindr_decode(tmp_path: Path) -> None:
+    rows = [{"image_id": f"{number:032x}", "rad_id": "R1", "Edema": number} for number in range(2)]
+    (tmp_path / "annotations").mkdir()
+    pd.DataFrame(rows).to_csv(tmp_path / "annotations" / "image_labels_train.csv", index=False)
+    for row in rows:
+        put(tmp_path, f"train/{row['image_id']}.dicom", PhotometricInterpretation="MONOCHROME1")
+    films = sources.load(DataConfig(source="vindr", root=tmp_path, labels=("Edema",)))
+    assert [name.rpartition(".")[2] for name in column(films, "image")] == ["dicom", "dicom"]
+    built = cache.build(
+        tmp_path, column(films, "image"), DecodeSettings(16, 1), tmp_path / "cache", workers=1, max_bad_share=0
+    )
+    assert built.ok.all()
+    assert np.ptp(built.pixels[0]) > 50
+
+
+def test_the_shape_of_dicom_is_checked_too(tmp_path: Path) -> None:
+    write(tmp_path / "long.dcm", film(np.arange(40 * 12, dtype=np.uint16).reshape(40, 12)))
+    assert check.look(str(tmp_path), 64, "long.dcm").problems == {
+        "tiny": "12 x 40 pixels",
+        "aspect": "12 x 40 pixels",
+    }
 
 
 def test_workers_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
