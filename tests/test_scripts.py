@@ -91,3 +91,11 @@ def test_gap_closed_runs_every_arm_once_and_keeps_it(tmp_path: Path) -> None:
     assert kept == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.json")}
     for arm in found["auroc"].values():
         assert all(0 <= value <= 1 for value in arm)
+
+
+@pytest.mark.slow
+def test_compare_generations_needs_a_run(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPTS / "compare_generations.py"), str(tmp_path), "--last", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "is not a run of noisy_student" in done.stderr
