@@ -5,14 +5,16 @@
     python scripts/bench_cache.py --films 20000 --rounds 1 --memory --kill
 
 The ratio is films/s of the build over workers x films/s of one process that opens, drafts and resizes and does nothing
-else. The bare rate is measured before and after each build, so that a change of the machine's speed hits both. On a
-machine that does other work too, read ``cpu_ratio``: the same with films per second of processor time.
+else. The bare rate is measured before and after each build, so that a change of the machine's speed hits both.
+``together_ratio`` has that many bare loops at the same time below the line: two threads of a core, or other work on the
+machine, slow those down as well. ``cpu_ratio`` is the same in films per second of processor time.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -75,6 +77,13 @@ def bare(paths: list[Path], settings: DecodeSettings) -> tuple[float, float]:
     return len(paths) / (time.perf_counter() - start), len(paths) / (processor_time() - used)
 
 
+def together(paths: list[Path], settings: DecodeSettings, workers: int) -> tuple[float, float]:
+    """Return what :func:`bare` does, of ``workers`` processes at the same time: films/s of all, and per processor."""
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
+        rates = pool.starmap(bare, [(paths, settings)] * workers, chunksize=1)
+    return sum(rate for rate, _ in rates), statistics.fmean(rate for _, rate in rates)
+
+
 def speed(
     root: Path, images: list[str], settings: DecodeSettings, scratch: Path, workers: int, rounds: int
 ) -> dict[str, Any]:
@@ -83,24 +92,29 @@ def speed(
     # Not measured: the first reading of the files, and the imports that every caller of the build has done.
     bare(sample, settings)
     cache.build(root, images[:1], settings, scratch / "warm", workers=1, max_bad_share=1.0)
-    bare_rates, build_rates, ratios, cpu_ratios = [bare(sample, settings)], [], [], []
+
+    def loops() -> tuple[float, float, float]:
+        return bare(sample, settings)[0], *together(sample, settings, workers)
+
+    seen, build_rates = [loops()], []
+    ratios: dict[str, list[float]] = {"ratio": [], "together_ratio": [], "cpu_ratio": []}
     for number in range(rounds):
         start, used = time.perf_counter(), processor_time()
         cache.build(root, images, settings, scratch / f"cache{number}", workers=workers, max_bad_share=1.0)
         build_rates.append(len(images) / (time.perf_counter() - start))
         per_processor = len(images) / (processor_time() - used)
         shutil.rmtree(scratch / f"cache{number}")
-        bare_rates.append(bare(sample, settings))
-        wall, processor = np.mean(bare_rates[-2:], axis=0)
-        ratios.append(build_rates[-1] / (workers * float(wall)))
-        cpu_ratios.append(per_processor / float(processor))
+        seen.append(loops())
+        one, all_of_them, processor = (float(rate) for rate in np.mean(seen[-2:], axis=0))
+        ratios["ratio"].append(build_rates[-1] / (workers * one))
+        ratios["together_ratio"].append(build_rates[-1] / all_of_them)
+        ratios["cpu_ratio"].append(per_processor / processor)
     return {
-        "bare_films_per_s": statistics.median(rate for rate, _ in bare_rates),
+        "bare_films_per_s": statistics.median(rate for rate, _, _ in seen),
+        "bare_together_films_per_s": statistics.median(rate for _, rate, _ in seen),
         "build_films_per_s": statistics.median(build_rates),
-        "ratio": statistics.median(ratios),
-        "ratios": ratios,
-        "cpu_ratio": statistics.median(cpu_ratios),
-        "cpu_ratios": cpu_ratios,
+        **{kind: statistics.median(values) for kind, values in ratios.items()},
+        "rounds": ratios,
     }
 
 
@@ -221,10 +235,10 @@ def main(
         return
     print(f"{result['films']} films to {channels} x {size} x {size}, {workers} workers, {rounds} rounds")
     print(f"bare loop, one process: {result['bare_films_per_s']:.0f} films/s")
+    print(f"bare loop, {workers} at once:   {result['bare_together_films_per_s']:.0f} films/s")
     print(f"cache build:            {result['build_films_per_s']:.0f} films/s")
-    for kind in ("ratio", "cpu_ratio"):
-        values = result[f"{kind}s"]
-        print(f"{kind:<10} to {workers} x bare:   {result[kind]:.3f} ({min(values):.3f} to {max(values):.3f})")
+    for kind, values in result["rounds"].items():
+        print(f"{kind:<15} {result[kind]:.3f} ({min(values):.3f} to {max(values):.3f})")
     for part in ("memory", "kill"):
         if part in result:
             print(f"{part}: {json.dumps(result[part])}")

@@ -94,6 +94,12 @@ def test_gap_closed_runs_every_arm_once_and_keeps_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_bench_near_duplicates() -> None:
+    found = script("bench_near_duplicates.py", "--films", "300", "--json")
+    assert found
+
+
+@pytest.mark.slow
 def test_compare_generations_needs_a_run(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPTS / "compare_generations.py"), str(tmp_path), "--last", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

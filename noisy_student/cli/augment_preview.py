@@ -37,15 +37,15 @@ def augment_preview(
     from PIL import Image
 
     from noisy_student.config.load import load
-    from noisy_student.data.decode import DecodeSettings, decode
+    from noisy_student.data.decode import decode
     from noisy_student.learning import augment
-    from noisy_student.preparation import data_root
+    from noisy_student.preparation import data_root, decode_settings
     from noisy_student.runs import atomic
 
     dial = _strengths(strengths)
     config = load(config_path, overrides)
     films = _films(config.data, count)
-    root, settings = data_root(_few(config.data)), DecodeSettings(config.data.image_size, config.data.channels)
+    root, settings = data_root(_few(config.data)), decode_settings(config.data)
     pixels = np.stack([decode(root / image, settings) for image in films.frame["image"]])
     sheet = augment.preview(
         pixels,

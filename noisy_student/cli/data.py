@@ -146,10 +146,12 @@ def check(
             named = [entry for entry in found["films"] if entry["problem"] == kind]
             for entry in named if verbose else named[:_SHOWN]:
                 click.echo(f"  {entry['image']}: {entry['detail']}")
-        click.echo(f"groups of equal films: {len(found['duplicates']):,}, across splits: {found['leakage']:,}")
+        count = len(found["duplicates"])
+        click.echo(f"groups of equal or nearly equal films: {count:,}, across splits: {found['leakage']:,}")
         for group in found["duplicates"] if verbose else found["duplicates"][:_SHOWN]:
-            where = f"leak between {' and '.join(name or 'no split' for name in group['splits'])}"
-            click.echo(f"  {', '.join(group['images'])}: {where if group['leakage'] else 'same split'}")
+            leak = f"leak between {' and '.join(name or 'no split' for name in group['splits'])}"
+            where = leak if group["leakage"] else "same split"
+            click.echo(f"  {', '.join(group['images'])}: {group['kind']}, {where}")
     if found["leakage"] or any(found["problems"].get(kind) for kind in SERIOUS):
         raise click.exceptions.Exit(3)
 

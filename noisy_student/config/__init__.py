@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from noisy_student.config.base import Section
-from noisy_student.config.data import ColumnsConfig, DataConfig, FoldersConfig, SplitConfig
+from noisy_student.config.data import ColumnsConfig, DataConfig, DicomConfig, FoldersConfig, SplitConfig
 from noisy_student.config.learning import (
     ModelConfig,
     OptimConfig,
@@ -25,6 +25,7 @@ __all__ = [
     "ColumnsConfig",
     "Config",
     "DataConfig",
+    "DicomConfig",
     "EvaluationConfig",
     "FoldersConfig",
     "ModelConfig",

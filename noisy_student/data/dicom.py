@@ -23,6 +23,7 @@ from noisy_student.data.decode import LARGEST, PixelError, between, check_size, 
 from noisy_student.errors import DataError
 
 INSTALL: Final = "pip install 'noisy_student[dicom]'"
+DECODERS: Final = "pip install 'noisy_student[dicom,dicom-jpeg]'"
 
 _DIRECTORY: Final = "1.2.840.10008.1.3.10"
 _DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
@@ -183,7 +184,7 @@ def _check_packing(header: Any, pydicom: Any) -> None:
         available = False
     if not available:
         name = syntax.name if syntax.type == "Transfer Syntax" else "a packing of its maker"
-        raise PixelError(f"no decoder for {name} is installed; {INSTALL}")
+        raise PixelError(f"no decoder for {name} is installed; {DECODERS}")
     if not syntax.is_encapsulated or "JPEG" not in syntax.name:
         return
     size = packed_size(pydicom.encaps.get_frame(header.PixelData, 0, number_of_frames=1))
