@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Time and memory of CheXpert's tables: statistics in the command, and manifest, 1 % split and targets.
 
-With ``--csv`` the official train.csv is read in place; its counts are printed with the figures.
+``--csv`` is the official train.csv: statistics read it in place, the split a copy beside a one-row valid.csv.
 
     python scripts/bench_tables.py --csv /data/CheXpert-v1.0-small/train.csv
 """

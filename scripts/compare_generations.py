@@ -34,8 +34,6 @@ def main() -> None:
         config.evaluation.replicates,
         config.seed,
         config.evaluation.confidence,
-        probability_a=first,
-        probability_b=last,
     )
     print(json.dumps(evaluation.difference_json(found.auroc), indent=1))
 
