@@ -58,11 +58,24 @@ def codes(names: Any) -> npt.NDArray[np.int64]:
     return np.unique(np.asarray(names, dtype=str), return_inverse=True)[1].astype(np.int64)
 
 
-def probabilities(run: Run, generation: int, split: str, films: Manifest) -> Floats:
-    """Return the calibrated probabilities (N, K) of a generation on the films of ``split``."""
-    folder = run.generation(generation)
-    stored = predictions.read(folder / "predictions" / f"{split}.parquet", films.frame["image"].to_numpy(dtype=object))
-    return Calibration.from_json(read_json(folder / "calibration.json")).probability(stored.logits)
+def probabilities(run: Run, generation: int, split: str, films: Manifest, fold: int | None = None) -> Floats:
+    """Return the calibrated probabilities (N, K) of a generation on the films of ``split``; of one network of it with
+    ``fold``.
+    """
+    path = run.network(generation, fold) / "predictions" / f"{split}.parquet"
+    stored = predictions.read(path, films.frame["image"].to_numpy(dtype=object))
+    fitted = Calibration.from_json(read_json(run.generation(generation) / "calibration.json"))
+    return fitted.probability(stored.logits)
+
+
+def judging_films(config: Config, films: Manifest) -> dict[str, Manifest]:
+    """Return the films, by name of their predictions, that judge a generation: validation, and the labelled films where
+    a cross-fitted run predicts them out of fold.
+    """
+    chosen = {"valid": manifest.select(films, split="valid")}
+    if config.folds > 1:
+        chosen["labelled"] = manifest.select(films, split="train", labelled=True)
+    return chosen
 
 
 @dataclass(frozen=True, eq=False)

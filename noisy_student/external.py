@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from noisy_student import evaluation, preparation, training
 from noisy_student.config import Config
 from noisy_student.data import manifest, splits
@@ -66,7 +68,7 @@ def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
     if not len(test):
         raise DataError("the other data set has no test films", "Give it a test split, or set split.fractions.")
     title = f"generation {generation}: predicting {other.data.source}"
-    logits = training.predict_films(work, generation, test, source.cache, title)
+    logits = np.mean(training.predict_networks(work, generation, test, source.cache, title), axis=0)
     calibration = Calibration.from_json(read_json(run.generation(generation) / "calibration.json"))
     columns = [config.data.labels.index(ours) for ours, _ in pairs]
     probability = calibration.probability(logits)[:, columns]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from noisy_student import gallery
 from noisy_student.runs import atomic, read_json, write_json
-from noisy_student.workplace import Traffic, Workplace
+from noisy_student.workplace import Traffic, Workplace, model_files
 
 SIDE: Final = 160
 """Largest side of a picture in pixels."""
@@ -25,7 +25,7 @@ def choose_gallery(work: Workplace, generation: int) -> Traffic:
     from noisy_student.learning import checkpoint, maps
 
     folder = work.run.generation(generation)
-    best = folder / "checkpoint" / "best"
+    best = work.run.networks(generation)[0]
     network, _ = checkpoint.load(best, work.config.data.labels)
     mapped = maps.has_feature_map(network, work.cache.pixels.shape[1:])
     content, reads = gallery.choose(work.run, work.config, generation, mapped=mapped)
@@ -33,11 +33,14 @@ def choose_gallery(work: Workplace, generation: int) -> Traffic:
     for entry, row in zip(content["entries"], _rows(work, content["entries"]), strict=True):
         writes.append(_write(thumbnail(work.cache.pixels[row]), folder / entry["thumb"]))
     write_json(folder / "gallery.json", content)
-    return Traffic([*reads, *_model(best)], [folder / "gallery.json", *writes])
+    return Traffic([*reads, *model_files(best)], [folder / "gallery.json", *writes])
 
 
 def draw_maps(work: Workplace, generation: int) -> Traffic:
-    """Write the activation map of every film of the gallery that has one, in colours over the film."""
+    """Write the activation map of every film of the gallery that has one, in colours over the film.
+
+    Of several networks the mean of their maps is drawn.
+    """
     import torch
 
     from noisy_student.learning import augment, checkpoint, maps, predict
@@ -46,19 +49,22 @@ def draw_maps(work: Workplace, generation: int) -> Traffic:
     if work.config.threads:
         torch.set_num_threads(work.config.threads)
     folder, labels = work.run.generation(generation), work.config.data.labels
-    best = folder / "checkpoint" / "best"
+    folders = work.run.networks(generation)
     entries = [entry for entry in read_json(folder / "gallery.json")["entries"] if entry["map"]]
-    network, _ = checkpoint.load(best, labels)
+    networks = [checkpoint.load(best, labels)[0] for best in folders]
     # On the CPU and one by one: some twenty films are quick, fit in any memory, and look the same on every machine.
     films = Films(work.cache.pixels, _rows(work, entries), predict.best_device("cpu"), resident=False)
     writes = []
     for number, entry in enumerate(entries):
         images = augment.to_float(films.gather(np.array([number])))
-        found = maps.activation_maps(network, images, [labels.index(entry["label"])])
-        assert found is not None, "the stage before has looked whether there are maps"
+        found = []
+        for network in networks:
+            values = maps.activation_maps(network, images, [labels.index(entry["label"])])
+            assert values is not None, "the stage before has looked whether there are maps"
+            found.append(values[0])
         film = thumbnail(work.cache.pixels[films.rows[number]])
-        writes.append(_write(overlay(film, found[0]), folder / entry["map"]))
-    return Traffic([folder / "gallery.json", *_model(best)], writes)
+        writes.append(_write(overlay(film, np.mean(found, axis=0, dtype=np.float32)), folder / entry["map"]))
+    return Traffic([folder / "gallery.json", *(path for best in folders for path in model_files(best))], writes)
 
 
 def thumbnail(pixels: npt.NDArray[np.uint8]) -> Image.Image:
@@ -80,10 +86,6 @@ def overlay(film: Image.Image, values: npt.NDArray[np.float32]) -> Image.Image:
 
 def _rows(work: Workplace, entries: list[dict[str, Any]]) -> npt.NDArray[np.int64]:
     return work.cache.rows([entry["film"] for entry in entries])
-
-
-def _model(folder: Path) -> list[Path]:
-    return [folder / "model.safetensors", folder / "meta.json"]
 
 
 def _write(picture: Image.Image, path: Path) -> Path:

@@ -25,8 +25,12 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
         check_same(read_snapshot(output / "config.resolved.json"), config, output)
     root = data_root(config.data)
     phases = [config.phase(generation) for generation in range(rounds + 1)]
-    steps = sum(phase.optim.steps for phase in phases)
-    seen = sum(phase.optim.steps * phase.optim.batch_size for phase in phases)
+    learnt = config.pretrain
+    steps = sum(phase.optim.steps * config.folds for phase in phases)
+    seen = sum(phase.optim.steps * phase.optim.batch_size * config.folds for phase in phases)
+    if learnt.method != "none":
+        steps += learnt.optim.steps
+        seen += 2 * learnt.optim.steps * learnt.optim.batch_size
     state = "new" if not run.exists() else "is replaced" if overwrite else "exists: needs --resume or --overwrite"
     plan: dict[str, Any] = {
         "output": f"{output} ({state})",

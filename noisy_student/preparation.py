@@ -22,6 +22,7 @@ from noisy_student.data.decode import DecodeSettings
 from noisy_student.data.manifest import Manifest
 from noisy_student.errors import DataError
 from noisy_student.runs import Run, read_json, text_hash, write_json, write_text
+from noisy_student.targets import folds
 from noisy_student.targets.uncertainty import fill_parents, label_targets
 
 Floats = npt.NDArray[np.float32]
@@ -199,6 +200,13 @@ def prepare(run: Run, config: Config, *, progress: bool = False) -> Cache:
     write_json(run.path / "environment.json", environment())
     names = ("split.json", "config.yaml", "config.resolved.json", "environment.json")
     writes = [run.manifest, run.sealed, *(run.path / name for name in names)]
+    if config.folds > 1:
+        budget = manifest.budget(seen)
+        images, patients = (budget.frame[name].to_numpy(dtype=object) for name in ("image", "patient"))
+        folds.write(
+            images, folds.deal(patients, manifest.values(budget) == 1, config.folds, config.split.seed), run.folds
+        )
+        writes.append(run.folds)
     run.record(STAGE, None, [], writes, {"config": config_hash(config), "cache": source.cache.key})
     return source.cache
 

@@ -1,16 +1,19 @@
-"""From student to teacher: the comparison with the teacher on validation, and who teaches next."""
+"""From student to teacher: the comparison with the teacher on films that judge both, and who teaches next."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from noisy_student import evaluation
 from noisy_student.data import manifest
 from noisy_student.runs import Run, read_json, write_json
 from noisy_student.stats.intervals import PairedComparison, compare
 from noisy_student.workplace import Traffic, Workplace
+
+Floats = npt.NDArray[np.float64]
 
 
 def teachers_of(run: Run, generation: int) -> list[int]:
@@ -22,25 +25,34 @@ def teachers_of(run: Run, generation: int) -> list[int]:
 
 
 def promote(work: Workplace, generation: int) -> Traffic:
-    """Compare the generation with its teacher on validation and write who teaches next to ``promotion.json``."""
+    """Compare the generation with its teacher and write who teaches next to ``promotion.json``.
+
+    The films are those of validation; the labelled films too in a cross-fitted run.
+    """
     run, config = work.run, work.config
     folder = run.generation(generation)
     path = folder / "promotion.json"
-    own = [folder / "predictions" / "valid.parquet", folder / "calibration.json"]
     if generation == 0:
+        own = [folder / "predictions" / "valid.parquet", folder / "calibration.json"]
         sentence = "Generation 0 is the first teacher: there is nothing to compare it with."
         write_json(path, decision(0, [], None, config.promotion.undecided, sentence))
         return Traffic(own, [path])
     teachers = teachers_of(run, generation)
-    valid = manifest.select(manifest.read(run.manifest), split="valid")
-    truth = evaluation.known_truth(manifest.values(valid), config.targets.blank)
-    student = evaluation.probabilities(run, generation, "valid", valid)
-    teacher = np.mean([evaluation.probabilities(run, g, "valid", valid) for g in teachers], axis=0)
+    parts = evaluation.judging_films(config, manifest.read(run.manifest))
+
+    def said(index: int) -> Floats:
+        return np.concatenate([evaluation.probabilities(run, index, name, part) for name, part in parts.items()])
+
+    truth = np.concatenate(
+        [evaluation.known_truth(manifest.values(part), config.targets.blank) for part in parts.values()]
+    )
+    patients = np.concatenate([part.frame["patient"] for part in parts.values()])
+    student, teacher = said(generation), np.mean([said(index) for index in teachers], axis=0)
     found = compare(
         truth,
         teacher,
         student,
-        evaluation.codes(valid.frame["patient"]),
+        evaluation.codes(patients),
         [config.data.labels.index(name) for name in config.macro_labels()],
         config.evaluation.replicates,
         config.seed,
@@ -48,10 +60,11 @@ def promote(work: Workplace, generation: int) -> Traffic:
         probability_a=teacher,
         probability_b=student,
     )
-    write_json(path, decision(generation, teachers, found, config.promotion.undecided))
-    reads = [run.manifest, run.generation(generation - 1) / "promotion.json", *own]
-    for index in teachers:
-        reads += [run.generation(index) / name for name in ("predictions/valid.parquet", "calibration.json")]
+    who = "validation patients" if config.folds == 1 else "labelled and validation patients, out of fold,"
+    write_json(path, decision(generation, teachers, found, config.promotion.undecided, who=who))
+    reads = [run.manifest, run.generation(generation - 1) / "promotion.json"]
+    files = ["calibration.json", *(f"predictions/{name}.parquet" for name in parts)]
+    reads += [run.generation(index) / name for index in (generation, *teachers) for name in files]
     return Traffic(reads, [path])
 
 
@@ -76,7 +89,12 @@ def shown(found: PairedComparison, word: str) -> list[str]:
 
 
 def decision(
-    generation: int, teachers: list[int], found: PairedComparison | None, undecided: str, sentence: str = ""
+    generation: int,
+    teachers: list[int],
+    found: PairedComparison | None,
+    undecided: str,
+    sentence: str = "",
+    who: str = "validation patients",
 ) -> dict[str, Any]:
     """Return the content of ``promotion.json``: the verdict, and which generations teach next.
 
@@ -105,11 +123,13 @@ def decision(
         "teachers": following,
         "auroc": evaluation.difference_json(found.auroc),
         "log_loss": evaluation.difference_json(found.log_loss),
-        "sentence": _sentence(generation, teachers, found, word, following),
+        "sentence": _sentence(generation, teachers, found, word, following, who),
     }
 
 
-def _sentence(generation: int, teachers: list[int], found: PairedComparison, word: str, following: list[int]) -> str:
+def _sentence(
+    generation: int, teachers: list[int], found: PairedComparison, word: str, following: list[int], who: str
+) -> str:
     def named(indices: list[int]) -> str:
         if len(indices) == 1:
             return f"generation {indices[0]}"
@@ -126,6 +146,6 @@ def _sentence(generation: int, teachers: list[int], found: PairedComparison, wor
     if word != "undecided":
         said += f", by {' and '.join(shown(found, word))}, than"
     return (
-        f"On {found.patients} validation patients generation {generation} {said} {named(teachers)}{change}; "
+        f"On {found.patients} {who} generation {generation} {said} {named(teachers)}{change}; "
         f"next to teach: {named(following)}."
     )

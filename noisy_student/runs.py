@@ -152,6 +152,20 @@ class Run:
         """Return the folder of generation ``index``; of the self-supervised start for :data:`PRETRAINING`."""
         return self.path / ("pretrain" if index == PRETRAINING else f"gen-{index}")
 
+    def network(self, generation: int, fold: int | None = None) -> Path:
+        """Return the folder in which a network of a generation is trained; ``fold`` where there are several."""
+        folder = self.generation(generation)
+        return folder if fold is None else folder / f"fold-{fold}"
+
+    def networks(self, generation: int) -> list[Path]:
+        """Return the model folders of a trained generation, in order: one, or one per fold."""
+        folder = self.generation(generation)
+        single = folder / "checkpoint" / "best"
+        if single.is_dir():
+            return [single]
+        folds = sorted(folder.glob("fold-*"), key=lambda path: int(path.name.removeprefix("fold-")))
+        return [fold / "checkpoint" / "best" for fold in folds]
+
     def generations(self) -> list[int]:
         """Return the indices of the generations that have a folder, in order."""
         found = [entry.name.removeprefix("gen-") for entry in self.path.glob("gen-*") if entry.is_dir()]
@@ -166,6 +180,11 @@ class Run:
     def sealed(self) -> Path:
         """Labels of pool and test films; opened by evaluation alone."""
         return self.path / "sealed.parquet"
+
+    @property
+    def folds(self) -> Path:
+        """Which fold of the label budget a film is in; there where the run is cross-fitted."""
+        return self.path / "folds.parquet"
 
     @property
     def metrics(self) -> Path:
@@ -298,13 +317,14 @@ class Run:
 
     # -- the training log --------------------------------------------------------------------------------------
 
-    def log(self, generation: int, step: int, **values: Any) -> None:
-        """Append one line of ``values`` to the training log."""
+    def log(self, generation: int, step: int, fold: int | None = None, **values: Any) -> None:
+        """Append one line of ``values`` to the training log; ``fold`` where the generation has several networks."""
+        of = {"generation": generation} | ({} if fold is None else {"fold": fold})
         with storage_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"generation": generation, "step": step} | values, allow_nan=False) + "\n")
+            stream.write(json.dumps(of | {"step": step} | values, allow_nan=False) + "\n")
 
-    def cut_log(self, generation: int, step: int) -> None:
-        """Drop what the log says of ``generation`` after ``step``: it will happen again, or never happened.
+    def cut_log(self, generation: int, step: int, fold: int | None = None) -> None:
+        """Drop what the log says of a network after ``step``: it will happen again, or never happened.
 
         A line that a killed process left half written goes as well.
         """
@@ -312,7 +332,7 @@ class Run:
             return
         kept = []
         for line, entry in self._log_lines():
-            if entry["generation"] != generation or entry["step"] <= step:
+            if (entry["generation"], entry.get("fold")) != (generation, fold) or entry["step"] <= step:
                 kept.append(f"{line}\n")
         write_text(self.metrics, "".join(kept))
 

@@ -16,8 +16,8 @@ from noisy_student.data import manifest, predictions
 from noisy_student.reporting import report
 from noisy_student.runs import read_json, write_json
 from noisy_student.stats import calibration
-from noisy_student.targets import table
-from noisy_student.targets.pseudo import PseudoLabels, pseudo_labels
+from noisy_student.targets import folds, table
+from noisy_student.targets.pseudo import PseudoLabels, mean_of, pseudo_labels
 from noisy_student.targets.uncertainty import label_targets
 from noisy_student.workplace import Stage, Traffic, Workplace
 
@@ -28,37 +28,60 @@ Floats = npt.NDArray[np.float64]
 
 
 def make_targets(work: Workplace, generation: int) -> Traffic:
-    """Write ``targets.parquet`` and its statistics: labels for generation 0, and pseudo-labels for the pool after."""
+    """Write ``targets.parquet`` and its statistics: labels for generation 0, and pseudo-labels for the pool after.
+
+    In a cross-fitted run every network has a table of its own, without its fold of the label budget and with what the
+    networks of the same fold say of the pool, so that nothing of the fold's labels reaches it. The generation's table
+    is their mean then.
+    """
     run, config = work.run, work.config
-    labels = config.data.labels
+    labels, folder = config.data.labels, run.generation(generation)
     films = manifest.read(run.manifest)
-    labelled, pool = manifest.select(films, split="train", labelled=True), training.pool_of(films)
+    pool, teachers = training.pool_of(films), promotion.teachers_of(run, generation)
+    crossed = config.folds > 1
+    labelled = manifest.budget(films) if crossed else manifest.select(films, split="train", labelled=True)
     images = labelled.frame["image"].to_numpy(dtype=object)
     target, weight = label_targets(manifest.values(labelled), labels, config.targets, images.tolist())
-    targets = table.Targets(images, labels, target, weight, np.zeros(len(images), dtype=bool))
-    reads, teachers, made, earlier = [run.manifest], promotion.teachers_of(run, generation), None, None
-    if teachers and len(pool):
-        probability = np.mean([evaluation.probabilities(run, g, "pool", pool) for g in teachers], axis=0)
-        positives, known = (target * weight).sum(axis=0), weight.sum(axis=0)
-        counts = [(float(p), float(n)) for p, n in zip(positives, known, strict=True)]
-        made = pseudo_labels(probability, list(pool.frame["study"]), labels, counts, config.pseudo)
-        pool_images = pool.frame["image"].to_numpy(dtype=object)
-        marks = np.ones(len(pool_images), dtype=bool)
-        pseudo = table.Targets(
-            pool_images, labels, made.target.astype(np.float32), made.weight.astype(np.float32), marks
-        )
-        targets = table.concatenate(targets, pseudo)
-        for teacher in teachers:
-            reads += [run.generation(teacher) / name for name in ("predictions/pool.parquet", "calibration.json")]
+    known = table.Targets(images, labels, target, weight, np.zeros(len(images), dtype=bool))
+    reads, writes = [run.manifest], [folder / "targets.parquet", folder / "targets.json"]
+    lessons: list[PseudoLabels] = []
+    if crossed:
+        reads.append(run.folds)
+        fold = folds.read(run.folds, images)
+    for number in range(config.folds):
+        own = known.rows(fold != number) if crossed else known
+        if teachers and len(pool):
+            of = number if crossed else None
+            probability = np.mean([evaluation.probabilities(run, g, "pool", pool, of) for g in teachers], axis=0)
+            reads += [run.network(teacher, of) / "predictions" / "pool.parquet" for teacher in teachers]
+            positives, total = (own.target * own.weight).sum(axis=0), own.weight.sum(axis=0)
+            counts = [(float(p), float(n)) for p, n in zip(positives, total, strict=True)]
+            lessons.append(pseudo_labels(probability, list(pool.frame["study"]), labels, counts, config.pseudo))
+        if crossed:
+            writes.append(run.network(generation, number) / "targets.parquet")
+            table.write(_with_pool(own, pool, lessons[-1] if lessons else None), writes[-1])
+    made, earlier = mean_of(lessons) if lessons else None, None
+    if made is not None:
+        reads += [run.generation(teacher) / "calibration.json" for teacher in teachers]
         reads.append(run.generation(generation - 1) / "promotion.json")
         if generation > 1:
             last = run.generation(generation - 1) / "targets.parquet"
             earlier = table.read(last)
             reads.append(last)
-    folder = run.generation(generation)
+    targets = _with_pool(known, pool, made)
     table.write(targets, folder / "targets.parquet")
     write_json(folder / "targets.json", _target_statistics(targets, made, earlier, teachers))
-    return Traffic(reads, [folder / "targets.parquet", folder / "targets.json"])
+    return Traffic(reads, writes)
+
+
+def _with_pool(known: table.Targets, pool: manifest.Manifest, made: PseudoLabels | None) -> table.Targets:
+    """Return the table of the labelled films, with the pseudo-labels of the pool where there are any."""
+    if made is None:
+        return known
+    images = pool.frame["image"].to_numpy(dtype=object)
+    target, weight = made.target.astype(np.float32), made.weight.astype(np.float32)
+    pseudo = table.Targets(images, known.labels, target, weight, np.ones(len(images), dtype=bool))
+    return table.concatenate(known, pseudo)
 
 
 def _target_statistics(
@@ -102,20 +125,22 @@ def _target_statistics(
 
 
 def calibrate(work: Workplace, generation: int) -> Traffic:
-    """Fit the calibration on validation and write ``calibration.json``."""
+    """Fit the calibration on validation, and on labelled films out of fold where there are any; write it."""
     run, labels = work.run, work.config.data.labels
-    folder = run.generation(generation)
-    valid = manifest.select(manifest.read(run.manifest), split="valid")
-    path = folder / "predictions" / "valid.parquet"
-    stored = predictions.read(path, valid.frame["image"].to_numpy(dtype=object))
-    meta = read_json(folder / "checkpoint" / "best" / "meta.json")
+    folder, films = run.generation(generation), manifest.read(run.manifest)
+    judged = evaluation.judging_films(work.config, films)
+    model = run.networks(generation)[0] / "meta.json"  # the networks of a generation share their class weights
+    reads = [run.manifest, model, folder / "targets.parquet"]
+    logits, truth = [], []
+    for name, part in judged.items():
+        reads.append(folder / "predictions" / f"{name}.parquet")
+        logits.append(predictions.read(reads[-1], part.frame["image"].to_numpy(dtype=object)).logits)
+        truth.append(evaluation.known_truth(manifest.values(part), work.config.targets.blank))
     # A student's labelled films are a part of its batches, so its shift is not known and is left to Platt.
     alone = not table.read(folder / "targets.parquet").pseudo.any()
-    shift = np.log(np.asarray(meta["pos_weight"])) if alone else np.zeros(len(labels))
-    truth = evaluation.known_truth(manifest.values(valid), work.config.targets.blank)
-    fitted = calibration.fit(stored.logits, truth, labels, shift)
+    shift = np.log(np.asarray(read_json(model)["pos_weight"])) if alone else np.zeros(len(labels))
+    fitted = calibration.fit(np.concatenate(logits), np.concatenate(truth), labels, shift)
     write_json(folder / "calibration.json", fitted.to_json())
-    reads = [run.manifest, path, folder / "checkpoint" / "best" / "meta.json", folder / "targets.parquet"]
     return Traffic(reads, [folder / "calibration.json"])
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +16,18 @@ from noisy_student.config.load import config_hash
 from noisy_student.data import manifest, predictions
 from noisy_student.data.cache import Cache
 from noisy_student.data.manifest import Manifest
-from noisy_student.randomness import generator
+from noisy_student.randomness import generator, hash_u64
 from noisy_student.runs import PRETRAINING
-from noisy_student.targets import table
-from noisy_student.workplace import Stage, Traffic, Workplace
+from noisy_student.targets import folds, table
+from noisy_student.workplace import Stage, Traffic, Workplace, model_files
 
 if TYPE_CHECKING:
     import torch
 
+    from noisy_student.learning.batches import Films
+
 Floats32 = npt.NDArray[np.float32]
-_BN_FILMS: Final = 0x424E
+_BN_FILMS, _FOLD = 0x424E, 0x464F4C44  # separate the streams of random numbers
 
 
 def pool_of(films: Manifest) -> Manifest:
@@ -46,14 +49,11 @@ def _device(work: Workplace) -> torch.device:
 def pretrain(work: Workplace, generation: int) -> Traffic:  # noqa: ARG001 - one start serves every generation
     """Learn from the films of the train split without labels; write the network from which generations start."""
     from noisy_student.learning import fit, models, objectives
-    from noisy_student.learning.batches import Films
 
     run, config, device = work.run, work.config, _device(work)
     labels, learnt = config.data.labels, config.pretrain
     films = manifest.select(manifest.read(run.manifest), split="train")
     images = films.frame["image"].to_numpy(dtype=object)
-    pixels = Films(work.cache.pixels, preparation.film_rows(work.cache, films), device)
-    clean = clean_sample(films, learnt.optim.bn_images, config.seed)
     unknown = np.zeros((len(images), len(labels)), dtype=np.float32)
     network = models.build(config.teacher.model, labels, config.data.channels, config.data.image_size, seed=0)
     objective = objectives.Byol(
@@ -68,10 +68,10 @@ def pretrain(work: Workplace, generation: int) -> Traffic:  # noqa: ARG001 - one
         seed=config.seed,
         phase=PhaseConfig(model=config.teacher.model, noise=learnt.noise, optim=learnt.optim),
         targets=table.Targets(images, labels, unknown, unknown, np.zeros(len(images), dtype=bool)),
-        films=pixels,
+        films=_on_device(work, preparation.film_rows(work.cache, films), device),
         valid_films=None,
         valid_truth=unknown[:0],
-        bn_films=Films(work.cache.pixels, preparation.film_rows(work.cache, clean), device),
+        bn_films=_bn_films(work, learnt.optim.bn_images, device),
         pos_weight=np.ones(len(labels), dtype=np.float32),
         macro_columns=(),
         precision=config.precision,
@@ -84,38 +84,47 @@ def pretrain(work: Workplace, generation: int) -> Traffic:  # noqa: ARG001 - one
 
 
 def train(work: Workplace, generation: int) -> Traffic:
-    """Train the generation on its targets table and write its checkpoints."""
+    """Train the networks of the generation, each on its targets table, and write their checkpoints."""
+    films = manifest.read(work.run.manifest)
+    if work.config.folds == 1:
+        return _train_network(work, generation, manifest.select(films, split="valid"))
+    budget = manifest.budget(films)
+    fold = folds.read(work.run.folds, budget.frame["image"].to_numpy(dtype=object))
+    traffic = [
+        _train_network(work, generation, manifest.rows(budget, fold == number), number)
+        for number in range(work.config.folds)
+    ]
+    reads = [path for part in traffic for path in part.reads]
+    return Traffic([work.run.folds, *reads], [path for part in traffic for path in part.writes])
+
+
+def _train_network(work: Workplace, generation: int, judging: Manifest, fold: int | None = None) -> Traffic:
+    """Train a network on its targets table, looking now and then at the films ``judging``."""
     from noisy_student.learning import fit, losses
-    from noisy_student.learning.batches import Films
 
     run, config, device = work.run, work.config, _device(work)
-    phase, folder = config.phase(generation), run.generation(generation)
-    targets = table.read(folder / "targets.parquet")
-    films = manifest.read(run.manifest)
-    valid, train_films = manifest.select(films, split="valid"), manifest.select(films, split="train")
-    clean = clean_sample(train_films, phase.optim.bn_images, config.seed)
-    labelled = ~targets.pseudo
-    start, reads = None, [run.manifest, folder / "targets.parquet"]
+    phase, path = config.phase(generation), run.network(generation, fold) / "targets.parquet"
+    targets, whole = table.read(path), table.read(run.generation(generation) / "targets.parquet")
+    start, reads = None, [run.manifest, path, run.generation(generation) / "targets.parquet"]
     if config.starts_from_pretraining(generation):
-        start = run.generation(PRETRAINING) / "checkpoint" / "best"
+        start = run.networks(PRETRAINING)[0]
     elif phase.start == "teacher":
-        start = run.generation(promotion.teachers_of(run, generation)[-1]) / "checkpoint" / "best"
+        start = run.networks(promotion.teachers_of(run, generation)[-1])[fold or 0]
     if start is not None:
         reads.append(start / "model.safetensors")
-
-    def on_device(chosen: npt.NDArray[np.int64]) -> Films:
-        return Films(work.cache.pixels, chosen, device)
-
+    # Of the whole table, also where a network learns from a part of it: the calibration takes out one shift for all.
+    labelled = ~whole.pseudo
     task = fit.Task(
         generation=generation,
-        seed=config.seed,
+        fold=fold,
+        seed=config.seed if fold is None else int(hash_u64(_FOLD, config.seed, fold) >> np.uint64(1)),
         phase=phase,
         targets=targets,
-        films=on_device(work.cache.rows([str(image) for image in targets.images])),
-        valid_films=on_device(preparation.film_rows(work.cache, valid)),
-        valid_truth=evaluation.known_truth(manifest.values(valid), config.targets.blank).astype(np.float32),
-        bn_films=on_device(preparation.film_rows(work.cache, clean)),
-        pos_weight=losses.positive_weights(targets.target[labelled], targets.weight[labelled], phase.pos_weight_cap),
+        films=_on_device(work, work.cache.rows([str(image) for image in targets.images]), device),
+        valid_films=_on_device(work, preparation.film_rows(work.cache, judging), device),
+        valid_truth=evaluation.known_truth(manifest.values(judging), config.targets.blank).astype(np.float32),
+        bn_films=_bn_films(work, phase.optim.bn_images, device),
+        pos_weight=losses.positive_weights(whole.target[labelled], whole.weight[labelled], phase.pos_weight_cap),
         macro_columns=tuple(config.data.labels.index(name) for name in config.macro_labels()),
         precision=config.precision,
         start=start,
@@ -125,42 +134,91 @@ def train(work: Workplace, generation: int) -> Traffic:
     return Traffic(reads, fit.fit(run, task, stop=work.stop, progress=work.progress))
 
 
-def predict_films(work: Workplace, generation: int, films: Manifest, pixels: Cache, title: str) -> Floats32:
-    """Return the logits (N, K) of a generation's best model on ``films``, whose pixels are in ``pixels``."""
+def predict_networks(
+    work: Workplace, generation: int, films: Manifest, pixels: Cache, title: str, only: Sequence[int] | None = None
+) -> list[Floats32]:
+    """Return the logits (N, K) of each network of a generation on ``films``, whose pixels are in ``pixels``.
+
+    ``only`` names the networks to ask; the mean of all is what the generation says.
+    """
     import torch
 
     from noisy_student.learning import checkpoint, fit, predict
     from noisy_student.learning.batches import Films
 
     run, config, device = work.run, work.config, _device(work)
-    network, _ = checkpoint.load(run.generation(generation) / "checkpoint" / "best", config.data.labels)
-    network.to(device).to(memory_format=torch.channels_last)
+    folders = run.networks(generation)
+    asked = range(len(folders)) if only is None else only
     if not len(films):
-        return np.empty((0, len(config.data.labels)), dtype=np.float32)
-    return predict.predict(
-        network,
-        Films(pixels.pixels, preparation.film_rows(pixels, films), device, resident=False),
-        autocast=fit.autocaster(device, config.precision),
-        title=title,
-        progress=work.progress,
-    )
+        return [np.empty((0, len(config.data.labels)), dtype=np.float32) for _ in asked]
+    rows = Films(pixels.pixels, preparation.film_rows(pixels, films), device, resident=False)
+    found = []
+    for number in asked:
+        network, _ = checkpoint.load(folders[number], config.data.labels)
+        network.to(device).to(memory_format=torch.channels_last)
+        which = "" if len(folders) == 1 else f" (fold {number})"
+        autocast = fit.autocaster(device, config.precision)
+        found.append(predict.predict(network, rows, autocast=autocast, title=title + which, progress=work.progress))
+    return found
 
 
 def predict_split(split: str) -> Stage:
-    """Return the stage that predicts the films of ``split`` ("valid", "test" or "pool")."""
+    """Return the stage that predicts the films of ``split`` ("valid", "test" or "pool").
+
+    A cross-fitted generation says the mean of its networks' logits, except of its own label budget: there every film is
+    predicted by the network that was trained without its patient, and "valid" writes the labelled films too. What each
+    network says of the pool is kept: it teaches the network of the same fold.
+    """
 
     def stage(work: Workplace, generation: int) -> Traffic:
-        run, labels = work.run, work.config.data.labels
-        films = manifest.read(run.manifest)
-        chosen = pool_of(films) if split == "pool" else manifest.select(films, split=split)
+        run, config, films = work.run, work.config, manifest.read(work.run.manifest)
+        title = f"generation {generation}: predicting {split}"
+        reads = [run.manifest, *(path for network in run.networks(generation) for path in model_files(network))]
+        writes: list[Path] = []
+
+        def write(folder: Path, name: str, chosen: Manifest, logits: Floats32) -> None:
+            images = chosen.frame["image"].to_numpy(dtype=object)
+            writes.append(folder / "predictions" / f"{name}.parquet")
+            predictions.write(predictions.Predictions(images, config.data.labels, logits), writes[-1])
+
         folder = run.generation(generation)
-        best, path = folder / "checkpoint" / "best", folder / "predictions" / f"{split}.parquet"
-        logits = predict_films(work, generation, chosen, work.cache, f"generation {generation}: predicting {split}")
-        images = chosen.frame["image"].to_numpy(dtype=object)
-        predictions.write(predictions.Predictions(images, labels, logits), path)
-        return Traffic([run.manifest, best / "model.safetensors", best / "meta.json"], [path])
+        if split == "valid" and config.folds > 1:
+            reads.append(run.folds)
+            for name, chosen in evaluation.judging_films(config, films).items():
+                write(folder, name, chosen, _out_of_fold(work, generation, chosen, title))
+            return Traffic(reads, writes)
+        chosen = pool_of(films) if split == "pool" else manifest.select(films, split=split)
+        found = predict_networks(work, generation, chosen, work.cache, title)
+        if split == "pool" and config.folds > 1:
+            for number, logits in enumerate(found):
+                write(run.network(generation, number), split, chosen, logits)
+        write(folder, split, chosen, np.mean(found, axis=0, dtype=np.float32))
+        return Traffic(reads, writes)
 
     return stage
+
+
+def _out_of_fold(work: Workplace, generation: int, films: Manifest, title: str) -> Floats32:
+    """Return the logits (N, K) of ``films``, each of the network that was trained without its patient."""
+    fold = folds.read(work.run.folds, films.frame["image"].to_numpy(dtype=object))
+    logits = np.empty((len(films), len(work.config.data.labels)), dtype=np.float32)
+    for number in range(work.config.folds):
+        own = fold == number
+        logits[own] = predict_networks(work, generation, manifest.rows(films, own), work.cache, title, [number])[0]
+    return logits
+
+
+def _on_device(work: Workplace, rows: npt.NDArray[np.int64], device: torch.device) -> Films:
+    from noisy_student.learning.batches import Films
+
+    return Films(work.cache.pixels, rows, device)
+
+
+def _bn_films(work: Workplace, count: int, device: torch.device) -> Films:
+    """Return the clean films on which BatchNorm statistics are estimated: of the whole train split, without labels."""
+    train_films = manifest.select(manifest.read(work.run.manifest), split="train")
+    clean = clean_sample(train_films, count, work.config.seed)
+    return _on_device(work, preparation.film_rows(work.cache, clean), device)
 
 
 def clean_sample(films: Manifest, count: int, seed: int) -> Manifest:

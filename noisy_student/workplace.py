@@ -40,3 +40,8 @@ class Traffic:
 
 Stage = Callable[[Workplace, int], Traffic]
 """A stage takes the workplace and the index of the generation."""
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Return the files of a model folder."""
+    return [folder / "model.safetensors", folder / "meta.json"]

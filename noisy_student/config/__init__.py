@@ -78,6 +78,11 @@ class Config(Section):
     """CPU threads of torch; 0 takes all cores. A resumed run equals an uninterrupted one at equal threads."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto`` uses bf16 autocast on GPUs that have it, and fp32 on the CPU."""
+    folds: int = Field(1, ge=1, le=20)
+    """Cross-fitting: from 2 on, a generation is as many networks, which share the label budget (labelled and validation
+    patients together). Each network, and every teacher it ever has, is trained without one fold of the patients and
+    judged on that fold; the generation is their mean. 1 trains one network on the labelled films and judges it on
+    validation."""
     data: DataConfig = DataConfig()
     """Films and labels."""
     split: SplitConfig = SplitConfig()
@@ -142,6 +147,10 @@ class Config(Section):
         named = self.phases()
         for generation, phase in named.items():
             where = f"generations.{generation}" if generation in self.generations else self._name(generation)
+            if self.folds > 1 and phase.optim.select == "best":
+                raise ValueError(
+                    f"{where}.optim.select: 'best' would choose weights on the fold that judges them; use 'last'"
+                )
             if phase.start != "teacher":
                 continue
             if generation == 0:

@@ -25,10 +25,10 @@ def shuffled(patient: Ints, seed: int, purpose: str) -> Ints:
 def stratified(order: Ints, patient: Ints, positive: Flags, seed: int) -> Ints:
     """Return ``order`` rearranged so that every beginning of it has its share of each label's patients.
 
-    A patient belongs to the stratum of its rarest positive label, or to that of none. Each stratum is spread evenly
-    over the whole order (systematic sampling with a random start, in the order given), so a budget of m among N
-    patients has m / N of a stratum's patients give or take one or two, and every patient is as likely to be drawn as
-    any other: no sampling weights are needed.
+    Each stratum (a patient's rarest positive label, or none) is spread evenly over the whole order (systematic
+    sampling with a random start, in the order given), so a budget of m among N patients has m / N of a stratum's
+    patients give or take one or two, and every patient is as likely to be drawn as any other: no sampling weights are
+    needed.
 
     Args:
         order: the M distinct patients, in random order.
@@ -36,6 +36,33 @@ def stratified(order: Ints, patient: Ints, positive: Flags, seed: int) -> Ints:
         positive: (N, K) where a film is positive for a label.
         seed: seed of the starts.
     """
+    stratum = _strata(order, patient, positive)
+    start = randomness.generator(seed, randomness.text_id("split.strata")).random(positive.shape[1] + 1)
+    key = np.empty(len(order))
+    for number in np.unique(stratum):
+        members = np.flatnonzero(stratum == number)
+        key[members] = (np.arange(len(members)) + start[number]) / len(members)
+    return order[np.argsort(key, kind="stable")]
+
+
+def dealt(order: Ints, patient: Ints, positive: Flags, count: int) -> Ints:
+    """Return the hand (M,), from 0 to ``count`` - 1, of each patient of ``order``, dealt stratum by stratum like cards.
+
+    The hands differ by one patient at most, and in each stratum (a patient's rarest positive label, or none) too.
+
+    Args:
+        order: the M distinct patients, in random order.
+        patient: patient of each film (N,).
+        positive: (N, K) where a film is positive for a label.
+        count: how many hands.
+    """
+    hand = np.empty(len(order), dtype=np.int64)
+    hand[np.argsort(_strata(order, patient, positive), kind="stable")] = np.arange(len(order)) % count
+    return hand
+
+
+def _strata(order: Ints, patient: Ints, positive: Flags) -> Ints:
+    """Return the stratum (M,) of each patient of ``order``: that of its rarest positive label, or that of none."""
     place = np.full(int(order.max(initial=-1)) + 1, -1)
     place[order] = np.arange(len(order))
     has = np.zeros((len(order), positive.shape[1] + 1), dtype=bool)
@@ -44,13 +71,8 @@ def stratified(order: Ints, patient: Ints, positive: Flags, seed: int) -> Ints:
         has[rows[positive[:, k]], k] = True
     has[:, -1] = True  # the stratum of none; every patient has it, so it is never the rarest of another's
     rarest_first = np.append(np.argsort(has[:, :-1].sum(axis=0), kind="stable"), positive.shape[1])
-    stratum = np.argmax(has[:, rarest_first], axis=1)
-    start = randomness.generator(seed, randomness.text_id("split.strata")).random(positive.shape[1] + 1)
-    key = np.empty(len(order))
-    for number in np.unique(stratum):
-        members = np.flatnonzero(stratum == number)
-        key[members] = (np.arange(len(members)) + start[number]) / len(members)
-    return order[np.argsort(key, kind="stable")]
+    stratum: Ints = np.argmax(has[:, rarest_first], axis=1)
+    return stratum
 
 
 def members(patient: Ints, chosen: Ints) -> Flags:

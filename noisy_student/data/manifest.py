@@ -101,6 +101,12 @@ def with_values(manifest: Manifest, matrix: npt.NDArray[np.float32]) -> Manifest
     return Manifest(manifest.frame.assign(**columns), manifest.labels)
 
 
+def budget(manifest: Manifest) -> Manifest:
+    """Return the label budget: the labelled films of the train split and the validation films."""
+    frame = manifest.frame
+    return rows(manifest, (((frame["split"] == "train") & frame["labelled"]) | (frame["split"] == "valid")).to_numpy())
+
+
 def rows(manifest: Manifest, keep: npt.NDArray[np.bool_]) -> Manifest:
     """Return the rows where ``keep`` (N,) is true, numbered from 0."""
     return Manifest(manifest.frame.loc[keep].reset_index(drop=True), manifest.labels)

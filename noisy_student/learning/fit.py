@@ -55,6 +55,8 @@ class Task:
     pos_weight: npt.NDArray[np.float32]
     macro_columns: tuple[int, ...]
     precision: str
+    fold: int | None = None
+    """Which network of the generation this is, where it has several."""
     objective: objectives.Objective = field(default=objectives.supervised(losses.weighted_bce, losses.mean_loss))
     views: Literal[1, 2] = 1
     """Noisy views of each film in a step; two for objectives that compare them."""
@@ -128,11 +130,17 @@ def start_state(task: Task, device: torch.device) -> State:
         origin = models.load_weights(network, config, task.search)
     else:
         checkpoint.load_weights_into(network, task.start)
-        origin = f"weights of {task.start.parent.parent.name}"
+        origin = f"weights of {_name(task.start)}"
     network.to(device).to(memory_format=torch.channels_last)
     own = task.objective.to(device) if isinstance(task.objective, nn.Module) else nn.Module()
     optimizer = optim.optimizer(network, task.phase.optim, own)
     return State(network, optim.averaged(network, task.phase.optim), optimizer, own, origin=origin)
+
+
+def _name(model: Path) -> str:
+    """Return ``gen-0`` or ``gen-0, fold-1`` for a model folder of a run."""
+    folder = model.parent.parent
+    return f"{folder.parent.name}, {folder.name}" if folder.name.startswith("fold-") else folder.name
 
 
 def fit(
@@ -142,20 +150,20 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     progress: bool = False,
 ) -> list[Path]:
-    """Train one generation, going on from its last checkpoint, and return the files written.
+    """Train one network of a generation, going on from its last checkpoint, and return the files written.
 
     Raises:
         DivergedError: a loss was not finite; the last checkpoint is kept.
         StoppedError: ``stop()`` became true; a checkpoint was written first.
     """
     config, device = task.phase.optim, task.films.device
-    folder = run.generation(task.generation)
+    folder = run.network(task.generation, task.fold)
     last, best = folder / "checkpoint" / "last", folder / "checkpoint" / "best"
     autocast = autocaster(device, task.precision)
     state = start_state(task, device)
     if (saved := checkpoint.load_resume(last / "resume.pt")) is not None:
         state.restore(saved)
-    run.cut_log(task.generation, state.step)
+    run.cut_log(task.generation, state.step, task.fold)
 
     noise = augment.Augment(
         task.phase.noise,
@@ -177,6 +185,7 @@ def fit(
     clock, since = time.perf_counter(), state.step
 
     title = "self-supervised start" if task.generation == PRETRAINING else f"generation {task.generation}"
+    title += "" if task.fold is None else f", fold {task.fold}"
     with tqdm(total=config.steps, initial=state.step, desc=title, unit="step", disable=not progress) as bar:
         for films in batches.stream(state.step, config.steps):
             # The step's own seed makes dropout a function of the step, so a resumed run draws what it would have.
@@ -209,6 +218,7 @@ def fit(
                 run.log(
                     task.generation,
                     state.step,
+                    task.fold,
                     loss=loss.item(),
                     lr=rate,
                     gradient_norm=gradient_norm.item(),
@@ -291,7 +301,7 @@ def _look(run: Run, task: Task, state: State, autocast: Callable[[], torch.autoc
         state.keep(network)
         return
     logits = predict(network, task.valid_films, autocast=autocast).astype(np.float64)
-    last = run.generation(task.generation) / "checkpoint" / "last"
+    last = run.network(task.generation, task.fold) / "checkpoint" / "last"
     _check_finite(torch.from_numpy(logits), task.generation, state.step, last, "prediction")
     areas, costs = [], []
     for k in task.macro_columns:
@@ -304,6 +314,7 @@ def _look(run: Run, task: Task, state: State, autocast: Callable[[], torch.autoc
     run.log(
         task.generation,
         state.step,
+        task.fold,
         valid_auroc=score,
         valid_log_loss=float(np.mean(costs)) if costs else None,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -42,7 +43,7 @@ def render(run: Run, report: Mapping[str, Any]) -> str:
             },
             axis=plots.auroc_range([(cell["auroc"], cell["ci"]) for cell in shown["test"]["labels"].values()]),
             gallery=pictures.gallery(run.generation(shown["index"])),
-            augmented=pictures.augmented(run.generation(shown["index"])),
+            augmented=pictures.augmented(_trained_in(run, shown["index"])),
             left_out=pictures.left_out,
             linked=_linked(run, report),
         )
@@ -197,6 +198,12 @@ def _pseudo_figures(entry: Mapping[str, Any]) -> Captioned:
     ]
 
 
+def _trained_in(run: Run, index: int) -> Path:
+    """Return the folder of a generation's network, of the first one where it has several."""
+    networks = run.networks(index)
+    return networks[0].parent.parent if networks else run.generation(index)
+
+
 def _training_figures(run: Run, report: Mapping[str, Any]) -> dict[int, Captioned]:
     curves = {"loss": "Loss", "valid_auroc": "Validation macro AUROC", "valid_log_loss": "Validation log loss"}
     log = run.read_log()
@@ -206,9 +213,12 @@ def _training_figures(run: Run, report: Mapping[str, Any]) -> dict[int, Captione
         found[index] = []
         for key, title in curves.items():
             rows = [row for row in log if row.get("generation") == index and row.get(key) is not None]
-            if len(rows) > 1:
-                values = [row[key] for row in rows]
-                alt = f"{title} of generation {index}, from {words.number(values[0])} to {words.number(values[-1])}"
-                svg = plots.training(f"t{index}-{key}", alt, [row["step"] for row in rows], values)
+            networks = [
+                [row for row in rows if row.get("fold") == fold] for fold in {row.get("fold"): 0 for row in rows}
+            ]
+            lines = [([row["step"] for row in of], [row[key] for row in of]) for of in networks if len(of) > 1]
+            if lines:
+                first, last = (words.listed([words.number(ys[end]) for _, ys in lines]) for end in (0, -1))
+                svg = plots.training(f"t{index}-{key}", f"{title} of generation {index}, from {first} to {last}", lines)
                 found[index].append((title, svg))
     return found

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -203,21 +204,28 @@ def histogram(name: str, alt: str, edges: Sequence[float], counts: Sequence[floa
     return _panel(name, alt, (150, 84), (7, 18, 7, 5), draw)
 
 
-def training(name: str, alt: str, steps: Sequence[float], values: Sequence[float]) -> Markup:
-    """Return one curve of the training log over the steps; more than 120 points are averaged in blocks."""
-    xs, ys = np.asarray(steps, float), np.asarray(values, float)
-    if len(xs) > 120:
-        xs, ys = (np.array([part.mean() for part in np.array_split(array, 120)]) for array in (xs, ys))
+def _thinned(values: npt.NDArray[np.float64], limit: int = 120) -> npt.NDArray[np.float64]:
+    if len(values) <= limit:
+        return values
+    return np.array([part.mean() for part in np.array_split(values, limit)])
+
+
+def training(name: str, alt: str, curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Markup:
+    """Return the training log of each network, (steps, values); more than 120 points are averaged in blocks."""
+    drawn = [(np.asarray(steps, float), np.asarray(values, float)) for steps, values in curves]
+    last = max(float(xs.max()) for xs, _ in drawn)
+    drawn = [(_thinned(xs), _thinned(ys)) for xs, ys in drawn]
+    thin = len(drawn) > 1
 
     def draw(axes: Axes) -> None:
-        axes.plot(xs, ys, color=ACCENT, linewidth=1.3, solid_joinstyle="round")
-        if len(xs) <= 12:
-            axes.plot(xs, ys, "o", color=ACCENT, markersize=3.2, clip_on=False, zorder=5)
-        low, high = float(ys.min()), float(ys.max())
+        for xs, ys in drawn:
+            axes.plot(xs, ys, color=ACCENT, linewidth=0.8 if thin else 1.3, solid_joinstyle="round")
+            if len(xs) <= 12 and not thin:
+                axes.plot(xs, ys, "o", color=ACCENT, markersize=3.2, clip_on=False, zorder=5)
+        low, high = (float(limit([limit(ys) for _, ys in drawn])) for limit in (np.min, np.max))
         room = max((high - low) * 0.08, 0.002)
         axes.set_ylim(low - room, high + room)
         axes.set_yticks([low, high], [f"{low:.3f}", f"{high:.3f}"])
-        last = float(max(steps))
         axes.set_xlim(0, last)
         axes.set_xticks([0, last], ["0", f"{last:,.0f}"])
         axes.get_xticklabels()[1].set_horizontalalignment("right")

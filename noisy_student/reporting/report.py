@@ -138,7 +138,7 @@ def _entry(run: Run, index: int) -> dict[str, Any]:
     evaluation = _evaluation(run, index)
     promotion = _optional(folder / "promotion.json")
     decision = promotion or {}
-    meta = _optional(folder / "checkpoint" / "best" / "meta.json") or {}
+    metas = [meta for network in run.networks(index) if (meta := _optional(network / "meta.json"))]
     return {
         "index": index,
         "role": decision.get("role") or ("teacher" if index == 0 else "student"),
@@ -156,7 +156,7 @@ def _entry(run: Run, index: int) -> dict[str, Any]:
         "pseudo": _optional(folder / "targets.json"),
         "promotion": promotion,
         "calibration": _calibration(_optional(folder / "calibration.json")),
-        "model": _model(meta),
+        "model": _model(metas),
         "training": _training(run, index),
     }
 
@@ -206,15 +206,18 @@ def _calibration(fitted: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {"labels": by_label}
 
 
-def _model(meta: Mapping[str, Any]) -> dict[str, Any]:
-    model = meta.get("model")
+def _model(metas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    first = metas[0] if metas else {}
+    model = first.get("model")
     name = model.get("name") if isinstance(model, Mapping) else model
-    origin = meta.get("origin")
+    origin = first.get("origin")
+    seen = [meta["images_seen"] for meta in metas if meta.get("images_seen") is not None]
     return {
+        "networks": len(metas),
         "name": name,
         "origin": None if origin is None else str(_shorten(origin)),
-        "images_seen": meta.get("images_seen"),
-        "parameters": meta.get("parameters"),
+        "images_seen": sum(seen) if seen else None,
+        "parameters": first.get("parameters"),
     }
 
 

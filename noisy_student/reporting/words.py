@@ -80,10 +80,13 @@ def trained_on(report: Mapping[str, Any]) -> str:
         who = f"Generation{'s' if len(students) > 1 else ''} {listed(students)}"
         text += f" {who} also learned from {films_of_patients(counts['pool'])} whose labels were not used."
     valid = {"images": budget["valid_images"], "patients": budget["valid_patients"]}
-    text += (
-        f" A further {films_of_patients(valid)} with labels served as validation set."
-        f" The label budget is both together: {films_of_patients(budget)}."
-    )
+    text += f" A further {films_of_patients(valid)} with labels served as validation set."
+    if (folds := report["config"].get("folds", 1)) > 1:
+        text += (
+            f" Every generation is the mean of {folds} networks, each trained without a part of all these labelled "
+            "patients and judged on that part alone."
+        )
+    text += f" The label budget is both together: {films_of_patients(budget)}."
     return text
 
 

@@ -120,3 +120,19 @@ def pseudo_labels(
         target[:, k] = np.round(column) if config.hard else column
     means = averaged.mean(axis=0) if len(averaged) else np.full(len(labels), np.nan)
     return PseudoLabels(target, weight, tuple(float(value) for value in means), tuple(prevalence))
+
+
+def mean_of(made: Sequence[PseudoLabels]) -> PseudoLabels:
+    """Return the mean of several teachers' pseudo-labels of the same films; intervals are averaged too."""
+    expected: list[Prevalence | None] = []
+    for column in zip(*(one.prevalence for one in made), strict=True):
+        found = [one for one in column if one is not None]
+        cis = [one.ci for one in found if one.ci is not None]
+        ci = (float(np.mean([low for low, _ in cis])), float(np.mean([high for _, high in cis]))) if cis else None
+        expected.append(Prevalence(float(np.mean([one.mean for one in found])), ci) if found else None)
+    return PseudoLabels(
+        np.mean([one.target for one in made], axis=0),
+        np.mean([one.weight for one in made], axis=0),
+        tuple(float(value) for value in np.mean([one.teacher_mean for one in made], axis=0)),
+        tuple(expected),
+    )

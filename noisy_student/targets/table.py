@@ -34,6 +34,10 @@ class Targets:
         assert bool(((self.target >= 0) & (self.target <= 1)).all()), "targets leave [0, 1]"
         assert bool((np.isfinite(self.weight) & (self.weight >= 0)).all()), "weights are negative or not finite"
 
+    def rows(self, keep: npt.NDArray[np.bool_]) -> Targets:
+        """Return the table of the films for which ``keep`` (N,) is true."""
+        return Targets(self.images[keep], self.labels, self.target[keep], self.weight[keep], self.pseudo[keep])
+
 
 def concatenate(first: Targets, second: Targets) -> Targets:
     """Return the films of ``first`` followed by those of ``second`` (same labels)."""

@@ -224,6 +224,6 @@ def test_thinning_keeps_the_ends_and_the_shape():
 
 
 def test_long_logs_are_averaged():
-    svg = plots.training("t", "a & b", list(range(1, 1001)), [1.0] * 1000)
+    svg = plots.training("t", "a & b", [(list(range(1, 1001)), [1.0] * 1000)])
     assert svg.count(" L ") < 200
     assert 'aria-label="a &amp; b"' in svg

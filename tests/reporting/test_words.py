@@ -93,12 +93,18 @@ def test_what_it_was_trained_on_names_the_whole_label_budget():
         },
         "split": {"counts": {"pool": {"images": 900, "patients": 1}}},
         "generations": [{"index": 0, "role": "teacher"}, {"index": 1, "role": "student"}],
+        "config": {},
     }  # fmt: skip
     text = words.trained_on(report)
     for part in ("40 films of 20 patients", "Generation 1 also", "900 films of 1 patient ", "70 films of 35 patients"):
         assert part in text
+    assert "networks" not in text
     report["generations"] = report["generations"][:1]
     assert "900" not in words.trained_on(report)
+    report["config"]["folds"] = 4
+    assert "the mean of 4 networks, each trained without a part of all these labelled patients" in words.trained_on(
+        report
+    )
 
 
 def test_a_threshold_is_said_where_it_is_not_the_usual_one():

@@ -1,0 +1,134 @@
+"""Cross-fitting: what a network may learn from, and that a fold's labels reach nothing that judges the fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_runs import write_config
+
+from noisy_student import evaluation, generations, preparation, stages
+from noisy_student.config.load import load
+from noisy_student.data import manifest, predictions
+from noisy_student.errors import ConfigError
+from noisy_student.runs import Run, file_hash, read_json
+from noisy_student.stats import calibration
+from noisy_student.targets import folds, table
+from noisy_student.targets.pseudo import pseudo_labels
+from noisy_student.workplace import Workplace
+
+K = 2
+
+
+def workplace(folder: Path, name: str) -> Workplace:
+    """A prepared run of two folds without class weights, which would be common to both networks."""
+    changes = [f"folds={K}", "pretrain.method=none", "teacher.pos_weight_cap=1", f"data.cache_dir={folder / 'cache'}"]
+    config = load(write_config(folder), changes)
+    run = generations.open_run(folder / name, config, resume=False, overwrite=False)
+    return Workplace(run, config, preparation.prepare(run, config), "cpu")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """A measured teacher and a measured student."""
+    made = workplace(tmp_path_factory.mktemp("folds"), "run")
+    generations.iterate(made, 1)
+    return made
+
+
+def of_fold(run: Run, images: np.ndarray) -> np.ndarray:
+    return folds.read(run.folds, images)
+
+
+def test_every_labelled_and_validation_film_is_in_a_fold(work: Workplace) -> None:
+    budget = manifest.budget(manifest.read(work.run.manifest))
+    fold = of_fold(work.run, budget.frame["image"].to_numpy(dtype=object))
+    assert set(fold.tolist()) == set(range(K))
+    assert set(budget.frame["split"]) == {"train", "valid"}
+    assert budget.frame.groupby("patient")["image"].apply(lambda films: len(set(of_fold(work.run, films)))).eq(1).all()
+
+
+@pytest.mark.parametrize("generation", [0, 1])
+def test_a_network_learns_from_every_fold_but_its_own(work: Workplace, generation: int) -> None:
+    budget = manifest.budget(manifest.read(work.run.manifest))
+    images = budget.frame["image"].to_numpy(dtype=object)
+    fold = of_fold(work.run, images)
+    for number in range(K):
+        own = table.read(work.run.network(generation, number) / "targets.parquet")
+        assert own.images[~own.pseudo].tolist() == images[fold != number].tolist()
+    whole = table.read(work.run.generation(generation) / "targets.parquet")
+    assert whole.images[~whole.pseudo].tolist() == images.tolist()
+    assert whole.pseudo.any() == (generation == 1)
+
+
+def test_a_network_is_taught_by_the_networks_of_its_fold_alone(work: Workplace) -> None:
+    run, config = work.run, work.config
+    pool = manifest.select(manifest.read(run.manifest), split="train", labelled=False)
+    found = []
+    for number in range(K):
+        own = table.read(run.network(1, number) / "targets.parquet")
+        stored = predictions.read(run.network(0, number) / "predictions" / "pool.parquet", own.images[own.pseudo])
+        fitted = calibration.Calibration.from_json(read_json(run.generation(0) / "calibration.json"))
+        known = own.rows(~own.pseudo)
+        mass = np.stack([(known.target * known.weight).sum(axis=0), known.weight.sum(axis=0)], axis=1)
+        counts = [(float(p), float(n)) for p, n in mass]
+        expected = pseudo_labels(
+            fitted.probability(stored.logits), list(pool.frame["study"]), config.data.labels, counts, config.pseudo
+        )
+        found.append(expected)
+        assert own.target[own.pseudo] == pytest.approx(expected.target, abs=1e-6)
+    whole = table.read(run.generation(1) / "targets.parquet")
+    assert whole.target[whole.pseudo] == pytest.approx((found[0].target + found[1].target) / 2, abs=1e-6)
+    assert np.abs(found[0].target - found[1].target).max() > 1e-3
+
+
+def test_a_generation_says_the_mean_and_judges_itself_out_of_fold(work: Workplace) -> None:
+    run = work.run
+    films = manifest.read(run.manifest)
+    pool = manifest.select(films, split="train", labelled=False).frame["image"].to_numpy(dtype=object)
+    each = [predictions.read(run.network(0, n) / "predictions" / "pool.parquet", pool).logits for n in range(K)]
+    mean = predictions.read(run.generation(0) / "predictions" / "pool.parquet", pool).logits
+    assert mean == pytest.approx((each[0] + each[1]) / 2, abs=1e-6)
+
+    from noisy_student.training import predict_networks
+
+    judging = evaluation.judging_films(work.config, films)
+    assert list(judging) == ["valid", "labelled"]
+    logits, truth = [], []
+    for name, part in judging.items():
+        images = part.frame["image"].to_numpy(dtype=object)
+        stored = predictions.read(run.generation(0) / "predictions" / f"{name}.parquet", images).logits
+        asked = predict_networks(work, 0, part, work.cache, "")
+        fold = of_fold(run, images)
+        assert stored == pytest.approx(np.where((fold == 0)[:, None], asked[0], asked[1]), abs=1e-5)
+        logits.append(stored)
+        truth.append(evaluation.known_truth(manifest.values(part), work.config.targets.blank))
+    fitted = calibration.fit(np.concatenate(logits), np.concatenate(truth), work.config.data.labels, np.zeros(3))
+    assert read_json(run.generation(0) / "calibration.json") == fitted.to_json()
+    assert read_json(run.generation(1) / "promotion.json")["sentence"].count("out of fold") == 1
+
+
+def test_the_labels_of_a_fold_do_not_reach_its_network(work: Workplace) -> None:
+    """Every label of fold 0 is turned round: network 0 is the same to the last bit, network 1 is another."""
+    other = workplace(work.run.path.parent, "turned")
+    films = manifest.read(other.run.manifest)
+    budget = manifest.budget(films).frame["image"].to_numpy(dtype=object)
+    turned = set(budget[of_fold(work.run, budget) == 0])
+    values = manifest.values(films).copy()
+    rows = films.frame["image"].isin(turned).to_numpy()
+    values[rows] = np.where(np.isnan(values[rows]), 1, 1 - np.abs(values[rows]))
+    manifest.write(manifest.with_values(films, values), other.run.manifest)
+    for name in ("targets", "fit"):
+        stages.STAGES[name](other, 0)
+    hashes = [
+        [file_hash(run.network(0, number) / "checkpoint" / "best" / "model.safetensors") for number in range(K)]
+        for run in (work.run, other.run)
+    ]
+    assert hashes[0][0] == hashes[1][0]
+    assert hashes[0][1] != hashes[1][1]
+
+
+def test_the_weights_of_a_fold_are_not_chosen_on_it() -> None:
+    with pytest.raises(ConfigError, match="'best' would choose weights on the fold that judges them"):
+        load(None, ["folds=2", "student.optim.select=best"])
