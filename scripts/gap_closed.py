@@ -4,7 +4,8 @@
 Gap closed = (ours - few) / (all - few), the ratio of means over seeds of the test macro AUROC.
 - ours: `ns iterate` with the configuration, its best generation;
 - few: supervised on the whole label budget (labelled and validation films) with the same network, weights and noise;
-- all: supervised on every label of the train split, as many films seen as all generations of ours together.
+- all: supervised on every label of the train split, as many films seen as all generations of ours together, every
+  network of a cross-fitted run and both views of the self-supervised start counted.
 
 Every finished arm is kept below --output and not run again, so the matrix can be made in parts.
 
@@ -101,7 +102,9 @@ def run_arm(arm: str, seed: int, given: argparse.Namespace) -> tuple[Floats, dic
     pool = manifest.select(sealed, split="train")
     both = Manifest(_stack(budget, pool), budget.labels)
     phases = [config.phase(generation).optim for generation in range(rounds + 1)]
-    seen_by_ours = sum(optim.steps * optim.batch_size for optim in phases)
+    seen_by_ours = config.folds * sum(optim.steps * optim.batch_size for optim in phases)
+    if config.pretrain.method != "none":
+        seen_by_ours += 2 * config.pretrain.optim.steps * config.pretrain.optim.batch_size
     # The recipe tuned for few films trains few, the recipe tuned for thousands trains all.
     recipe, films = (config.phase(0), budget) if arm == "few" else (config.phase(1), both)
     steps = given.few_steps if arm == "few" else seen_by_ours // recipe.optim.batch_size

@@ -83,6 +83,29 @@ def test_a_run_leaves_exactly_these_files(finished: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_cross_fitted_run_leaves_these_files_and_survives_being_killed(config: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    more = ("--set", "folds=2")
+    assert in_process(ns, arguments(config, whole, *more)) == 0
+    found = {name for name in content(whole) if "/thumbs/" not in name and "/maps/" not in name}
+    own = {*WEIGHTS, "targets.parquet", "predictions/pool.parquet"}
+    expected = RUN_FILES | {"folds.parquet"}
+    for generation in (0, 1):
+        expected |= {
+            f"gen-{generation}/{name}" for name in (GENERATION_FILES - WEIGHTS) | {"predictions/labelled.parquet"}
+        }
+        expected |= {f"gen-{generation}/fold-{fold}/{name}" for fold in (0, 1) for name in own}
+    assert found == expected
+    draw = random.Random(5)
+    for _ in range(6):
+        where = draw.choice(["step", "checkpoint", "before record", "after record"])
+        code = in_process(ns_killed, arguments(config, killed, *more, "--resume"), where, draw.randint(1, 6))
+        assert code in (-signal.SIGKILL, 0)
+    assert in_process(ns, arguments(config, killed, *more, "--resume")) == 0
+    assert differences(content(whole), content(killed)) == []
+
+
+@pytest.mark.slow
 def test_the_teacher_starts_from_the_self_supervised_start(finished: Path) -> None:
     origins = [
         json.loads((finished / folder / "checkpoint" / "best" / "meta.json").read_text())["origin"]
