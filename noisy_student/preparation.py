@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -61,11 +61,12 @@ def decode_settings(config: DataConfig) -> DecodeSettings:
     return DecodeSettings(config.image_size, config.channels, config.fit, config.window)
 
 
-def open_source(config: DataConfig, *, progress: bool = False) -> Source:
+def open_source(config: DataConfig, *, progress: bool = False, stop: Callable[[], bool] = lambda: False) -> Source:
     """Return the manifest and the cache of the configured data set, making what is missing.
 
     Raises:
         DataError: a table or film is missing or wrong, or too many films are unreadable.
+        StoppedError: ``stop()`` became true while films were being decoded.
     """
     films = _films(config, progress=progress)
     decoded = cache.build(
@@ -76,6 +77,7 @@ def open_source(config: DataConfig, *, progress: bool = False) -> Source:
         workers=_workers(),
         max_bad_share=config.max_bad_share,
         progress=progress,
+        stop=stop,
     )
     return Source(films, decoded)
 
@@ -174,13 +176,14 @@ def check_films(config: Config, *, progress: bool = False) -> dict[str, Any]:
     )
 
 
-def prepare(run: Run, config: Config, *, progress: bool = False) -> Cache:
+def prepare(run: Run, config: Config, *, progress: bool = False, stop: Callable[[], bool] = lambda: False) -> Cache:
     """Make the run's manifest, sealed labels and split (once), and return the cache of its films.
 
     Raises:
         DataError: a split is empty, a label of the labelled films has one class only, or the data is wrong.
+        StoppedError: ``stop()`` became true while films were being decoded.
     """
-    source = open_source(config.data, progress=progress)
+    source = open_source(config.data, progress=progress, stop=stop)
     if run.is_complete(STAGE):
         run.verify(STAGE)
         return source.cache

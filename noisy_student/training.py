@@ -158,7 +158,11 @@ def predict_networks(
         network.to(device).to(memory_format=torch.channels_last)
         which = "" if len(folders) == 1 else f" (fold {number})"
         autocast = fit.autocaster(device, config.precision)
-        found.append(predict.predict(network, rows, autocast=autocast, title=title + which, progress=work.progress))
+        found.append(
+            predict.predict(
+                network, rows, autocast=autocast, title=title + which, progress=work.progress, stop=work.stop
+            )
+        )
     return found
 
 

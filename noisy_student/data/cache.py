@@ -23,7 +23,7 @@ import signal
 import threading
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from noisy_student import runs
 from noisy_student.data.decode import DecodeSettings, decode, source_stamps
-from noisy_student.errors import DataError, NoisyStudentError
+from noisy_student.errors import DataError, NoisyStudentError, StoppedError
 
 FORMAT: Final = 2
 """Version of the layout and of the decoding; part of the key."""
@@ -120,6 +120,7 @@ def build(
     workers: int,
     max_bad_share: float,
     progress: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Cache:
     """Return the cache of ``images``, decoding what is not there yet or has changed since.
 
@@ -134,8 +135,10 @@ def build(
         workers: processes that decode, this one among them.
         max_bad_share: largest share of films that may be bad.
         progress: show films/s and the time left on stderr.
+        stop: asked every few hundred films whether to stop; what is decoded is kept.
 
     Raises:
+        StoppedError: ``stop()`` became true.
         DataError: a film is missing or lies outside the root, or more films than ``max_bad_share`` are bad.
         StorageError: the disk is full or not writable.
     """
@@ -162,7 +165,7 @@ def build(
         bad: dict[int, str] = {}
         if len(todo):
             status[todo] = WAITING
-            bad = _decode_all(job, images, todo, workers, progress)
+            bad = _decode_all(job, images, todo, workers, progress, stop)
             pixels.flush()
             status.flush()
             stamps.flush()
@@ -240,8 +243,9 @@ def _decode_chunk(job: _Job, rows: Sequence[int], images: Sequence[str]) -> dict
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it even if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave Ctrl-C and SIGTERM to the parent, and end with it even if it is killed."""
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def end() -> None:
@@ -253,7 +257,12 @@ def _start_worker() -> None:
 
 
 def _decode_all(
-    job: _Job, images: Sequence[str], todo: npt.NDArray[np.int64], workers: int, progress: bool
+    job: _Job,
+    images: Sequence[str],
+    todo: npt.NDArray[np.int64],
+    workers: int,
+    progress: bool,
+    stop: Callable[[], bool],
 ) -> dict[int, str]:
     """Decode the films of the rows ``todo`` and return the reasons of the bad ones by row."""
     inline = workers <= 1 or len(todo) <= INLINE
@@ -265,6 +274,7 @@ def _decode_all(
     with bar:
         if inline:
             for task in tasks:
+                _check(stop)
                 bad |= _decode_chunk(*task)
                 bar.update(len(task[1]))
             return bad
@@ -274,6 +284,7 @@ def _decode_all(
         try:
             queue, running = deque(tasks), dict[Future[dict[int, str]], int]()
             while queue or running:
+                _check(stop)
                 while queue and len(running) < 3 * (workers - 1):
                     task = queue.popleft()
                     running[pool.submit(_decode_chunk, *task)] = len(task[1])
@@ -294,6 +305,14 @@ def _decode_all(
         finally:
             pool.shutdown(cancel_futures=True)
     return bad
+
+
+def _check(stop: Callable[[], bool]) -> None:
+    if stop():
+        raise StoppedError(
+            "stopped while films were being decoded",
+            "Run the same command again, with --resume: decoded films are kept.",
+        )
 
 
 # -- the files of a cache ------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from noisy_student.errors import UsageError
+from noisy_student.errors import StoppedError, UsageError
 from noisy_student.learning.augment import to_float
 from noisy_student.learning.batches import Films
 
@@ -50,10 +50,14 @@ def predict(
     autocast: Callable[[], torch.autocast],
     title: str = "",
     progress: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> npt.NDArray[np.float32]:
     """Return the logits (N, K) of all films, in order, without noise.
 
     The network is put into evaluation mode and left in the mode it was in.
+
+    Raises:
+        StoppedError: ``stop()`` became true between two batches.
     """
     was_training = network.training
     network.eval()
@@ -61,6 +65,10 @@ def predict(
     runs = clean_batches(np.arange(len(films)))
     with torch.inference_mode(), tqdm(total=len(films), desc=title, unit="film", disable=not progress) as bar:
         for numbers in runs:
+            if stop():
+                raise StoppedError(
+                    f"stopped while {title or 'predicting'}", "Go on with the same command and --resume."
+                )
             with autocast():
                 logits = network(to_float(films.gather(numbers)))
             parts.append(logits.float())

@@ -21,7 +21,7 @@ from PIL import Image
 from noisy_student.data import cache
 from noisy_student.data.cache import Cache
 from noisy_student.data.decode import DecodeSettings, decode, source_stamps
-from noisy_student.errors import DataError, NoisyStudentError, StorageError
+from noisy_student.errors import DataError, NoisyStudentError, StoppedError, StorageError
 
 SETTINGS = DecodeSettings(16, 1)
 
@@ -287,6 +287,22 @@ def test_workers_give_the_same_pixels(root: Path, tmp_path: Path, monkeypatch: p
     assert parallel.bad() == inline.bad()
     first, second = (pd.read_parquet(each.folder / "index.parquet") for each in (inline, parallel))
     pd.testing.assert_frame_equal(first, second)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_build_that_is_stopped_keeps_what_is_decoded(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[str], workers: int
+) -> None:
+    monkeypatch.setattr(cache, "INLINE", 0)
+    monkeypatch.setattr(cache, "CHUNK", 2)
+    asked = iter([False, True])
+    with pytest.raises(StoppedError, match="stopped while films were being decoded") as caught:
+        build(root, tmp_path, workers=workers, stop=lambda: next(asked))
+    assert "--resume" in caught.value.hint
+    assert 0 < len(decoded) < 6
+    decoded.clear()
+    assert build(root, tmp_path, workers=1).ok.all()
+    assert len(decoded) < 6
 
 
 def test_a_killed_worker_is_an_error_that_says_how_to_go_on(

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from noisy_student.config import ModelConfig
+from noisy_student.errors import StoppedError
 from noisy_student.learning import models
 from noisy_student.learning.batches import Films
 from noisy_student.learning.predict import BATCH, best_device, clean_batches, predict
@@ -42,6 +43,12 @@ def test_runs_of_numbers_cover_all_in_order() -> None:
     assert [part.tolist() for part in parts] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert clean_batches(np.arange(0), 4) == []
     assert [len(part) for part in clean_batches(np.arange(BATCH + 1))] == [BATCH, 1]
+
+
+def test_a_prediction_can_be_stopped_between_batches() -> None:
+    asked = iter([False, True])
+    with pytest.raises(StoppedError, match="stopped while predicting pool"):
+        predict(Mean(), make_films(BATCH + 5), autocast=FP32, title="predicting pool", stop=lambda: next(asked))
 
 
 def test_every_film_is_predicted_once_in_order_on_the_scale_from_0_to_1() -> None:
