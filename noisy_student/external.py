@@ -35,9 +35,17 @@ def best_generation(run: Run) -> int:
 def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
     """Return the measures of ``generation`` on the test films of ``other``, per film and per study.
 
-    Films are decoded as the model was trained to see them. Probabilities are those of the run's own calibration, which
-    nothing is fitted to again: what is off on the other data set shows in Brier score and ECE. ``compared`` names each
-    label in both data sets' words; ``only_model`` and ``only_data`` are the labels left out.
+    The films are those of :func:`noisy_student.data.splits.films_to_measure`: the official test set, or all films of a
+    data set without splits. Where the other data set lies in the folder of the run's own, patients whom the run trained
+    on or validated with are left out.
+
+    Films are decoded as the model was trained to see them: size, channels and fit are the run's. ``window`` says how
+    the values of films of more than 8 bits become grey, which differs from one collection to the next, so it is the
+    other data set's where that sets one, and the run's where it does not.
+
+    Probabilities are those of the run's own calibration, which nothing is fitted to again: what is off on the other
+    data set shows in Brier score and ECE. ``compared`` names each label in both data sets' words; ``only_model`` and
+    ``only_data`` are the labels left out.
 
     Args:
         work: the run; its own films are not needed.
@@ -46,7 +54,7 @@ def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
 
     Raises:
         UsageError: the generation is not trained and calibrated.
-        DataError: there are no test films, or no label that both have.
+        DataError: there are no test films with labels, or no label that both have.
     """
     run, config = work.run, work.config
     if not run.is_complete("calibrate", generation):
@@ -61,12 +69,10 @@ def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
             f"The model has {', '.join(config.data.labels)}; data.labels names {', '.join(other.data.labels)}.",
         )
     seen_as = {key: getattr(config.data, key) for key in ("image_size", "channels", "fit")}
-    source = preparation.open_source(other.data.model_copy(update=seen_as), progress=work.progress)
+    seen_as["window"] = other.data.window or config.data.window
+    source = preparation.open_source(other.data.model_copy(update=seen_as), progress=work.progress, stop=work.stop)
     readable = preparation.with_parents(manifest.rows(source.manifest, source.cache.ok), other)
-    films, _ = splits.assign(readable, other.split)
-    test = manifest.select(films, split="test")
-    if not len(test):
-        raise DataError("the other data set has no test films", "Give it a test split, or set split.fractions.")
+    test = _not_seen(work, other, splits.films_to_measure(readable, other.split, other.data.max_bad_share))
     title = f"generation {generation}: predicting {other.data.source}"
     logits = np.mean(training.predict_networks(work, generation, test, source.cache, title), axis=0)
     calibration = Calibration.from_json(read_json(run.generation(generation) / "calibration.json"))
@@ -83,3 +89,23 @@ def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
         "confidence": config.evaluation.confidence,
         "splits": {"test": evaluation.measured(levels, labels, labels, config)},
     }
+
+
+def _not_seen(work: Workplace, other: Config, films: Manifest) -> Manifest:
+    """Return the films without the patients of the run's train and validation films, where both share a folder.
+
+    Raises:
+        DataError: no film is left.
+    """
+    if preparation.data_root(other.data).resolve() != preparation.data_root(work.config.data).resolve():
+        return films
+    own = manifest.read(work.run.manifest).frame
+    patient = films.frame["patient"]
+    used = patient[films.frame["image"].isin(own["image"][own["split"] != "test"])]
+    left = manifest.rows(films, (~patient.isin(used)).to_numpy())
+    if not len(left):
+        raise DataError(
+            f"{preparation.data_root(other.data)}: the run was trained on or validated with all of the test films",
+            "Name another data set, or measure the run's own test films with ns evaluate without --config.",
+        )
+    return left

@@ -11,6 +11,7 @@ from noisy_student import preparation
 from noisy_student.config import Config
 from noisy_student.config.load import check_same, read_snapshot
 from noisy_student.errors import StoppedError, UsageError
+from noisy_student.plan import started
 from noisy_student.reporting import report
 from noisy_student.runs import Run, read_json
 from noisy_student.stages import STAGES
@@ -33,6 +34,8 @@ def training_stages(config: Config, generation: int) -> tuple[str, ...]:
 def open_run(path: Path, config: Config, *, resume: bool, overwrite: bool) -> Run:
     """Return the run at ``path``, new, resumed or replaced.
 
+    A run that ended before its data was ready, after a wrong ``data.root`` for example, counts as new.
+
     Raises:
         UsageError: there is a run and neither ``resume`` nor ``overwrite``, or a directory that is not ours.
         ConfigError: the run to resume was made by another configuration.
@@ -44,12 +47,17 @@ def open_run(path: Path, config: Config, *, resume: bool, overwrite: bool) -> Ru
         with run.lock():
             pass  # a run that another process works on is not removed
         run.remove()
-    elif run.exists() and not resume:
+    elif started(run) and not resume:
         raise UsageError(
             f"{path}: there is a run already", "Add --resume to go on with it, or --overwrite to start again."
         )
     run.create()
     snapshot = path / "config.resolved.json"
+    left = [file for file in (snapshot, path / "config.yaml", run.folds) if file.exists()]
+    if left and not started(run):
+        with run.lock():  # another process may be preparing it just now, or have done so since
+            for file in left if not started(run) else []:
+                file.unlink()
     if snapshot.exists():
         check_same(read_snapshot(snapshot), config, path)
     return run

@@ -8,9 +8,17 @@ from typing import Any
 from noisy_student.config import Config
 from noisy_student.config.load import check_same, config_hash, read_snapshot
 from noisy_student.data import manifest, sources, splits
-from noisy_student.preparation import data_root
+from noisy_student.preparation import STAGE, data_root
 from noisy_student.runs import Run
 from noisy_student.targets.uncertainty import label_targets
+
+
+def started(run: Run) -> bool:
+    """Return whether there is a run to resume: its data was prepared, or it has generations.
+
+    A run directory without either was left by a run that ended before its data was ready, and counts as new.
+    """
+    return run.exists() and (run.is_complete(STAGE) or bool(run.generations()))
 
 
 def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = False) -> dict[str, Any]:
@@ -21,7 +29,7 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
         ConfigError: the run at ``output`` was made by another configuration.
     """
     run = Run(output)
-    if not overwrite and (output / "config.resolved.json").exists() and run.exists():
+    if not overwrite and (output / "config.resolved.json").exists() and started(run):
         check_same(read_snapshot(output / "config.resolved.json"), config, output)
     root = data_root(config.data)
     phases = [config.phase(generation) for generation in range(rounds + 1)]
@@ -31,17 +39,20 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
     if learnt.method != "none":
         steps += learnt.optim.steps
         seen += 2 * learnt.optim.steps * learnt.optim.batch_size
-    state = "new" if not run.exists() else "is replaced" if overwrite else "exists: needs --resume or --overwrite"
+    state = "new" if not started(run) else "is replaced" if overwrite else "exists: needs --resume or --overwrite"
     plan: dict[str, Any] = {
         "output": f"{output} ({state})",
         "config": config_hash(config),
         "data": f"{config.data.source} at {root}",
         "labels": ", ".join(config.data.labels),
         "generations": f"{rounds + 1} (a teacher and {rounds} student{'' if rounds == 1 else 's'})",
-        "teacher": _network(config.teacher.model.name, config.teacher.model.weights),
-        "student": _network(config.student.model.name, config.student.model.weights),
+        "teacher": _network(config, 0),
+        "student": _students(config, rounds),
         "steps": f"{steps:,} in all, {seen:,} films seen",
     }
+    unused = [str(generation) for generation in sorted(config.generations) if generation > rounds]
+    if unused:
+        plan["not_used"] = f"generations.{', generations.'.join(unused)}: the last generation is {rounds} (--rounds)"
     if not sources.is_there(config.data, root):
         missing = "is made when the run starts" if config.data.source == "synthetic" else "is not there"
         return plan | {"films": f"unknown: the data set {missing}"}
@@ -59,5 +70,24 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
     return plan | counts | {"decoded_films": f"{size / 1e6:,.0f} MB on disk, as much in memory where they fit"}
 
 
-def _network(name: str, weights: str) -> str:
-    return name if weights == "none" else f"{name} from {'ImageNet' if weights == 'imagenet' else weights}"
+def _students(config: Config, rounds: int) -> str:
+    """Return the networks of the students, one where they are all alike, else each with its generations."""
+    if rounds == 0:
+        return "none"
+    networks: dict[str, list[str]] = {}
+    for generation in range(1, rounds + 1):
+        networks.setdefault(_network(config, generation), []).append(str(generation))
+    if len(networks) == 1:
+        return next(iter(networks))
+    return "; ".join(f"{network} ({', '.join(which)})" for network, which in networks.items())
+
+
+def _network(config: Config, generation: int) -> str:
+    phase = config.phase(generation)
+    if phase.start == "teacher":
+        return f"{phase.model.name} from its teacher"
+    if config.starts_from_pretraining(generation):
+        return f"{phase.model.name} from the self-supervised start"
+    weights = phase.model.weights
+    start = {"none": "", "imagenet": " from ImageNet"}.get(weights, f" from {weights}")
+    return phase.model.name + start

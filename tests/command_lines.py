@@ -62,4 +62,4 @@ def check_line(line: str) -> None:
     named = context.params.get("config_path")
     assert named is None or (REPOSITORY / named).is_file(), f"{line}: there is no {named}"
     for pair in context.params.get("overrides", ()):
-        assert re.fullmatch(r"[a-z_.]+=.+", pair), f"{line}: {pair} sets nothing"
+        assert re.fullmatch(r"[a-z0-9_.]+=.+", pair), f"{line}: {pair} sets nothing"

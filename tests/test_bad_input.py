@@ -217,6 +217,15 @@ def test_existing_run_other_config_and_in_use(
     assert "A, B" in complaint
 
 
+def test_a_mistyped_root_is_corrected_by_the_same_command(
+    data: Path, config: Path, tmp_path: Path, fails: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "nowhere" in fails(3, "--set", f"data.root={tmp_path / 'nowhere'}")
+    with pytest.raises(SystemExit) as ending:
+        main(["train-teacher", "--config", str(config), "-o", str(tmp_path / "run"), "-q", "--device", "cpu"])
+    assert ending.value.code == 0, capsys.readouterr().err
+
+
 def test_overwrite_leaves_what_is_not_ours(tmp_path: Path, fails: Callable[..., str]) -> None:
     folder = tmp_path / "run"
     folder.mkdir()

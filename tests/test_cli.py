@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import re
 import subprocess
@@ -11,11 +12,12 @@ from typing import Any
 
 import click
 import pytest
-from command_lines import check_line, commands
+from command_lines import REPOSITORY, check_line, commands
 from PIL import Image
 
-from noisy_student import __version__, plan
+from noisy_student import __version__, plan, runs
 from noisy_student.cli import _COMMANDS, doctor, main
+from noisy_student.config.load import load, resolved
 
 EVERY = {" ".join(path): command for path, command in commands()}
 SMALL = ("train_patients=3", "valid_patients=2", "test_patients=2", "size=32")
@@ -171,6 +173,76 @@ def test_synthetic_writes_tables_and_the_films_in_them(ns: Any, tmp_path: Path) 
     assert patients == {"train": 3, "valid": 2, "test": 2}
 
 
+def test_synthetic_in_json_counts_the_films_of_each_table(ns: Any, tmp_path: Path) -> None:
+    root, sheet = tmp_path / "phantoms", tmp_path / "sheet.png"
+    code, out, _ = ns("synthetic", str(root), *settings(), "--preview", str(sheet), "--json")
+    found = json.loads(out)
+    assert (code, found["folder"], found["preview"]) == (0, str(root), str(sheet))
+    for split, count in found["films"].items():
+        assert count == len(list((root / split).rglob("*.jpg"))) > 0
+
+
+def test_synthetic_overwrites_a_set_of_its_own_and_nothing_else(ns: Any, tmp_path: Path) -> None:
+    root = tmp_path / "phantoms"
+    again = ("synthetic", str(root), *settings(), "--set", "seed=5")
+    assert ns("synthetic", str(root), *settings(), "--overwrite")[0] == 0  # nothing there
+    code, _, err = ns(*again)
+    assert code == 3
+    assert "made with other settings" in err
+    assert "--overwrite" in err
+    assert ns(*again, "--overwrite")[0] == 0
+    assert json.loads((root / "synthetic.json").read_text())["config"]["seed"] == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["phantoms"]
+
+    def fails(path: Path, words: str) -> None:
+        code, _, err = ns("synthetic", str(path), *settings(), "--overwrite")
+        assert code == 2
+        assert words in err
+
+    (tmp_path / "link").symlink_to(root)
+    fails(tmp_path / "link", "is a symbolic link")
+    (root / "thesis.tex").write_text("years of work")
+    fails(root, "holds thesis.tex, which ns synthetic did not write")
+    (root / "synthetic.json").unlink()
+    fails(root, "was not made by ns synthetic")
+    assert (root / "train.csv").is_file()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert ns("synthetic", str(empty), *settings(), "--overwrite")[0] == 0
+
+
+def test_what_cannot_be_written_is_explained_in_the_words_of_the_command(ns: Any, tmp_path: Path) -> None:
+    file = tmp_path / "file.txt"
+    file.write_text("mine")
+    for arguments in (
+        ["synthetic", str(file)], ["synthetic", str(file / "below")], ["synthetic", str(tmp_path)],
+        ["synthetic", "--preview", str(file / "sheet.png")],
+    ):  # fmt: skip
+        code, _, err = ns(*arguments, *settings())
+        assert code in (1, 3)
+        assert "data." not in err
+        assert "--output" not in err
+        assert "Choose" in err
+    for arguments in (["augment-preview", str(tmp_path)], ["synthetic", "--findings", str(tmp_path)]):
+        code, _, err = ns(*arguments)
+        assert code == 2
+        assert f"{tmp_path}: is a directory\n    Name a picture" in err
+    assert file.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_full_disk_says_to_run_the_command_again(ns: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runs, "fsync_file", full)
+    code, _, err = ns("synthetic", "--preview", str(tmp_path / "sheet.png"))
+    assert code == 1
+    assert "the disk is full" in err
+    assert "run the same command again" in err
+    assert "--resume" not in err
+
+
 def test_synthetic_preview_is_a_picture_and_nothing_else_is_written(ns: Any, tmp_path: Path) -> None:
     code, _, _ = ns("synthetic", "--preview", str(tmp_path / "sheet.png"))
     assert code == 0
@@ -215,6 +287,41 @@ def test_data_prepare_twice_says_the_same(ns: Any, tmp_path: Path) -> None:
     assert again == index  # what is decoded is not decoded again
     code, out, _ = ns(*arguments)
     assert out == f"{first['films']} films of 7 patients are in {first['cache']}\n"
+
+
+# -- config ----------------------------------------------------------------------------------------------------------
+
+
+def test_config_prints_every_setting_with_its_meaning_and_can_be_read_again(ns: Any, tmp_path: Path) -> None:
+    code, out, _ = ns("config")
+    assert code == 0
+    lines = [line.strip() for line in out.splitlines()]
+    assert lines[0].startswith("# ")
+    assert lines[lines.index("seed: 0") - 1] == "# Seed of initialisation, sampling, noise and bootstrap."
+    keys = [number for number, line in enumerate(lines) if not line.startswith("#")]
+    assert all(len(lines[number - 1]) > len("# .") and lines[number - 1].startswith("# ") for number in keys)
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(out)
+    assert load(mine) == load(None)
+
+
+@pytest.mark.parametrize("name", ["kermany160", "vindr", "folders"])
+def test_config_prints_what_a_file_and_the_command_line_come_to(ns: Any, tmp_path: Path, name: str) -> None:
+    given = REPOSITORY / "configs" / f"{name}.yaml"
+    more = ("--set", "seed=9", "--set", "generations={2: {noise: {strength: 8}}}")
+    code, out, _ = ns("config", "--config", str(given), *more)
+    assert code == 0
+    (tmp_path / "all.yaml").write_text(out)
+    wanted = load(given, more[1::2])
+    assert load(tmp_path / "all.yaml") == wanted
+    code, out, _ = ns("config", "--config", str(given), *more, "--json")
+    assert json.loads(out) == resolved(wanted)
+
+
+def test_config_keeps_text_of_several_lines(ns: Any, tmp_path: Path) -> None:
+    pattern = '--set=data.folders.patient="a\\n b"'
+    (tmp_path / "all.yaml").write_text(ns("config", pattern)[1])
+    assert load(tmp_path / "all.yaml").data.folders.patient == "a\n b"
 
 
 # -- iterate ---------------------------------------------------------------------------------------------------------

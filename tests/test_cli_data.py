@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from noisy_student.cli import main
+from noisy_student.cli import main, options
 from noisy_student.config.load import load
 from noisy_student.data import manifest as manifests
 from noisy_student.data import sources, splits
@@ -175,3 +175,88 @@ def test_check_files_films_under_the_official_split_where_the_configured_one_can
     code, out, _ = ns(capsys, "check", "--source", "chexpert", "--set", f"data.root={root}")
     assert code == 3
     assert "leak between train and valid" in out
+
+
+def test_a_table_without_its_source_is_refused_and_nothing_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "empty" / "train.csv"
+    table.parent.mkdir()
+    for command in ("stats", "split", "check", "prepare"):
+        code, _, err = ns(capsys, command, "--csv", str(table))
+        assert (code, err.splitlines()[0]) == (2, "ns: --csv needs --source"), command
+        code, _, err = ns(capsys, command, "--source", "csv", "--csv", str(table))
+        assert code == 3, command
+        assert str(table) in err
+    assert list(table.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["stats", "split"])
+def test_the_making_of_the_synthetic_set_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(options, "show_progress", lambda quiet: not quiet)
+    for seed, flags, shown in ((1, [], True), (2, ["-q"], False)):
+        size = f"data.synthetic={{train_patients: 9, valid_patients: 3, test_patients: 3, size: 32, seed: {seed}}}"
+        given = ["--set", size, "--set", f"data.cache_dir={tmp_path}", "--set", "split.labelled_patients=4"]
+        code, _, err = ns(capsys, command, *given, *flags)
+        assert (code, "synthetic" in err) == (0, shown)
+
+
+def test_prepare_takes_a_source_and_its_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--source", "chexpert", "--csv", str(root / "train.csv"), "--set", "data.image_size=32"]
+    code, out, _ = ns(capsys, "prepare", *given, "--set", f"data.cache_dir={root / 'cache'}", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert (found["films"], found["patients"], found["unreadable"]) == (24, 12, [])
+    assert found["cache"].startswith(str(root / "cache"))
+
+
+def test_a_split_replaces_nothing_but_a_split_and_only_where_asked(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--source", "chexpert", "--set", f"data.root={root}"]
+    given += ["--set", "split={labelled_patients: 4, validation: carve}"]
+    kept = (root / "train.csv").read_bytes()
+
+    def fails(name: str, *words: str, more: tuple[str, ...] = ()) -> None:
+        for flags in ((), ("--overwrite",)):
+            code, _, err = ns(capsys, "split", *given, "-o", str(root / name), *more, *flags)
+            assert code == 2
+            for word in words:
+                assert word in err
+
+    fails("train.csv", "a split is a Parquet file", "ends in .parquet")
+    fails("split", "ends in .parquet")
+    foreign = root / "labels.parquet"
+    foreign.write_bytes(kept)
+    fails("labels.parquet", "is not a split written by ns data split", "Choose another name")
+    pd.DataFrame({"image": ["a"]}).to_parquet(foreign)
+    fails("labels.parquet", "is not a split written by ns data split")
+    (root / "folder.parquet").mkdir()
+    fails("folder.parquet", "is a directory", "Name a file that ends in .parquet")
+    assert (root / "train.csv").read_bytes() == kept
+    assert pd.read_parquet(foreign)["image"].tolist() == ["a"]
+
+    output = root / "split.parquet"
+    several = ["split", *given, "--seed", "1", "--seed", "2", "-o", str(output)]
+    assert ns(capsys, *several)[0] == 0
+    first = (root / "split-1.parquet").read_bytes()
+    (root / "split-1.parquet").rename(output)
+    code, _, err = ns(capsys, *several)
+    assert code == 2
+    assert f"{root / 'split-2.parquet'}: there is a split already" in err
+    assert "--overwrite" in err
+    assert not (root / "split-1.parquet").exists()  # looked at before anything is written
+    assert ns(capsys, *several, "--overwrite")[0] == 0
+    assert (root / "split-1.parquet").read_bytes() == first
+
+
+def test_a_split_that_cannot_be_written_says_so_in_the_words_of_the_command(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--source", "chexpert", "--set", f"data.root={root}"]
+    given += ["--set", "split={labelled_patients: 4, validation: carve}"]
+    code, _, err = ns(capsys, "split", *given, "-o", str(root / "train.csv" / "split.parquet"))
+    assert code == 1
+    assert err.splitlines()[-1].strip() == "Choose another --output."

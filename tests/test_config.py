@@ -401,3 +401,55 @@ def test_relocate_changes_places_and_nothing_else() -> None:
 def test_resolved_values_are_plain_json() -> None:
     tree = resolved(load(None, ["data.root=/films"]))
     assert json.loads(json.dumps(tree, allow_nan=False)) == tree
+
+
+# -- keys given twice ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "lines"),
+    [
+        ("seed: 1\nthreads: 1\nseed: 2\n", "seed", "1 and 3"),
+        ("teacher:\n  optim: {lr: 1e-3, steps: 12,\n    lr: 1e-4}\n", "teacher.optim.lr", "2 and 3"),
+        ("teacher: {optim: {steps: 12}}\nteacher: {optim: {lr: 1e-4}}\n", "teacher", "1 and 2"),
+        ("student: &a\n  start: weights\n  start: teacher\nteacher: *a\n", "student.start", "2 and 3"),
+        ("generations:\n  2: {start: weights}\n  2: {start: teacher}\n", "generations.2", "2 and 3"),
+        ("data:\n  labels: [{A: 1, A: 2}]\n", "data.labels.A", "2 and 2"),
+    ],
+)
+def test_a_key_given_twice_is_refused(write, text: str, key: str, lines: str) -> None:
+    path = write(text)
+    error = fails(path)
+    assert error.message == f"{path}: key '{key}' is given twice (lines {lines})"
+    assert error.hint
+
+
+def test_a_key_given_twice_on_the_command_line_is_refused() -> None:
+    error = fails(None, "split={labelled_patients: 3, labelled_patients: 4}")
+    assert error.message.startswith("--set split={labelled_patients: 3, labelled_patients: 4}: key 'labelled_patients'")
+    assert load(None, ["seed=3", "seed=4"]).seed == 4  # later words of the command line overrule earlier ones
+
+
+def test_anchors_and_merge_keys_may_be_overruled(write) -> None:
+    config = load(
+        write(
+            "teacher: &base\n  noise: &noise {strength: 2, count: 1}\n  optim: {steps: 12}\n"
+            "student:\n  <<: *base\n  noise: {<<: *noise, strength: 5}\n  optim: {<<: {steps: 14}, lr: 1e-4}\n"
+        )
+    )
+    assert (config.teacher.noise.strength, config.student.noise.strength) == (2, 5)
+    assert config.student.noise.count == 1
+    assert (config.teacher.optim.steps, config.student.optim.steps) == (12, 14)
+    assert load(write("# nothing\n")) == Config()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.window=[1]", "data.window: The list has too few values (given: [1])"),
+        ("data.window=[]", "data.window: The list has too few values (given: [])"),
+        ("split.fractions=[0.5, 0.5]", "split.fractions: The list has too few values (given: [0.5, 0.5])"),
+    ],
+)
+def test_a_list_that_is_too_short_is_said_once(override: str, words: str) -> None:
+    assert fails(None, override).message == f"the command line: {words}"

@@ -1,4 +1,4 @@
-"""``docs/data.md`` against what there is: its commands parse, its settings exist, every source has a section."""
+"""``docs/`` against what there is: its commands parse, and settings and sources of ``data.md`` are all there."""
 
 from __future__ import annotations
 
@@ -11,23 +11,36 @@ from command_lines import REPOSITORY, check_line, code_lines, parse
 from noisy_student.config import DataConfig, SplitConfig, TargetsConfig
 from noisy_student.config.load import load
 
-PAGE = (REPOSITORY / "docs" / "data.md").read_text(encoding="utf-8")
-CALLS = [line for line in code_lines(PAGE) if line.startswith("ns ")]
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "docs").glob("*.md"))}
+CALLS = {
+    name: [line for line in code_lines(page) if re.match(r"(\.venv/bin/)?ns ", line)] for name, page in PAGES.items()
+}
+PAGE = PAGES["data.md"]
 
 
-@pytest.mark.parametrize("line", CALLS)
-def test_commands_are_ones_that_ns_takes(line: str) -> None:
+def test_the_pages_with_commands_are_read() -> None:
+    assert {name for name, lines in CALLS.items() if lines} >= {"benchmarks.md", "data.md", "noise.md", "phantoms.md"}
+
+
+@pytest.mark.parametrize(("name", "line"), [(name, line) for name, lines in CALLS.items() for line in lines])
+def test_commands_are_ones_that_ns_takes(name: str, line: str) -> None:
     check_line(line)
-    given = parse(line).params
-    if given["config_path"] is None:
-        more = [f"data.source={given['source']}", "data.root=."] if given["source"] else []
-        load(None, [*more, *given["overrides"]])
+    context = parse(line)
+    given = context.params
+    # A word in capitals, such as seed=SEED, stands for a number.
+    overrides = [pair for pair in given["overrides"] if not pair.split("=")[1].isupper()]
+    if context.info_name == "synthetic":
+        load(None, [f"data.synthetic.{pair}" for pair in overrides])
+        return
+    source = given.get("source")
+    more = [f"data.source={source}", "data.root=."] if source else []
+    load(given["config_path"] and REPOSITORY / given["config_path"], [*more, *overrides])
 
 
 def test_every_source_has_a_command() -> None:
     sources = set(get_args(DataConfig.model_fields["source"].annotation)) - {"synthetic"}
-    named = set(re.findall(r"source[= ](\w+)", " ".join(CALLS)))
-    for config in re.findall(r"configs/(\S+\.yaml)", " ".join(CALLS)):
+    named = set(re.findall(r"source[= ](\w+)", " ".join(CALLS["data.md"])))
+    for config in re.findall(r"configs/(\S+\.yaml)", " ".join(CALLS["data.md"])):
         named.add(load(REPOSITORY / "configs" / config).data.source)
     assert sources - named <= {"dicom"}
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +18,7 @@ from small_runs import write_config
 
 from noisy_student import external, generations, preparation
 from noisy_student.cli import cli
+from noisy_student.config import Config, DataConfig
 from noisy_student.config.load import load
 from noisy_student.errors import DataError, UsageError
 from noisy_student.runs import Run, read_json
@@ -94,6 +99,99 @@ def test_labels_are_matched_by_what_they_mean(work: Workplace, elsewhere: Path) 
 def test_films_are_seen_at_the_size_the_model_was_trained_at(work: Workplace, elsewhere: Path) -> None:
     at_its_own = external.evaluate(work, load(elsewhere, ["data.image_size=96"]), 0)
     assert at_its_own == external.evaluate(work, load(elsewhere), 0)
+
+
+def rewritten(
+    elsewhere: Path, change: Callable[[pd.DataFrame], pd.DataFrame], *more: str, **columns: str | None
+) -> Config:
+    """The other data set with another table, and the default split unless ``more`` says otherwise."""
+    data = load(elsewhere).data
+    assert data.root is not None
+    change(pd.read_csv(data.root / "other.csv")).to_csv(data.root / "changed.csv", index=False)
+    data = data.model_copy(update={"csv": "changed.csv", "columns": data.columns.model_copy(update=columns)})
+    return load(None, more).model_copy(update={"data": data})
+
+
+def as_copy(config: Config, folder: Path) -> Config:
+    """The data set at another place, where the run knows none of its patients."""
+    assert config.data.root is not None
+    shutil.copytree(config.data.root, folder)
+    return config.model_copy(update={"data": config.data.model_copy(update={"root": folder})})
+
+
+@pytest.mark.parametrize("more", [(), ("split.fractions=[0,0,1]",)], ids=["defaults", "fractions"])
+def test_a_table_with_test_films_alone_is_measured(work: Workplace, elsewhere: Path, more: tuple[str, ...]) -> None:
+    config = rewritten(elsewhere, lambda frame: frame[frame["split"] == "test"], *more)
+    assert external.evaluate(work, config, 0) == external.evaluate(work, load(elsewhere), 0)
+
+
+def test_without_a_split_every_film_is_measured_and_every_study_counted(work: Workplace, elsewhere: Path) -> None:
+    def unsplit(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.drop(columns="split").assign(visit=frame["image"].str.extract(r"(patient\d+/study\d+)")[0])
+
+    config = rewritten(elsewhere, unsplit, split=None, study="visit")
+    found = external.evaluate(work, config, 0)["splits"]["test"]
+    assert config.data.root is not None
+    table = pd.read_csv(config.data.root / "changed.csv")
+    stored = pd.read_parquet(work.run.generation(0) / "predictions" / "test.parquet").set_index("image")
+    assert found["image"]["n"] == len(table) == len(stored)
+    assert found["study"]["n"] == table["visit"].nunique() < len(table)
+    assert found["image"]["patients"] == found["study"]["patients"] == table["patient"].nunique()
+    assert found["image"]["labels"]["Pleural Effusion"]["auroc"] == pytest.approx(
+        roc_auc_score(table["Effusion"], stored.loc[table["image"], "Pleural Effusion"]), abs=1e-6
+    )
+
+
+def test_sites_dates_and_a_split_file_say_which_films_are_measured(
+    work: Workplace, elsewhere: Path, tmp_path: Path
+) -> None:
+    def sited(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(site=np.where(frame["split"] == "test", "B", "A")).drop(columns="split")
+
+    config = rewritten(elsewhere, sited, "split.sites={test: [B]}", split=None, site="site")
+    expected = external.evaluate(work, load(elsewhere), 0)
+    assert external.evaluate(work, config, 0) == expected
+    preparation.write_splits(load(elsewhere), [0], tmp_path / "split.parquet")
+    assert external.evaluate(work, load(elsewhere, [f"split.file={tmp_path / 'split.parquet'}"]), 0) == expected
+
+
+def test_patients_of_the_runs_own_training_are_left_out(work: Workplace, folder: Path) -> None:
+    root = preparation.data_root(work.config.data)
+    tables = [pd.read_csv(root / f"{split}.csv") for split in ("train", "valid", "test")]
+    whole = pd.concat(tables)
+    image = whole["Path"].str.removeprefix("CheXpert-v1.0-small/")
+    patient = image.str.extract(r"(patient\d+)")[0]
+    pd.DataFrame({"image": image, "patient": patient, "Effusion": whole["Pleural Effusion"]}).to_csv(
+        root / "whole.csv", index=False
+    )
+    given = ["data.source=csv", "data.csv=whole.csv", "data.labels=[Effusion]", f"data.cache_dir={folder / 'cache'}"]
+    given += ["data.columns.split=null"]
+    inside = external.evaluate(work, load(None, [*given, f"data.root={root}"]), 0)["splits"]["test"]["image"]
+    assert inside["n"] == len(tables[2])
+    assert inside["patients"] == tables[2]["Path"].str.extract(r"(patient\d+)")[0].nunique()
+    elsewhere = as_copy(load(None, [*given, f"data.root={root}"]), folder / "copy")
+    assert external.evaluate(work, elsewhere, 0)["splits"]["test"]["image"]["n"] > len(tables[2])
+    pd.read_csv(root / "whole.csv").iloc[:5].to_csv(root / "seen.csv", index=False)
+    with pytest.raises(DataError, match="was trained on or validated with all of the test films"):
+        external.evaluate(work, load(None, [*given, f"data.root={root}", "data.csv=seen.csv"]), 0)
+
+
+def test_the_window_is_the_other_data_sets_else_the_runs(
+    work: Workplace, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def opened(config: DataConfig, **how: Any) -> preparation.Source:
+        seen.append(config.window)
+        raise DataError("far enough", "")
+
+    monkeypatch.setattr(preparation, "open_source", opened)
+    data = work.config.data.model_copy(update={"window": (1.0, 99.0)})
+    narrow = replace(work, config=work.config.model_copy(update={"data": data}))
+    for run, more in ((work, []), (narrow, []), (narrow, ["data.window=[2,98]"]), (work, ["data.window=[2,98]"])):
+        with pytest.raises(DataError, match="far enough"):
+            external.evaluate(run, load(elsewhere, more), 0)
+    assert seen == [None, (1.0, 99.0), (2.0, 98.0), (2.0, 98.0)]
 
 
 def test_nothing_in_common_is_an_error(work: Workplace, elsewhere: Path) -> None:

@@ -274,6 +274,29 @@ def test_a_run_that_is_there_asks_for_resume_or_overwrite(prepared: Run, config:
     assert [path.name for path in prepared.path.iterdir()] == [MARKER]
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_whose_data_was_never_ready_counts_as_new(tmp_path: Path, config: Config, resume: bool) -> None:
+    run = generations.open_run(tmp_path / "run", config, resume=False, overwrite=False)
+    for name in ("config.resolved.json", "config.yaml", "folds.parquet"):
+        write_text(run.path / name, "{}")
+    corrected = load(None, ["seed=2"])
+    assert generations.open_run(run.path, corrected, resume=resume, overwrite=False).exists()
+    assert sorted(path.name for path in run.path.iterdir()) == [".lock", MARKER]
+    write_text(run.path / "config.resolved.json", "{}")
+    with run.lock(), pytest.raises(UsageError, match="is in use by another process"):
+        generations.open_run(run.path, corrected, resume=resume, overwrite=False)
+    assert (run.path / "config.resolved.json").exists()
+
+
+def test_a_run_with_generations_is_not_new_where_its_first_record_was_removed(prepared: Run, config: Config) -> None:
+    (prepared.path / "stages" / f"{preparation.STAGE}.json").unlink()
+    write_text(prepared.generation(0) / "kept.txt", "kept")
+    with pytest.raises(UsageError, match="there is a run already"):
+        generations.open_run(prepared.path, config, resume=False, overwrite=False)
+    with pytest.raises(ConfigError, match="seed: 1 there, 2 now"):
+        generations.open_run(prepared.path, load(None, ["seed=2"]), resume=True, overwrite=False)
+
+
 def test_another_configuration_is_not_resumed_and_may_overwrite(prepared: Run, config: Config) -> None:
     other = load(None, ["seed=2"])
     with pytest.raises(ConfigError, match="seed: 1 there, 2 now"):

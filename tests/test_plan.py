@@ -56,6 +56,28 @@ def test_start_weights_are_named(tmp_path: Path) -> None:
     assert (plan["teacher"], plan["student"]) == ("densenet121 from ImageNet", "small_resnet from mine.pth")
 
 
+def test_students_are_named_as_their_generations_are_trained(tmp_path: Path) -> None:
+    def students(rounds: int, *overrides: str) -> str:
+        return str(describe(load(None, overrides), tmp_path / "run", rounds)["student"])
+
+    assert students(0) == "none"
+    assert students(3) == "small_resnet from its teacher"
+    mixed = [
+        "student.start=weights",
+        "generations={1: {start: teacher}, 2: {model: {name: resnet18, weights: imagenet}}}",
+    ]
+    assert students(1, *mixed) == "small_resnet from its teacher"
+    assert students(3, *mixed) == ("small_resnet from its teacher (1); resnet18 from ImageNet (2); small_resnet (3)")
+    assert students(1, "pretrain.method=byol", "student.start=weights") == "small_resnet from the self-supervised start"
+
+
+def test_generations_that_are_never_trained_are_named(tmp_path: Path) -> None:
+    config = load(None, ["generations={5: {noise: {strength: 8}}, 4: {noise: {strength: 2}}, 1: {}}"])
+    plan = describe(config, tmp_path / "run", rounds=3)
+    assert plan["not_used"] == "generations.4, generations.5: the last generation is 3 (--rounds)"
+    assert "not_used" not in describe(config, tmp_path / "run", rounds=5)
+
+
 @pytest.fixture
 def films(tmp_path: Path) -> Path:
     root = tmp_path / "films"
@@ -95,7 +117,7 @@ def test_a_run_that_is_there_is_said_and_must_be_of_the_same_configuration(tmp_p
     config = load(None, [*TINY, f"data.root={films}"])
     run = Run(tmp_path / "run")
     run.create()
-    assert "exists" in describe(config, run.path, rounds=1)["output"]
+    assert describe(config, run.path, rounds=1)["output"] == f"{run.path} (new)"  # it ended before its data was ready
     preparation.prepare(run, config)
     assert describe(config, run.path, 1)["output"] == f"{run.path} (exists: needs --resume or --overwrite)"
     with pytest.raises(ConfigError, match="seed: 0 there, 1 now"):
@@ -106,6 +128,8 @@ def test_a_run_that_is_to_be_replaced_need_not_have_the_same_configuration(tmp_p
     run = Run(tmp_path / "run")
     run.create()
     write_json(run.path / "config.resolved.json", resolved(load(None, ["seed=1"])))
+    assert "(new)" in describe(load(None, ["seed=2"]), run.path, rounds=1)["output"]
+    run.record(preparation.STAGE, None, [], [])
     with pytest.raises(ConfigError, match="seed: 1 there, 2 now"):
         describe(load(None, ["seed=2"]), run.path, rounds=1)
     assert "is replaced" in describe(load(None, ["seed=2"]), run.path, rounds=1, overwrite=True)["output"]

@@ -1,11 +1,14 @@
-"""The benchmark scripts run at their smallest and print figures that make sense; their figures are for docs alone."""
+"""The scripts: benchmarks run at their smallest and print figures that make sense; the environment is made well."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +108,81 @@ def test_compare_generations_needs_a_run(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "is not a run of noisy_student" in done.stderr
+
+
+# -- the virtual environment of scripts/demo and scripts/test ----------------------------------------------------------
+
+
+def executable(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/bash\n{text}")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def prepare(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that calls prepare_environment with stand-ins for Python: nothing is installed."""
+    (tmp_path / "some.lock").write_text("lock")
+    (tmp_path / "pyproject.toml").write_text("project")
+    inside = 'echo "$@" >>calls.txt\nif [ "$1" = -c ] && [ -e no-pip ]; then exit 1; fi\n'
+    executable(tmp_path / "inside", inside)
+    executable(
+        tmp_path / "python",
+        'if [ "$2" = venv ]; then\n  mkdir -p .venv/bin && cp inside .venv/bin/python\n'
+        "  if [ -e no-ensurepip ]; then exit 1; fi\nfi\n",
+    )
+
+    def call(**environment: str) -> subprocess.CompletedProcess[str]:
+        command = f". {SCRIPTS / 'common.sh'}; prepare_environment some.lock '[x]'"
+        return subprocess.run(
+            ["/bin/bash", "-euo", "pipefail", "-c", command],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+            env={"PATH": os.environ["PATH"], "PYTHON": str(tmp_path / "python")} | environment,
+        )  # fmt: skip
+
+    return call
+
+
+def test_the_environment_is_made_once(tmp_path: Path, prepare: Any) -> None:
+    assert prepare().returncode == 0
+    wanted = hashlib.sha256(b"lockproject").hexdigest()[:16]
+    assert (tmp_path / ".venv" / ".installed[x]").read_text() == f"{wanted}\n"
+    calls = (tmp_path / "calls.txt").read_text()
+    assert "--require-hashes -r some.lock" in calls
+    assert (prepare().returncode, (tmp_path / "calls.txt").read_text()) == (0, calls)
+
+
+def test_an_environment_that_cannot_be_made_is_removed_and_what_to_install_is_said(
+    tmp_path: Path, prepare: Any
+) -> None:
+    (tmp_path / "no-ensurepip").touch()
+    for _ in range(2):
+        done = prepare()
+        assert done.returncode == 2
+        assert "install the package python3-venv" in done.stderr
+        assert not (tmp_path / ".venv").exists()
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "mine.txt").touch()
+    assert prepare().returncode == 2
+    assert (tmp_path / ".venv" / "mine.txt").exists()  # what was there before is left alone
+    (tmp_path / "no-ensurepip").unlink()
+    assert prepare().returncode == 0
+
+
+def test_an_environment_without_pip_is_explained(tmp_path: Path, prepare: Any) -> None:
+    executable(tmp_path / ".venv" / "bin" / "python", "exit 1\n")
+    done = prepare()
+    assert done.returncode == 2
+    assert "There is no pip in .venv: remove the folder .venv" in done.stderr
+    assert not (tmp_path / ".venv" / ".installed[x]").exists()
+
+
+def test_shasum_stands_in_for_sha256sum(tmp_path: Path, prepare: Any) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("cat", "cut", "mkdir", "cp", "rm"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    executable(tools / "shasum", f'[ "$*" = "-a 256" ] && exec {shutil.which("sha256sum")}\n')
+    assert prepare(PATH=str(tools)).returncode == 0
+    wanted = hashlib.sha256(b"lockproject").hexdigest()[:16]
+    assert (tmp_path / ".venv" / ".installed[x]").read_text() == f"{wanted}\n"

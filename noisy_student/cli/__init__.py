@@ -24,6 +24,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "augment-preview": ("augment_preview", "Draw what the input noise does to films of the data set."),
     "data": ("data", "Look at a data set, split it, check it, prepare it."),
     "synthetic": ("synthetic", "Write a synthetic data set in CheXpert's layout."),
+    "config": ("settings", "Print every setting with its value and its meaning."),
     "doctor": ("doctor", "Say what this machine offers and whether ns works on it."),
 }
 """Command -> (module of this package, first line of its help)."""

@@ -21,13 +21,15 @@ from noisy_student.data.manifest import Manifest
     "--strengths", default="0,3,7,10", show_default=True, metavar="S,S,...", help="Settings of the dial for the policy."
 )
 @click.option("--films", "count", type=click.IntRange(1, 32), default=4, show_default=True, help="Number of films.")
+@options.as_json
 @options.example(
     "ns augment-preview sheet.png\n"
     "ns augment-preview sheet.png --config configs/kermany160.yaml --set data.root=/data/kermany160 --strengths 3,7"
 )
 def augment_preview(
-    out: Path, config_path: Path | None, overrides: tuple[str, ...], generation: int, strengths: str, count: int
-) -> None:
+    out: Path, config_path: Path | None, overrides: tuple[str, ...], generation: int, strengths: str, count: int,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Draw what the input noise of a generation does to films of the data set, and write the picture OUT.png.
 
     Every operation stands alone at the strength of the configuration, then the whole policy at several strengths. The
@@ -38,10 +40,13 @@ def augment_preview(
 
     from noisy_student.config.load import load
     from noisy_student.data.decode import decode
+    from noisy_student.errors import UsageError
     from noisy_student.learning import augment
     from noisy_student.preparation import data_root, decode_settings
     from noisy_student.runs import atomic
 
+    if out.is_dir():
+        raise UsageError(f"{out}: is a directory", f"Name a picture, such as {out / 'sheet.png'}.")
     dial = _strengths(strengths)
     config = load(config_path, overrides)
     films = _films(config.data, count)
@@ -55,9 +60,11 @@ def augment_preview(
         seed=config.seed,
         generation=generation,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(out) as temporary:
+    with options.hint_on_failure("Choose another place for the picture."), atomic(out) as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")
+    if as_json:
+        options.print_json({"path": str(out), "films": len(films), "generation": generation, "strengths": dial})
+        return
     click.echo(f"{len(films)} films under the noise of generation {generation} are in {out}")
 
 

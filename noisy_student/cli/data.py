@@ -11,7 +11,7 @@ import click
 from noisy_student.cli import options
 
 if TYPE_CHECKING:
-    from noisy_student.config import Config
+    from noisy_student.config import Config, DataConfig
 
 _SHOWN = 10
 
@@ -32,15 +32,32 @@ def data() -> None:
 def _load(
     config_path: Path | None, overrides: Sequence[str], source: str | None = None, csv_path: Path | None = None
 ) -> Config:
-    """Return the configuration with the source and table of the command line."""
+    """Return the configuration with the source and table of the command line.
+
+    Raises:
+        UsageError: there is a table, and the source is ``synthetic``, whose films would be made beside the table.
+    """
     from noisy_student.config.load import load
+    from noisy_student.errors import UsageError
 
     given = [f"data.source={source}"] if source else []
     if csv_path is not None:
         # What a file or --set says of the root stays: a table may lie elsewhere than the films.
         first = [] if config_path is not None else [f"data.root={csv_path.absolute().parent}"]
         given = [*first, *given, f"data.csv={csv_path.absolute()}"]
-    return load(config_path, [*given, *overrides])
+    config = load(config_path, [*given, *overrides])
+    if csv_path is not None and config.data.source == "synthetic":
+        raise UsageError("--csv needs --source", "Say what the table is: --source csv, chexpert, nih ...")
+    return config
+
+
+def _make_synthetic(data: DataConfig, quiet: bool) -> None:
+    """Make the synthetic set, which takes minutes, in sight of the user; other sets are left alone."""
+    if data.source == "synthetic":
+        from noisy_student.data import synthetic
+        from noisy_student.preparation import data_root
+
+        synthetic.write_dataset(data_root(data), data.synthetic, progress=options.show_progress(quiet))
 
 
 @data.command()
@@ -50,10 +67,11 @@ def _load(
 @options.overrides
 @click.option("--no-images", is_flag=True, help="Read the tables alone; the films need not be there.")
 @options.as_json
+@options.quiet
 @options.example("ns data stats --source chexpert --csv CheXpert-v1.0-small/train.csv --no-images --json")
 def stats(
     source: str | None, csv_path: Path | None, config_path: Path | None, overrides: tuple[str, ...], no_images: bool,
-    as_json: bool,
+    as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Count labels, studies, patients, views, sex and age, for each split and for all.
 
@@ -64,6 +82,7 @@ def stats(
     from noisy_student.preparation import examine
 
     config = _load(config_path, overrides, source, csv_path)
+    _make_synthetic(config.data, quiet)
     films, target, weight, missing = examine(config, images=not no_images)
     figures = {"source": config.data.source, **statistics.describe(films, target, weight), "missing_images": missing}
     if as_json:
@@ -80,25 +99,35 @@ def stats(
 @options.config
 @options.overrides
 @click.option("--seed", "seeds", type=click.IntRange(min=0), multiple=True, help="Seed of the draws; repeatable.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Split file, with the seed added if several.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Split file (.parquet), with the seed added if several."
+)
+@click.option("--overwrite", is_flag=True, help="Replace a split that is there (only a file ns made).")
 @options.as_json
+@options.quiet
 @options.example(
     "ns data split --config configs/chexpert-1pct.yaml --set data.root=/data/CheXpert-v1.0-small "
     "--seed 0 --seed 1 -o split.parquet"
 )
 def split(
     source: str | None, csv_path: Path | None, config_path: Path | None, overrides: tuple[str, ...],
-    seeds: tuple[int, ...], output: Path | None, as_json: bool,
+    seeds: tuple[int, ...], output: Path | None, overwrite: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Draw the labelled set, pool, validation and test by patient, and write them to a file.
 
     The file bears its own hash, and split.file=FILE makes any later run use it. Without -o the split is only shown.
     The tables are enough: films are not looked for.
     """
+    from noisy_student.data import split_files
     from noisy_student.preparation import write_splits
 
     config = _load(config_path, overrides, source, csv_path)
-    made = write_splits(config, seeds or (config.split.seed,), output)
+    seeds = seeds or (config.split.seed,)
+    for place in [] if output is None else split_files.places(output, seeds):
+        split_files.check_place(place, overwrite=overwrite)
+    _make_synthetic(config.data, quiet)
+    with options.hint_on_failure("Choose another --output."):
+        made = write_splits(config, seeds, output)
     if as_json:
         options.print_json(made)
         return
@@ -157,33 +186,38 @@ def check(
 
 
 @data.command()
+@source
+@table
 @options.config
 @options.overrides
 @options.as_json
 @options.verbosity
 @options.example("ns data prepare --config configs/chexpert.yaml --set data.root=/data/CheXpert-v1.0-small")
-def prepare(config_path: Path | None, overrides: tuple[str, ...], as_json: bool, verbose: bool, quiet: bool) -> None:
+def prepare(
+    source: str | None, csv_path: Path | None, config_path: Path | None, overrides: tuple[str, ...], as_json: bool,
+    verbose: bool, quiet: bool,
+) -> None:  # fmt: skip
     """Read the tables, decode every film into the cache, and say what was unreadable.
 
     A killed build goes on where it was; a second call is quick.
     """
     from noisy_student.preparation import open_source
 
-    source = open_source(_load(config_path, overrides).data, progress=options.show_progress(quiet))
-    bad = source.cache.bad()
-    frame = source.manifest.frame
+    config = _load(config_path, overrides, source, csv_path)
+    ready = open_source(config.data, progress=options.show_progress(quiet))
+    bad, frame, folder = ready.cache.bad(), ready.manifest.frame, ready.cache.folder
     if as_json:
         options.print_json(
             {
                 "films": len(frame),
                 "patients": int(frame["patient"].nunique()),
                 "unreadable": [{"image": image, "reason": reason} for image, reason in bad],
-                "cache": str(source.cache.folder),
+                "cache": str(folder),
             }
         )
         return
-    click.echo(f"{len(frame):,} films of {frame['patient'].nunique():,} patients are in {source.cache.folder}")
+    click.echo(f"{len(frame):,} films of {frame['patient'].nunique():,} patients are in {folder}")
     if bad:
-        click.echo(f"{len(bad)} unreadable, left out (all in {source.cache.folder / 'quarantine.csv'}):")
+        click.echo(f"{len(bad)} unreadable, left out (all in {folder / 'quarantine.csv'}):")
         for image, reason in bad if verbose else bad[:5]:
             click.echo(f"  {image}: {reason}")

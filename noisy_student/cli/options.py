@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import signal
@@ -31,6 +32,9 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print the result
 run_argument = click.argument("run_path", metavar="RUN", type=click.Path(path_type=Path))
 
 
+quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+
+
 def verbosity(command: Command) -> Command:
     """Return the command with ``-v`` (every stage) and ``-q`` (nothing but the result)."""
     command = click.option("-v", "--verbose", is_flag=True, help="Name every stage as it ends.")(command)
@@ -56,6 +60,22 @@ def print_json(value: Any) -> None:
 def show_progress(quiet: bool) -> bool:
     """Return whether progress bars make sense: asked for, and somebody is there to see them."""
     return not quiet and sys.stderr.isatty()
+
+
+@contextmanager
+def hint_on_failure(hint: str) -> Iterator[None]:
+    """Give a failing write this command's own hint: files outside a run know neither --output nor --resume."""
+    from noisy_student.errors import StorageError
+
+    try:
+        yield
+    except StorageError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "Free some space, then run the same command again."
+        raise StorageError(error.message, hint) from error
+    except FileExistsError as error:  # a file where a folder has to be made
+        raise StorageError(f"{error.filename}: cannot be made ({error.strerror})", hint) from error
 
 
 def speaker(verbose: bool) -> Callable[[str], None]:

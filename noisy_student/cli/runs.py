@@ -31,7 +31,7 @@ def _workplace(run: Run, config: Config, device: str, quiet: bool) -> Iterator[W
 
     progress = options.show_progress(quiet)
     with run.lock(), options.stop_on_sigterm() as stop:
-        cache = preparation.prepare(run, config, progress=progress)
+        cache = preparation.prepare(run, config, progress=progress, stop=stop)
         yield Workplace(run, config, cache, device, progress, stop)
 
 
@@ -85,13 +85,13 @@ def _opened(asked: _Request, rounds: int) -> Iterator[Workplace | None]:
     """Yield the run asked for, ready to work on; ``None`` after a dry run, which printed the plan."""
     from noisy_student import generations, training
     from noisy_student.config.load import load
-    from noisy_student.plan import describe
+    from noisy_student.plan import describe, started
     from noisy_student.runs import Run
 
     config = load(asked.config_path, asked.overrides)
     path = asked.output or default_output(asked.config_path)
     # A run that is there has read its weights, or says so when it gets to them; a dry run needs no data.
-    training.check_settings(config, asked.device, weights=not asked.dry_run and not Run(path).exists())
+    training.check_settings(config, asked.device, weights=not asked.dry_run and not started(Run(path)))
     if asked.dry_run:
         _print_plan(describe(config, path, rounds, overwrite=asked.overwrite), asked.as_json)
         yield None

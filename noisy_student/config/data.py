@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from noisy_student.config.base import Section
 from noisy_student.config.synthetic import SyntheticConfig
-from noisy_student.labels import NIH, OBSERVATIONS, PADCHEST, VINDR
+from noisy_student.labels import NIH, OBSERVATIONS, PADCHEST, VINDR, canonical
 
 _LABELS: Final = {"nih": NIH, "vindr": VINDR, "padchest": tuple(PADCHEST)}
 
@@ -135,6 +135,10 @@ class DataConfig(Section):
             raise ValueError("labels: name at least one label")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels: a label is named twice")
+        ours: dict[str, str] = {}
+        for label in self.labels:
+            if (first := ours.setdefault(canonical(label), label)) != label:
+                raise ValueError(f"labels: '{first}' and '{label}' are the same label")
         if self.source != "synthetic" and self.root is None:
             raise ValueError(f"root: source '{self.source}' needs the folder of the data set; set data.root")
         if self.source == "folders" and self.labels == OBSERVATIONS:

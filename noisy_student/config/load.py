@@ -59,7 +59,7 @@ def _validate(tree: dict[str, Any], source: str) -> Config:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.glob("*.yaml")], n=1)
         hint = f"Did you mean {path.parent / near[0]}?" if near else "Give the path of a YAML file to --config."
@@ -75,6 +75,45 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
+def _parse_yaml(text: str, source: str) -> Any:
+    """Return what YAML ``text`` holds; a key given twice is an error, where PyYAML would take the last one."""
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _refuse_double_keys(node, source)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _refuse_double_keys(node: yaml.Node, source: str) -> None:
+    # Before the values are built: merge keys (<<) are still apart then, and may be overruled by keys beside them.
+    waiting, seen = [(node, "")], set()
+    while waiting:
+        node, name = waiting.pop()
+        if id(node) in seen:  # an anchor is the same node wherever it is named
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += [(entry, name) for entry in reversed(node.value)]
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        lines: dict[tuple[str, str], int] = {}  # where a key stands first
+        below = [f"{name}.{key.value}" if name else str(key.value) for key, _ in node.value]
+        waiting += reversed([(value, place) for (_, value), place in zip(node.value, below, strict=True)])
+        for (key, _), place in zip(node.value, below, strict=True):
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line, word = key.start_mark.line + 1, (key.tag, key.value)
+            if word in lines:
+                raise ConfigError(
+                    f"{source}: key '{place}' is given twice (lines {lines[word]} and {line})", "Keep one of them."
+                )
+            lines[word] = line
+
+
 def _split_override(override: str) -> tuple[tuple[str, ...], str]:
     key, sign, text = override.partition("=")
     if not sign or not key.strip():
@@ -84,7 +123,7 @@ def _split_override(override: str) -> tuple[tuple[str, ...], str]:
 
 def _parse_value(override: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return _parse_yaml(text, f"--set {override}")
     except yaml.YAMLError:
         raise ConfigError(f"--set {override}: the value is not valid YAML", "Quote it.") from None
 
@@ -113,6 +152,8 @@ def _explain(error: ValidationError, source: str) -> str:
             # What pydantic adds to the place of a mistake is not a key: which side of a union it tried, and so on.
             name = ".".join(part for part in location if part not in _NO_KEYS and not part.startswith("literal["))
             message = item["msg"].removeprefix("Value error, ")
+            if item["type"] == "missing" and isinstance(item["loc"][-1], int):  # a place of a list
+                name, message = name.rpartition(".")[0], "The list has too few values"
             if item["type"] == "tuple_type":
                 message = "Input should be a list, such as [A, B]"
             if item["type"] == "literal_error" and isinstance(item["input"], str):
@@ -120,7 +161,7 @@ def _explain(error: ValidationError, source: str) -> str:
                 message += f"; did you mean '{near[0]}'?" if near else ""
             given = "" if isinstance(item["input"], dict) else f" (given: {item['input']!r})"
             lines.append(f"{source}: {name}: {message}{given}" if name else f"{source}: {message}")
-    return "\n".join(lines)
+    return "\n".join(dict.fromkeys(lines))
 
 
 def _known_keys(location: Sequence[str]) -> list[str]:

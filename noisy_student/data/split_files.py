@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 from noisy_student import runs
 from noisy_student.data import manifest as manifests
 from noisy_student.data.manifest import Manifest
-from noisy_student.errors import DataError
+from noisy_student.errors import DataError, UsageError
 
 _KEY: Final = b"noisy_student.split"
 
@@ -31,12 +32,48 @@ def digest(manifest: Manifest) -> str:
     return hashlib.sha256("".join(f"{line}\n" for line in lines.to_pylist()).encode()).hexdigest()
 
 
+def places(output: Path, seeds: Sequence[int]) -> list[Path]:
+    """Return where the split of each seed goes: ``output`` itself, or NAME-SEED.parquet where there are several."""
+    if len(seeds) == 1:
+        return [output]
+    return [output.with_name(f"{output.stem}-{seed}{output.suffix}") for seed in seeds]
+
+
+def check_place(path: Path, *, overwrite: bool) -> None:
+    """Raise unless a split may be written to ``path``: a new file, or with ``overwrite`` a split in place of another.
+
+    Raises:
+        UsageError: the name does not end in ``.parquet``, or there is something else than a split, or a split.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a directory", "Name a file that ends in .parquet.")
+    if path.suffix != ".parquet":
+        raise UsageError(f"{path}: a split is a Parquet file", "Choose a name that ends in .parquet.")
+    if not path.exists():
+        return
+    if not _is_split(path):
+        raise UsageError(
+            f"{path}: is not a split written by ns data split, so it is left alone", "Choose another name."
+        )
+    if not overwrite:
+        raise UsageError(f"{path}: there is a split already", "Add --overwrite to replace it, or choose another name.")
+
+
+def _is_split(path: Path) -> bool:
+    try:
+        return _KEY in (pq.read_schema(path).metadata or {})
+    except (OSError, pa.ArrowInvalid):
+        return False
+
+
 def write(manifest: Manifest, summary: dict[str, Any], path: Path) -> None:
     """Write the split of ``manifest`` as Parquet (image, split, labelled), with its summary and hash in the file.
 
     Raises:
+        UsageError: there is another file at ``path``, or it does not end in ``.parquet``.
         StorageError: the disk is full or not writable.
     """
+    check_place(path, overwrite=True)
     frame = manifest.frame.sort_values("image", kind="stable")
     table = pa.table(
         {

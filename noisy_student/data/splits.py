@@ -26,6 +26,13 @@ PARTS: Final = ("labelled", "pool", "valid", "test")
 MISSING_SHARE: Final = 0.01
 """Share of the films of a split file that the data set may lack, unless the caller says otherwise."""
 
+_KEY_HINT: Final = {
+    "site": "Sources csv and dicom (with a table) read sites from the column data.columns.site; others have none: use "
+    "their own splits, or a file made by ns data split.",
+    "date": "Source csv reads dates from the column data.columns.date, and mimic and padchest have their own; other "
+    "sources have none: use their own splits, or a file made by ns data split.",
+}
+
 
 def assign(
     manifest: Manifest, config: SplitConfig, missing_share: float = MISSING_SHARE
@@ -59,7 +66,7 @@ def assign(
     frame = manifest.frame
     patient = pd.factorize(frame["patient"], sort=True)[0].astype(np.int64)
     images = frame["image"].to_numpy(dtype=object)
-    carries = frame["labelled"].to_numpy(dtype=bool) | ~np.isnan(manifests.values(manifest)).all(axis=1)
+    carries = _carries(manifest)
     if config.sites or config.dates:
         split, keep = _by_key(frame, patient, config)
         # Checked after: who is in two of the data set's own splits does not matter here.
@@ -92,6 +99,44 @@ def assign(
             keep &= chosen | ~rows
     result = manifests.rows(manifests.replace(manifest, split=split, labelled=labelled), keep)
     return _finished(result, config.seed, int((~keep).sum()), {})
+
+
+def films_to_measure(manifest: Manifest, config: SplitConfig, missing_share: float = MISSING_SHARE) -> Manifest:
+    """Return the films on which a model from elsewhere is measured; no labelled set, pool or validation is needed.
+
+    They are the test films of ``config.file``, of ``config.sites`` or ``config.dates``, or of the data set's own
+    splits; all films where the data set has no splits; else, as in :func:`assign`, the official validation split with
+    ``validation: carve``, or the test share of the films without a split. Films that carry no labels are left out.
+
+    Raises:
+        DataError: there are no such films, or the split file is not of these films.
+    """
+    carries = _carries(manifest)
+    if config.file is not None:
+        manifests.check(manifest)
+        chosen, _ = split_files.apply(manifest, config.file, missing_share)
+        found = manifests.rows(chosen, (chosen.frame["split"] == "test").to_numpy())
+    else:
+        patient = pd.factorize(manifest.frame["patient"], sort=True)[0].astype(np.int64)
+        split = manifest.frame["split"].to_numpy(dtype=object).copy()
+        if config.sites or config.dates:
+            split, keep = _by_key(manifest.frame, patient, config)
+            carries &= keep
+        elif (split == "").all():
+            split[:] = "test"
+        elif not (split == "test").any():
+            _fill(split, patient, carries, config)
+        if config.validation == "carve" and not (split[carries] == "test").any():
+            split[split == "valid"] = "test"
+        found = manifests.rows(manifests.replace(manifest, split=split), (split == "test") & carries)
+    if not len(found):
+        raise DataError(
+            "the data set has no test films with labels",
+            "Give the table test rows or no split column at all, or use split.validation: carve (the official "
+            "validation set then is the test set).",
+        )
+    manifests.check(found)
+    return found
 
 
 def parts(manifest: Manifest) -> dict[str, Flags]:
@@ -147,6 +192,12 @@ def check_classes(
 # -- steps of the assignment; each changes the arrays it is given --------------------------------------------------
 
 
+def _carries(manifest: Manifest) -> Flags:
+    """Return which films (N,) carry labels: flagged ones, and those with a label that is not blank."""
+    flagged = manifest.frame["labelled"].to_numpy(dtype=bool)
+    return np.asarray(flagged | ~np.isnan(manifests.values(manifest)).all(axis=1))
+
+
 def _by_key(frame: pd.DataFrame, patient: Ints, config: SplitConfig) -> tuple[Texts, Flags]:
     """Return splits (N,) by site or date, and which films stay: those in the latest split of their patient."""
     key = "site" if config.sites else "date"
@@ -155,7 +206,7 @@ def _by_key(frame: pd.DataFrame, patient: Ints, config: SplitConfig) -> tuple[Te
     if blank:
         raise DataError(
             f"split.{key}s: {blank} of {len(frame)} films have no {key}",
-            f"Set data.columns.{key} to the column that has it, or remove those rows.",
+            _KEY_HINT[key] if blank == len(frame) else f"Fill in the {key} of those films, or leave them out.",
         )
     if config.sites:
         of = {site: split for split, sites in config.sites.items() for site in sites}

@@ -114,7 +114,8 @@ def as_text(figures: dict[str, Any]) -> str:
                 f"  {'age':<11}{age['min']:g} to {age['max']:g}, median {age['median']:g}; unknown {age['unknown']:,}"
             )
         width = max(len(label) for label in entry["labels"])
-        names = ("positive", "uncertain", "negative", "blank")
+        soft = ["soft"] if any(counts["soft"] for counts in entry["labels"].values()) else []
+        names = ["positive", "uncertain", "negative", *soft, "blank"]
         lines.append(f"  {'':<{width}}" + "".join(f"{word:>11}" for word in (*names, "share", "mass")))
         for label, counts in entry["labels"].items():
             share = counts["target_mass"] / counts["target_weight"] if counts["target_weight"] else float("nan")

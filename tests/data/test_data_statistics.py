@@ -74,6 +74,18 @@ def test_the_figures_as_text() -> None:
     lines = statistics.as_text(figures).splitlines()
     assert lines[0] == "all: 1 films, 1 studies, 1 patients"
     assert lines[-2].split() == ["Edema", "0", "1", "0", "0", "1.0000", "1"]
+    assert lines[-3].split() == ["positive", "uncertain", "negative", "blank", "share", "mass"]
+
+
+def test_soft_targets_have_a_column_where_there_are_some() -> None:
+    manifest = small()
+    target, weight = label_targets(manifests.values(manifest), manifest.labels, TargetsConfig())
+    lines = statistics.as_text(statistics.describe(manifest, target, weight)).splitlines()
+    head, edema, fracture = (line.split() for line in lines[-3:])
+    assert head == ["positive", "uncertain", "negative", "soft", "blank", "share", "mass"]
+    assert edema[1:6] == ["2", "1", "1", "0", "2"]
+    assert fracture[1:6] == ["1", "2", "1", "1", "1"]
+    assert sum(map(int, fracture[1:6])) == len(manifest)
 
 
 def write_stand_in(path: Path) -> None:

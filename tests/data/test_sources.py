@@ -193,6 +193,10 @@ def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
     chexpert_root(tmp_path)
+    for name in ("train.csv", "valid.csv"):
+        (tmp_path / name).write_text(HEADER)
+    with pytest.raises(DataError, match=r"train.csv, .*valid.csv: has no rows"):
+        load_chexpert(tmp_path)
     (tmp_path / "train.csv").write_text("")
     with pytest.raises(DataError, match=r"train.csv: is not a CSV table"):
         load_chexpert(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from noisy_student.config import DataConfig, SplitConfig
 from noisy_student.data import manifest as manifests
 from noisy_student.data import sources, splits
+from noisy_student.data.decode import DecodeSettings, decode
 from noisy_student.data.manifest import Manifest
+from noisy_student.data.sources.files import FILMS
 from noisy_student.errors import ConfigError, DataError
 
 KERMANY = r"^(person\d+|(?:NORMAL2-)?IM-\d+)"
@@ -103,6 +107,50 @@ def test_an_official_validation_split_that_is_too_small_is_drawn_anew(tmp_path: 
     kept, official = splits.assign(manifest, config.model_copy(update={"min_valid_images": 1}))
     assert official["counts"]["valid"] == {"images": 1, "patients": 1}
     assert len(kept) == len(manifest)
+
+
+def test_files_with_other_endings_are_left_out_by_name_and_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    films(
+        tmp_path, "A/1.jp2", "A/2.J2K", "B/3.png", "B/.hidden.gif", ".git/x.gif", "A/old.gif", "A/film", "read me.txt"
+    )
+    manifest = load(tmp_path, ("A", "B"))
+    assert manifest.frame["image"].tolist() == ["A/1.jp2", "A/2.J2K", "B/3.png"]
+    (message,) = caplog.messages
+    assert "3 of 6 files are left out" in message
+    assert message.endswith(": A/film, A/old.gif, read me.txt")
+    caplog.clear()
+    films(tmp_path, *(f"B/{n:02}.gif" for n in range(20)))
+    load(tmp_path, ("A", "B"))
+    assert "23 of 26 files are left out" in caplog.text
+    assert "B/07.gif and 13 more" in caplog.text
+    assert "B/08.gif" not in caplog.text
+
+
+def test_only_films_say_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load(films(tmp_path, "A/1.png", "B/.DS_Store", "B/2.jpg"), ("A", "B"))
+    assert caplog.messages == []
+
+
+def test_every_ending_is_one_that_the_decoder_reads(tmp_path: Path) -> None:
+    for ending in set(FILMS) - {".dcm", ".dicom"}:
+        path = tmp_path / f"film{ending}"
+        Image.effect_noise((40, 30), 60).save(path)
+        assert decode(path, DecodeSettings(16, 1)).shape == (1, 16, 16)
+
+
+def test_a_name_that_is_not_utf_8_is_left_out_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    films(tmp_path, "A/1.png", "B/2.png")
+    try:
+        Path(os.fsdecode(bytes(tmp_path) + b"/A/latin-\xe9.png")).touch()
+        Path(os.fsdecode(bytes(tmp_path) + b"/A/latin-\xe9.gif")).touch()
+    except OSError:
+        pytest.skip("this file system takes only UTF-8 names")
+    assert load(tmp_path, ("A", "B")).frame["image"].tolist() == ["A/1.png", "B/2.png"]
+    assert r"'A/latin-\udce9.png' is left out: its name is not UTF-8" in caplog.text
+    assert r"1 of 4 files are left out" in caplog.text
+    assert r"A/latin-\udce9.gif" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,26 @@ def test_chexpert_plus_names_what_is_wrong(tmp_path: Path) -> None:
         load("chexpert_plus", tmp_path, labels=("Edema",))
 
 
+@pytest.mark.parametrize(
+    ("cell", "shown"), [("yes", "yes"), ({"value": 1}, "{'value': 1.0}"), ([1.0], "[1.]"), (True, "True"), (3, "3.0")]
+)
+def test_chexpert_plus_names_the_label_that_is_none(tmp_path: Path, cell: Any, shown: str) -> None:
+    path = chexpert_plus(tmp_path) / "chexbert_labels" / "impression_fixed.json"
+    film = {"path_to_image": "train/patient00001/study1/view1_frontal.jpg"}
+    path.write_text("\n".join(json.dumps(film | {"Edema": value}) for value in (None, None, cell)))
+    with pytest.raises(DataError, match=re.escape(f"impression_fixed.json, row 3: column 'Edema' is '{shown}'")):
+        load("chexpert_plus", tmp_path, labels=("Edema",))
+
+
+def test_chexpert_plus_passes_over_fields_that_are_no_labels(tmp_path: Path) -> None:
+    path = chexpert_plus(tmp_path) / "chexbert_labels" / "impression_fixed.json"
+    film = {"path_to_image": "train/patient00001/study1/view1_frontal.jpg", "note": "a text", "more": {"a": [1]}}
+    first = film | {"Edema": "1.0"}
+    path.write_text("\n".join(map(json.dumps, (first, film | {"Edema": None}, film | {"Edema": "0"}))))
+    manifest = load("chexpert_plus", tmp_path, labels=("Edema",))
+    np.testing.assert_array_equal(manifests.values(manifest)[:, 0], [1, np.nan, np.nan])
+
+
 def test_a_label_file_belongs_to_chexpert_plus() -> None:
     with pytest.raises(ValueError, match="label_file: source 'nih' has none"):
         DataConfig(source="nih", root=".", label_file="x.json")
@@ -143,7 +164,7 @@ OFFICIAL = {"train_val_list": "1_000 1_001 2_000", "test_list": "3_000"}
 
 
 def test_nih_findings_people_and_lists(tmp_path: Path) -> None:
-    manifest = load("nih", nih(tmp_path, **OFFICIAL), labels=("Pleural Effusion", "Effusion ", "Hernia", "No Finding"))
+    manifest = load("nih", nih(tmp_path, **OFFICIAL), labels=("Effusion ", "Hernia", "No Finding"))
     frame = manifest.frame
     assert frame["patient"].tolist() == ["1", "1", "2", "3"]
     assert frame["study"].tolist()[1] == "1/00000001_001"
@@ -152,13 +173,15 @@ def test_nih_findings_people_and_lists(tmp_path: Path) -> None:
     assert frame["sex"].tolist() == ["M", "M", "F", "F"]
     assert frame["age"].tolist() == [57, 58, 80, 81]
     assert frame["labelled"].all()
-    expected = [[0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
-    np.testing.assert_array_equal(manifests.values(manifest), expected)
+    np.testing.assert_array_equal(manifests.values(manifest), [[0, 0, 0], [1, 0, 0], [0, 0, 1], [0, 1, 0]])
+    ours = load("nih", tmp_path, labels=("Pleural Effusion",))
+    np.testing.assert_array_equal(manifests.values(ours)[:, 0], manifests.values(manifest)[:, 0])
 
 
 def test_nih_names_are_ours_and_lesions_are_nodules_or_masses(tmp_path: Path) -> None:
-    manifest = load("nih", nih(tmp_path), labels=("Pleural Thickening", "Pleural_Thickening", "Lung Lesion"))
-    np.testing.assert_array_equal(manifests.values(manifest), [[0, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 1]])
+    for label in ("Pleural Thickening", "Pleural_Thickening"):
+        manifest = load("nih", nih(tmp_path), labels=(label, "Lung Lesion"))
+        np.testing.assert_array_equal(manifests.values(manifest), [[0, 0], [1, 0], [0, 0], [0, 1]])
     assert set(manifest.frame["split"]) == {""}
 
 
@@ -197,6 +220,10 @@ def test_nih_names_what_is_wrong(tmp_path: Path) -> None:
     nih(tmp_path, **OFFICIAL)
     with pytest.raises(DataError, match=r"'Fracture' is not a finding of NIH ChestX-ray14"):
         load("nih", tmp_path, labels=("Fracture",))
+    (tmp_path / "test_list.txt").write_bytes(b"\xff\xfe0\x000\x00")
+    with pytest.raises(DataError, match=r"test_list.txt: is not a list of names in UTF-8"):
+        load("nih", tmp_path)
+    nih(tmp_path, **OFFICIAL)
     path = tmp_path / "Data_Entry_2017_v2020.csv"
     path.write_text(NIH_TABLE.replace("Nodule|Hernia", "Nodule|Herna"))
     with pytest.raises(DataError, match=r"v2020.csv, line 5: 'Finding Labels' is 'Nodule\|Herna'"):
@@ -236,9 +263,9 @@ def test_the_real_films_of_nih1000(real_data: Path) -> None:
 
 def mimic(root: Path, ending: str = ".csv.gz") -> Path:
     texts = {
-        "metadata": "dicom_id,subject_id,study_id,ViewPosition,Rows\n"
-        "d-1,10000032,50414267,PA,3056\nd-2,10000032,50414267,LATERAL,3056\n"
-        "d-3,10000764,57375967,AP,2500\nd-4,11000764,57375968,LAO,2500\nd-5,11000764,57375968,,2500\n",
+        "metadata": "dicom_id,subject_id,study_id,ViewPosition,StudyDate\n"
+        "d-1,10000032,50414267,PA,21800506\nd-2,10000032,50414267,LATERAL,21800506\n"
+        "d-3,10000764,57375967,AP,21321015\nd-4,11000764,57375968,LAO,\nd-5,11000764,57375968,,\n",
         "split": "dicom_id,study_id,subject_id,split\nd-3,57375967,10000764,validate\nd-2,50414267,10000032,train\n"
         "d-1,50414267,10000032,train\nd-4,57375968,11000764,test\nd-5,57375968,11000764,test\n",
         "chexpert": "subject_id,study_id,Edema,Fracture\n11000764,57375968,-1.0,\n10000032,50414267,,0.0\n",
@@ -259,6 +286,7 @@ def test_mimic_joins_three_tables(tmp_path: Path, ending: str) -> None:
     assert frame["split"].tolist() == ["train", "train", "valid", "test", "test"]
     assert frame["view"].tolist() == ["frontal", "lateral", "frontal", "", ""]
     assert frame["projection"].tolist() == ["PA", "", "AP", "", ""]
+    assert frame["date"].tolist() == ["2180-05-06", "2180-05-06", "2132-10-15", "", ""]
     nan = np.nan
     np.testing.assert_array_equal(manifests.values(manifest), [[nan, 0], [nan, 0], [nan, nan], [-1, nan], [-1, nan]])
     assert frame["labelled"].tolist() == [True, True, False, True, True]
@@ -397,7 +425,7 @@ def test_padchest_films_are_found_flat_or_by_folder(tmp_path: Path) -> None:
 def test_padchest_names_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no report lists 'Scoliosis'"):
         load("padchest", padchest(tmp_path), labels=("Scoliosis",))
-    for cell in ("['pneumonia'", "pneumonia", "'pneumonia'"):
+    for cell in ("['pneumonia'", "pneumonia", "'pneumonia'", "{[]:1}", "{'pneumonia'}", "[" * 500):
         wrong = (*PADCHEST_ROWS[:1], (*PADCHEST_ROWS[1][:-1], cell))
         with pytest.raises(DataError, match=r"line 3: column 'Labels' is .* which is no list of terms"):
             load("padchest", padchest(tmp_path, wrong))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from noisy_student.config import SplitConfig
-from noisy_student.data import draws, splits
+from noisy_student.config.load import load
+from noisy_student.data import draws, split_files, splits
 from noisy_student.data import manifest as manifests
 from noisy_student.data.manifest import Manifest
 from noisy_student.errors import DataError
@@ -312,6 +314,14 @@ def test_split_settings_that_make_no_sense_are_refused(settings_: dict[str, Any]
         SplitConfig(**settings_)
 
 
+@pytest.mark.parametrize("name", ["chexpert", "chexpert-1pct"])
+def test_the_shipped_budget_of_one_per_cent_is_training_and_validation_together(name: str) -> None:
+    config = load(Path(__file__).parents[2] / "configs" / f"{name}.yaml").split
+    _, summary = splits.assign(make({"train": [1] * 2000, "valid": [1] * 10}), config)
+    assert summary["budget"]["patients"] == 20
+    assert (summary["budget"]["labelled_patients"], summary["budget"]["valid_patients"]) == (16, 4)
+
+
 # -- sites and dates -----------------------------------------------------------------------------------------------
 
 
@@ -382,7 +392,74 @@ def test_sites_that_are_not_there_and_films_without_one_are_named() -> None:
     blank = manifests.replace(by_site(), site=["", *by_site().frame["site"][1:]])
     with pytest.raises(DataError, match=r"split.sites: 1 of 19 films have no site") as caught:
         splits.assign(blank, SplitConfig(sites={"test": ["A"]}))
-    assert "data.columns.site" in caught.value.hint
+    # The others have one, so the column is known.
+    assert caught.value.hint == "Fill in the site of those films, or leave them out."
+
+
+@pytest.mark.parametrize(
+    ("key", "config"), [("site", {"sites": {"test": ["A"]}}), ("date", {"dates": {"test": "2017"}})]
+)
+def test_a_source_without_sites_or_dates_is_told_which_sources_have_them(key: str, config: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=rf"split.{key}s: 19 of 19 films have no {key}") as caught:
+        splits.assign(manifests.replace(by_site(), **{key: ""}), SplitConfig(**config))
+    hint = caught.value.hint
+    assert f"data.columns.{key}" in hint
+    assert "csv" in hint
+    assert [name for name in ("dicom", "mimic", "padchest") if name in hint] == (
+        ["dicom"] if key == "site" else ["mimic", "padchest"]
+    )
+    assert "ns data split" in hint
+
+
+# -- test films for a model from elsewhere -------------------------------------------------------------------------
+
+
+def names(manifest: Manifest) -> set[str]:
+    return set(manifest.frame["image"])
+
+
+def test_the_official_test_films_need_no_other_part() -> None:
+    alone = make({"test": [2, 1, 3]})
+    for config in (SplitConfig(), SplitConfig(fractions=(0, 0, 1)), SplitConfig(validation="carve")):
+        assert names(splits.films_to_measure(alone, config)) == names(alone)
+    whole = official()
+    assert names(splits.films_to_measure(whole, SplitConfig())) == names(manifests.select(whole, split="test"))
+
+
+def test_without_any_split_all_films_that_carry_labels_are_measured() -> None:
+    before = manifests.replace(official(), split="")
+    found = splits.films_to_measure(before, SplitConfig())
+    assert names(found) == names(before)
+    assert set(found.frame["split"]) == {"test"}
+    values = manifests.values(before).copy()
+    values[:4] = np.nan
+    blank = manifests.replace(manifests.with_values(before, values), labelled=False)
+    assert names(splits.films_to_measure(blank, SplitConfig())) == names(before) - set(before.frame["image"][:4])
+    with pytest.raises(DataError, match="no test films with labels"):
+        splits.films_to_measure(manifests.with_values(blank, values * np.nan), SplitConfig())
+
+
+def test_the_test_films_are_those_of_a_run_where_a_run_can_be_made(tmp_path: Path) -> None:
+    def same(before: Manifest, **settings: Any) -> None:
+        config = SplitConfig(labelled_patients=2, **settings)
+        chosen, summary = splits.assign(before, config)
+        assert names(splits.films_to_measure(before, config)) == names(manifests.select(chosen, split="test"))
+        split_files.write(chosen, summary, tmp_path / "split.parquet")
+        from_file = SplitConfig(file=tmp_path / "split.parquet")
+        assert names(splits.films_to_measure(before, from_file)) == names(manifests.select(chosen, split="test"))
+
+    same(official())
+    same(by_site(), sites={"valid": ["B"], "test": ["C"]})
+    same(by_site(), sites={"valid": ["B"]}, validation="carve")
+    same(by_site(), dates={"valid": "2014", "test": "2017-06"})
+    same(make({"train": [2] * 20, "valid": [1, 2]}), validation="carve")
+    same(make({"train": [1] * 5, "": [1] * 20}))
+
+
+def test_train_and_validation_alone_are_no_test_set() -> None:
+    with pytest.raises(DataError, match="no test films") as caught:
+        splits.films_to_measure(make({"train": [2] * 5, "valid": [1]}), SplitConfig())
+    assert "validation: carve" in caught.value.hint
 
 
 # -- stratified draws ----------------------------------------------------------------------------------------------

@@ -64,9 +64,10 @@ def test_targets_and_class_weights_stay_in_range():
     assert not weight.isnan().any()
 
 
-def test_mixup_blends_the_films_by_its_share():
+@pytest.mark.parametrize("channels", [1, 3])
+def test_mixup_blends_the_films_by_its_share(channels):
     mixing = mixing_of(only("mixup", probability=0.6))
-    images = to_float(films(COUNT))
+    images = to_float(films(COUNT, channels))
     result = mix(mixing, images, *labels())[0]
     assert 4 < (mixing.share > 0).sum() < COUNT
     assert not mixing.cut.any()
@@ -76,9 +77,10 @@ def test_mixup_blends_the_films_by_its_share():
     assert torch.equal(result[mixing.share == 0], images[mixing.share == 0])
 
 
-def test_cutmix_pastes_the_partners_rectangle():
+@pytest.mark.parametrize("channels", [1, 3])
+def test_cutmix_pastes_the_partners_rectangle(channels):
     mixing = mixing_of(only("cutmix", probability=0.6))
-    images = to_float(films(COUNT))
+    images = to_float(films(COUNT, channels))
     result = mix(mixing, images, *labels())[0]
     assert not mixing.share.any()
     pasted = 0
@@ -88,6 +90,19 @@ def test_cutmix_pastes_the_partners_rectangle():
         assert torch.equal(result[film], expected)
         pasted += (bottom - top) * (right - left) > 0
     assert 4 < pasted < COUNT
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("names", [("mixup",), ("cutmix",), ("mixup", "cutmix")], ids="-".join)
+def test_mixed_pixels_stay_on_the_scale(names, channels):
+    """Films of noise at the very ends of the scale: rounding must not lead beyond them."""
+    levels = np.random.default_rng(2).choice([0, 1, 254, 255], (COUNT, channels, 40, 40)).astype(np.uint8)
+    images = to_float(torch.from_numpy(levels))
+    result = mix(mixing_of(only(*names, probability=0.8)), images, *labels())[0]
+    assert result.shape == images.shape
+    assert not torch.equal(result, images)
+    assert result.min() >= 0
+    assert result.max() <= 1
 
 
 def test_what_is_not_mixed_is_left_as_it_is():

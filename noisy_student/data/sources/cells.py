@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import bz2
+import csv
+import gzip
+import io
+import lzma
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,47 +36,80 @@ SPLITS: Final = {
 """Words for a split."""
 
 _BLANK: Final = ("", "nan")
+_PARQUET: Final = (".parquet", ".pq")
+_PACKED: Final[dict[str, Callable[[Path], Any]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_BATCH: Final = 4096
 _DATE: Final = r"^(\d{4})(?:-?(\d{2})(?:-?(\d{2}))?)?$"
 
 
 def read_table(path: Path, columns: Collection[str] | None = None) -> pd.DataFrame:
     """Return a CSV (also compressed) or Parquet file as text, blanks as empty strings.
 
+    A row may be shorter than the header, or end in blank cells behind its last column; empty lines are passed over.
+
     Args:
         path: the file; ``.parquet`` is read as Parquet.
         columns: read only these, where they are there; a table of reports is ten times as large as what is needed.
 
     Raises:
-        DataError: the file is missing, empty or not a table.
+        DataError: the file is missing, empty, damaged or not a table, a column is there twice, or a row has a filled
+            cell behind the last column.
     """
     wanted = None if columns is None else set(columns)
     try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            return _read_parquet(path, wanted)
-        # As text: numbers would lose the zeros in front of an identifier, and words like NA would turn into blanks.
-        return pd.read_csv(
-            path,
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            usecols=None if wanted is None else lambda name: name in wanted,
-        ).fillna("")
+        return _read_parquet(path, wanted) if path.suffix.lower() in _PARQUET else _read_csv(path, wanted)
     except FileNotFoundError as error:
         raise DataError(f"{path}: is missing", "Set data.root to the folder that holds this table.") from error
     except IsADirectoryError as error:
         raise DataError(f"{path}: is a folder, not a table", "Name a CSV or Parquet file.") from error
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError) as error:
+    except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not a CSV table ({error})", "Save it as UTF-8 CSV with a header row.") from error
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path}: cannot be read ({error})", "Copy or write it again: it is damaged, or not what its ending says."
+        ) from error
+
+
+def _read_csv(path: Path, wanted: set[str] | None) -> pd.DataFrame:
+    # Python's reader and not pandas's: that takes the first column for an index where rows are longer than the header,
+    # shifts all others, and does not say on which line a row is. In batches it takes twice as long: 1 s for CheXpert's.
+    records = _records(path)
+    _, header = next(records, (0, []))
+    if not header:
+        raise DataError(f"{path}: is not a CSV table (it is empty)", "Save it as UTF-8 CSV with a header row.")
+    _refuse_doubles(path, header)
+    names = [name if name.strip() else f"Unnamed: {k}" for k, name in enumerate(header)]
+    keep = [k for k, name in enumerate(names) if wanted is None or name in wanted]
+    schema = pa.schema([pa.field(names[k], pa.large_string()) for k in keep])
+    parts = [schema.empty_table()]
+    while batch := [_of_width(path, len(names), *record) for record in islice(records, _BATCH)]:
+        columns = list(zip(*batch, strict=True))
+        parts.append(pa.table([pa.array(columns[k], pa.large_string()) for k in keep], schema=schema))
+    frame: pd.DataFrame = pa.concat_tables(parts).to_pandas()
+    return frame
+
+
+def _of_width(path: Path, width: int, line: int, record: list[str]) -> list[str]:
+    """Return the cells of a record, filled up with blanks, or cut where all further ones are blank."""
+    if len(record) == width:
+        return record
+    if any(map(str.strip, record[width:])):
+        raise DataError(
+            f"{path}, line {line}: has {len(record)} cells, and the header has {width}",
+            "Put texts with commas in quotes, or give every column a name.",
+        )
+    return (record + [""] * width)[:width]
 
 
 def _read_parquet(path: Path, wanted: set[str] | None) -> pd.DataFrame:
     try:
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        _refuse_doubles(path, table.column_names)
+        frame: pd.DataFrame = table.select(
+            [name for name in table.column_names if wanted is None or name in wanted]
+        ).to_pandas()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: is not a Parquet file ({error})", "Write the table again.") from error
-    frame: pd.DataFrame = table.select(
-        [name for name in table.column_names if wanted is None or name in wanted]
-    ).to_pandas()
     for name in frame.columns:
         column = frame[name]
         blank = column.isna()
@@ -77,11 +119,78 @@ def _read_parquet(path: Path, wanted: set[str] | None) -> pd.DataFrame:
     return frame
 
 
+def _refuse_doubles(path: Path, names: Iterable[str]) -> None:
+    double = [name for name, count in Counter(names).items() if count > 1 and name.strip()]
+    if double:
+        raise DataError(f"{path}: has two columns '{double[0]}'", "Rename or remove one of them.")
+
+
+def _text(path: Path) -> IO[str]:
+    """Return the text of a table, unpacked as its ending says."""
+    ending = path.suffix.lower()
+    if ending == ".zip":
+        binary = _zipped(path)
+    elif ending in (".zst", ".tar", ".tgz", ".7z", ".xls", ".xlsx"):
+        raise DataError(
+            f"{path}: tables of the ending {ending} are not read",
+            f"Save it as CSV, as it is or packed ({', '.join((*_PACKED, '.zip'))}), or as Parquet.",
+        )
+    else:
+        binary = _PACKED[ending](path) if ending in _PACKED else path.open("rb")
+    return io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
+
+
+def _zipped(path: Path) -> IO[bytes]:
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+        if len(names) != 1:
+            raise DataError(f"{path}: holds {len(names)} files; one is read", "Unpack it and name the table.")
+        try:
+            return archive.open(names[0])
+        except RuntimeError as error:  # it has a password, or is packed in a way that Python does not know
+            raise DataError(f"{path}: cannot be unpacked ({error})", "Unpack it and name the table.") from error
+
+
+def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Return the line on which each record of a CSV begins, and its cells; without records that are all blank."""
+    with _text(path) as stream:
+        reader, begin = csv.reader(stream, strict=True), 1
+        try:
+            for record in reader:
+                if any(map(str.strip, record)):
+                    yield begin, record
+                begin = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(
+                f"{path}, line {begin}: is not a CSV table ({error})",
+                "Save it as UTF-8 CSV, texts with quotes in quotes.",
+            ) from error
+
+
+def place(path: Path, wrong: Flags) -> str:
+    """Return the file and the line of the first row that is true (the header of a CSV is line 1), for messages.
+
+    A row that extends over several lines is named by its first. In Parquet it is the row's number, from 1.
+    """
+    if path.suffix.lower() in _PARQUET:
+        return row_place(path, wrong)
+    row = int(np.argmax(wrong))
+    line, _ = next(islice(_records(path), row + 1, None))  # read once more: tables do not carry their lines along
+    return f"{path}, line {line}"
+
+
+def row_place(path: Path, wrong: Flags) -> str:
+    """Return the file and the number, from 1, of the first row that is true."""
+    return f"{path}, row {int(np.argmax(wrong)) + 1}"
+
+
 def missing_column(path: Path, column: str, there: Iterable[str], key: str) -> DataError:
     """Return the error for a table without ``column``, which the configuration ``key`` asks for."""
+    optional = key.startswith("data.columns.") and not key.endswith((".image", ".patient"))
+    null = ", to null if it has no such column" if optional else ""
     return DataError(
         f"{path}: has no column '{column}'; its columns are {', '.join(map(str, there))}",
-        f"Set {key} to what the table has, or add the column.",
+        f"Set {key} to what the table has{null}, or add the column.",
     )
 
 
@@ -89,23 +198,20 @@ def required(table: pd.DataFrame, path: Path, column: str, key: str, *, blank: b
     """Return the stripped texts of a column, shape (N,).
 
     Raises:
-        DataError: the column is missing, or a cell is blank and may not be.
+        DataError: the table has no rows, the column is missing, or a cell is blank and may not be.
     """
+    if table.empty:
+        raise DataError(f"{path}: has no rows", "Check data.root and the table: only its header is there.")
     if column not in table.columns:
         raise missing_column(path, column, table.columns, key)
     texts = table[column].str.strip()
     empty = (texts == "").to_numpy(dtype=bool)
     if not blank and empty.any():
         raise DataError(
-            f"{path}, line {line(empty)}: column '{column}' is blank ({int(empty.sum())} such rows)",
+            f"{place(path, empty)}: column '{column}' is blank ({int(empty.sum())} such rows)",
             "Fill the cells or remove the rows.",
         )
     return texts
-
-
-def line(wrong: Flags) -> int:
-    """Return the line number in the file (the header is line 1) of the first row that is true."""
-    return int(np.argmax(wrong)) + 2
 
 
 def factorize(texts: Any) -> tuple[Codes, list[str]]:
@@ -125,8 +231,8 @@ def mapped(texts: Any, known: Mapping[str, str], path: Path, column: str) -> npt
     wrong = np.isin(codes, [code for code, value in enumerate(found) if value is None])
     if wrong.any():
         raise DataError(
-            f"{path}, line {line(wrong)}: column '{column}' is '{words[codes[wrong][0]]}'",
-            f"Known values are {', '.join(word for word in known if word)}, or blank.",
+            f"{place(path, wrong)}: column '{column}' is '{words[codes[wrong][0]]}'",
+            f"Known values are {', '.join(word for word in known if word not in _BLANK)}, or blank.",
         )
     return np.asarray(found, dtype=object)[codes]
 
@@ -156,7 +262,7 @@ def ages(texts: Any, path: Path, column: str) -> npt.NDArray[np.float64]:
     wrong |= (years < 0) | (years > 150)
     if wrong.any():
         raise DataError(
-            f"{path}, line {line(wrong)}: column '{column}' is '{_cell(texts, wrong)}'", "An age is a number of years."
+            f"{place(path, wrong)}: column '{column}' is '{_cell(texts, wrong)}'", "An age is a number of years."
         )
     return years
 
@@ -176,34 +282,58 @@ def dates(texts: Any, path: Path, column: str) -> npt.NDArray[np.object_]:
     wrong = (unknown | ~month.to_numpy(dtype=bool) | ~day.to_numpy(dtype=bool))[codes]
     if wrong.any():
         raise DataError(
-            f"{path}, line {line(wrong)}: column '{column}' is '{_cell(texts, wrong)}'",
+            f"{place(path, wrong)}: column '{column}' is '{_cell(texts, wrong)}'",
             "Write a date as 2017, 2017-05 or 2017-05-31.",
         )
     joined = ["-".join(part for part in row if isinstance(part, str)) for row in parts.itertuples(index=False)]
     return np.asarray(joined, dtype=object)[codes]
 
 
-def label_columns(table: pd.DataFrame, path: Path, labels: tuple[str, ...]) -> dict[str, npt.NDArray[np.float32]]:
+def label_columns(
+    table: pd.DataFrame, path: Path, labels: tuple[str, ...], where: Callable[[Path, Flags], str] = place
+) -> dict[str, npt.NDArray[np.float32]]:
     """Return the values of each label, float32 (N,), NaN where blank; columns are matched by name and known aliases.
 
+    Args:
+        table: the table, N rows.
+        path: its file, for messages.
+        labels: the labels.
+        where: names the file and place of a wrong row.
+
     Raises:
-        DataError: a label has no column, or a cell is neither blank, -1, nor a number from 0 to 1.
+        DataError: a label has no column or two, or a cell is neither blank, -1, nor a number from 0 to 1.
     """
-    by_name = {canonical(str(column)): str(column) for column in table.columns}
     found = {}
-    for label in labels:
-        column = label if label in table.columns else by_name.get(canonical(label))
-        if column is None:
-            raise missing_column(path, label, table.columns, "data.labels")
+    for label, column in label_names(table.columns, path, labels).items():
         parsed, wrong = numbers(table[column])
         wrong |= ~(np.isnan(parsed) | (parsed == -1) | ((parsed >= 0) & (parsed <= 1)))
         if wrong.any():
             raise DataError(
-                f"{path}, line {line(wrong)}: column '{column}' is '{_cell(table[column], wrong)}'",
+                f"{where(path, wrong)}: column '{column}' is '{_cell(table[column], wrong)}'",
                 "A label is 1, 0, -1 (uncertain), blank (not mentioned), or a number from 0 to 1.",
             )
         found[label] = parsed.astype(np.float32)
     return found
+
+
+def label_names(columns: Iterable[str], path: Path, labels: tuple[str, ...]) -> dict[str, str]:
+    """Return the column of each label, matched by name and known aliases.
+
+    Raises:
+        DataError: a label has no column, or two that mean it.
+    """
+    there = [str(column) for column in columns]
+    named = {}
+    for label in labels:
+        same = [column for column in there if canonical(column) == canonical(label)]
+        if not same:
+            raise missing_column(path, label, there, "data.labels")
+        if len(same) > 1:
+            raise DataError(
+                f"{path}: columns '{same[0]}' and '{same[1]}' mean the same label", "Rename or remove one of them."
+            )
+        named[label] = same[0]
+    return named
 
 
 def known(found: Mapping[str, npt.NDArray[np.float32]]) -> Flags:
@@ -217,7 +347,7 @@ def parse_sets(texts: pd.Series[str], path: Path, parse: Callable[[str], set[str
     Args:
         texts: cells (N,).
         path: the table, for messages.
-        parse: turns a cell into its terms; it raises ``ValueError`` or ``SyntaxError`` for one it cannot read.
+        parse: turns a cell into its terms; for one that it cannot read it raises what ``ast.literal_eval`` does.
 
     Raises:
         DataError: a cell cannot be read.
@@ -227,10 +357,9 @@ def parse_sets(texts: pd.Series[str], path: Path, parse: Callable[[str], set[str
     for code, word in enumerate(words):
         try:
             sets.append(parse(str(word)))
-        except (ValueError, SyntaxError) as error:
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
             raise DataError(
-                f"{path}, line {line(codes == code)}: column '{texts.name}' is '{str(word)[:80]}', which is no list of "
-                "terms",
+                f"{place(path, codes == code)}: column '{texts.name}' is '{str(word)[:80]}', which is no list of terms",
                 "Correct the cell or remove the row.",
             ) from error
     return codes.astype(np.int64), sets

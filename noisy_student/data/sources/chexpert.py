@@ -60,8 +60,8 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:
         images: false reads the tables alone; a study row of a test table then stands for one film.
 
     Raises:
-        DataError: a table or column is missing, a path is not of CheXpert's form, a cell has an unknown value, or a
-            study of the test table has no films.
+        DataError: a table or column is missing, no table has rows, a path is not of CheXpert's form, a cell has an
+            unknown value, or a study of the test table has no films.
     """
     found = [(path, "") for path in tables(root, config)]
     if not config.csv:
@@ -69,6 +69,9 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:
         test = _test_table(root, config.labels)
         found += [(test, "test")] if test is not None else []
     parts = [_load_table(root, path, split, config.labels, images) for path, split in found]
+    if not any(map(len, parts)):
+        names = ", ".join(str(path) for path, _ in found)
+        raise DataError(f"{names}: has no rows", "Check data.root and the tables: only their headers are there.")
     if len(parts) == 1:
         return parts[0]
     return Manifest(pd.concat([part.frame for part in parts], ignore_index=True), config.labels)
@@ -134,7 +137,7 @@ def _films(root: Path, path: Path, paths: pd.Series[str], studies: bool, images:
     records, source = [parts[films]], [rows[films]]
     for row in np.flatnonzero(~films):
         study = {name: str(whole[name].iloc[row]) for name in ("folder", "split", "study", "patient")}
-        names = _films_in(root / study["folder"], path, int(row)) if images else [""]
+        names = _films_in(root / study["folder"], path, rows == row) if images else [""]
         records.append(
             pd.DataFrame(
                 {
@@ -152,18 +155,18 @@ def _films(root: Path, path: Path, paths: pd.Series[str], studies: bool, images:
 def _no_match(path: Path, wrong: npt.NDArray[np.bool_]) -> DataError:
     # The path itself would put a patient's identifier into the message; the line finds it.
     return DataError(
-        f"{path}, line {cells.line(wrong)}: Path is not of the form .../patient00001/study1/view1_frontal.jpg below "
+        f"{cells.place(path, wrong)}: Path is not of the form .../patient00001/study1/view1_frontal.jpg below "
         f"train/, valid/ or test/ ({int(wrong.sum())} such rows)",
         "Correct the rows, or use data.source: csv for a table of another form.",
     )
 
 
-def _films_in(folder: Path, path: Path, row: int) -> list[str]:
+def _films_in(folder: Path, path: Path, row: npt.NDArray[np.bool_]) -> list[str]:
     names = pd.Series(sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else [], dtype="str")
     films = list(names[names.str.match(_FILE)])
     if not films:
         raise DataError(
-            f"{path}, line {row + 2}: the study's folder has no films (view*_frontal.jpg, view*_lateral.jpg)",
+            f"{cells.place(path, row)}: the study's folder has no films (view*_frontal.jpg, view*_lateral.jpg)",
             "Unpack the test films below data.root, or remove the row.",
         )
     return films

@@ -49,7 +49,7 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:
     wrong = parts["file"].isna().to_numpy()
     if wrong.any():
         raise DataError(
-            f"{path}, line {cells.line(wrong)}: path_to_image is not of the form "
+            f"{cells.place(path, wrong)}: path_to_image is not of the form "
             f"train/patient00001/study1/view1_frontal.jpg ({int(wrong.sum())} such rows)",
             "Correct the rows or remove them.",
         )
@@ -73,17 +73,26 @@ def _labels(path: Path, films: pd.Series[str], labels: tuple[str, ...]) -> dict[
         lines = arrow_json.read_json(path).to_pandas()
     except FileNotFoundError as error:
         raise DataError(f"{path}: is missing", "Unpack chexbert_labels, or set data.label_file.") from error
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise DataError(
             f"{path}: is not a file of one JSON object per line ({error})", "Take it from the data set again."
         ) from error
     if "path_to_image" not in lines.columns:
         raise cells.missing_column(path, "path_to_image", lines.columns, "data.label_file")
-    first = ~lines["path_to_image"].duplicated()
-    text = lines.loc[first].drop(columns="path_to_image").astype("float64").reset_index(drop=True)
-    row = pd.Index(lines.loc[first, "path_to_image"]).get_indexer(films)
-    known = cells.label_columns(text, path, labels)
+    wanted = cells.label_names(lines.columns, path, labels).values()
+    table = pd.DataFrame({name: _plain(lines[name]) for name in ("path_to_image", *wanted)})
+    known = cells.label_columns(table, path, labels, cells.row_place)
+    first = np.flatnonzero(~table["path_to_image"].duplicated())
+    found = pd.Index(table["path_to_image"].iloc[first]).get_indexer(films)
+    row = np.where(found >= 0, first[found], -1)
     return {label: np.where(row >= 0, value[row], np.float32(np.nan)) for label, value in known.items()}
+
+
+def _plain(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Return numbers as they are, and the texts of anything else that JSON has; blank for null."""
+    if column.dtype != object:
+        return column
+    return column.map(lambda value: "" if value is None else str(value))
 
 
 def _unpacked(root: Path, images: pd.Series[str]) -> pd.Series[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from noisy_student.config import DataConfig
+from noisy_student.config import ColumnsConfig, DataConfig
 from noisy_student.data import manifest as manifests
 from noisy_student.data.manifest import Manifest
 from noisy_student.data.sources import cells
 from noisy_student.errors import DataError
 
+_SPLIT: Final = ColumnsConfig().split
 _VIEWS: Final = {
     "": ("", ""),
     "frontal": ("frontal", ""),
@@ -32,8 +34,8 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:  # noqa: ARG
     """Return the films of the table with the columns that ``config.columns`` names.
 
     Without a split column, and where its cell is blank, the split stays empty for
-    :func:`noisy_student.data.splits.assign`. A film whose labels are all blank carries none: its ``labelled`` flag is
-    false, so it can only be part of the pool.
+    :func:`noisy_student.data.splits.assign`; a table may do without the column of the default name. A film whose
+    labels are all blank carries none: its ``labelled`` flag is false, so it can only be part of the pool.
 
     Raises:
         DataError: the table or a column is missing, or a cell has a value that is not known.
@@ -51,7 +53,7 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:  # noqa: ARG
     def optional(key: str, name: str) -> Any:
         return cells.required(table, path, name, f"data.columns.{key}", blank=True)
 
-    if names.split is not None:
+    if names.split is not None and (names.split != _SPLIT or _means_split(table.columns)):
         columns["split"] = cells.mapped(optional("split", names.split), cells.SPLITS, path, names.split)
     if names.view is not None:
         texts = optional("view", names.view)
@@ -74,3 +76,8 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:  # noqa: ARG
         columns["date"] = cells.dates(optional("date", names.date), path, names.date)
     found = cells.label_columns(table, path, config.labels)
     return manifests.build({**columns, **found, "labelled": cells.known(found)}, config.labels)
+
+
+def _means_split(columns: Iterable[str]) -> bool:
+    """Return whether a column has the default name, or only differs in case or blanks: then it must not be ignored."""
+    return any(column.strip().lower() == _SPLIT for column in columns)

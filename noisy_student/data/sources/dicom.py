@@ -30,6 +30,7 @@ from noisy_student.data.decode import PixelError
 from noisy_student.data.dicom import NoFilmError, read, safely
 from noisy_student.data.manifest import Manifest
 from noisy_student.data.sources import dicom_labels
+from noisy_student.data.sources.files import storable
 from noisy_student.errors import ConfigError, DataError
 
 ENDINGS: Final = (".dcm", ".dicom", ".dic", ".ima")
@@ -195,11 +196,7 @@ def _files(root: Path) -> Iterator[str]:
             path = name if prefix == "." else f"{prefix}/{name}"
             if name.startswith(".") or not (name.lower().endswith(ENDINGS) or _marked(root / path)):
                 continue
-            try:
-                path.encode()
-            except UnicodeEncodeError:
-                _log.warning("%s is left out: its name is not UTF-8", ascii(path))
-            else:
+            if storable(path):
                 yield path
 
 

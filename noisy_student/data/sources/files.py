@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,8 +10,20 @@ from typing import Final
 
 import pandas as pd
 
-FILMS: Final = (".png", ".jpg", ".jpeg", ".dicom", ".dcm", ".tif", ".tiff", ".bmp", ".webp")
+FILMS: Final = (".png", ".jpg", ".jpeg", ".dicom", ".dcm", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".j2k")
 """Endings of film files, the preferred one first."""
+
+_log = logging.getLogger(__name__)
+
+
+def storable(path: str) -> bool:
+    """Return whether a path can be written to a table: one that is not UTF-8 cannot, and is named in a warning."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        _log.warning("%s is left out: its name is not UTF-8", ascii(path))
+        return False
+    return True
 
 
 def folders(root: Path, patterns: Sequence[str]) -> list[str]:

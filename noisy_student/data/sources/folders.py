@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,9 +15,12 @@ from noisy_student.config import DataConfig
 from noisy_student.data import manifest as manifests
 from noisy_student.data.manifest import Manifest
 from noisy_student.data.sources import cells
-from noisy_student.data.sources.files import FILMS
+from noisy_student.data.sources.files import FILMS, storable
 from noisy_student.errors import ConfigError, DataError
 from noisy_student.labels import canonical
+
+_NAMED: Final = 10
+_log = logging.getLogger(__name__)
 
 
 def tables(root: Path, config: DataConfig) -> list[Path]:  # noqa: ARG001 - there are none
@@ -29,7 +33,8 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:  # noqa: ARG
 
     A film lies in ``<split>/<class>/...`` or ``<class>/...``; deeper folders are part of its name. Its class is
     positive and every other label negative. With ``folders.separator`` a class folder may name several labels, and a
-    class of ``folders.negative`` names none. The patient is what the regular expression ``folders.patient`` finds in
+    class of ``folders.negative`` names none. What has not the ending of a film (:data:`FILMS`), or a name that is not
+    UTF-8, is left out with a warning. The patient is what the regular expression ``folders.patient`` finds in
     the path below the class folder (its first group, or all of it); without one every film is its own patient.
 
     Raises:
@@ -56,13 +61,28 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:  # noqa: ARG
 
 
 def _films(root: Path) -> Iterator[str]:
-    """Yield the paths below ``root`` of all film files; hidden ones and links to folders are passed over."""
+    """Yield the paths below ``root`` of all film files; hidden ones and links to folders are passed over.
+
+    Other files are left out and named in a warning, at the end.
+    """
+    others, count = [], 0
     for folder, below, names in os.walk(root):
         below[:] = [name for name in below if not name.startswith((".", "__MACOSX"))]
-        prefix = Path(folder).relative_to(root).as_posix()
+        prefix = os.path.relpath(folder, root)
         for name in names:
-            if Path(name).suffix.lower() in FILMS and not name.startswith("."):
-                yield name if prefix == "." else f"{prefix}/{name}"
+            path = name if prefix == "." else f"{prefix}/{name}"
+            if name.startswith("."):
+                continue
+            count += 1
+            if Path(name).suffix.lower() not in FILMS:
+                others.append(path)
+            elif storable(path):
+                yield path
+    if others:
+        shown = ", ".join(path.encode(errors="backslashreplace").decode() for path in sorted(others)[:_NAMED])
+        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        text = "%s: %d of %d files are left out, for they have not the ending of a film (%s): %s%s"
+        _log.warning(text, root, len(others), count, ", ".join(FILMS), shown, more)
 
 
 def _places(root: Path, films: list[str]) -> tuple[list[str], list[str], list[str]]:

@@ -39,13 +39,13 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:  # noqa: ARG
     """Return the films of the metadata table with their official split and their study's labels.
 
     A study without a row in the label table carries no labels. A view position other than AP, PA, LATERAL and LL is
-    neither frontal nor lateral.
+    neither frontal nor lateral. Dates are shifted for each patient, so they only order the films of one patient.
 
     Raises:
         DataError: a table or column is missing, a film has no split, or a cell has an unknown value.
     """
     path, split_path, label_path = tables(root, config)
-    films = cells.read_table(path, ("dicom_id", "subject_id", "study_id", "ViewPosition"))
+    films = cells.read_table(path, ("dicom_id", "subject_id", "study_id", "ViewPosition", "StudyDate"))
     dicom, subject, study = (
         cells.required(films, path, name, "data.source") for name in ("dicom_id", "subject_id", "study_id")
     )
@@ -59,6 +59,8 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:  # noqa: ARG
         "projection": view.str.upper().where(view.isin(["ap", "pa", "ll"]), ""),
         "split": _split(split_path, dicom),
     }
+    if "StudyDate" in films.columns:
+        columns["date"] = cells.dates(films["StudyDate"], path, "StudyDate")
     return manifests.build({**columns, **found, "labelled": cells.known(found)}, config.labels)
 
 
@@ -88,7 +90,7 @@ def _rows(path: Path, key: pd.Series[str], wanted: pd.Series[str]) -> np.typing.
     double = key.duplicated().to_numpy(dtype=bool)
     if double.any():
         raise DataError(
-            f"{path}, line {cells.line(double)}: {key.name} {key[double].iloc[0]} is there twice",
+            f"{cells.place(path, double)}: {key.name} {key[double].iloc[0]} is there twice",
             "Keep one row for each.",
         )
     return pd.Index(key).get_indexer(pd.Index(wanted))

@@ -41,7 +41,8 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:
     A finding that a film does not list is 0: the labels of this set know no blank. ``Lung Lesion`` is Nodule or Mass.
 
     Raises:
-        DataError: a table or column is missing, a finding or cell is not known, or a film is in no list or in two.
+        DataError: a table or column is missing, a finding or cell is not known, a list cannot be read, or a film is
+            in no list or in two.
     """
     (path,) = tables(root, config)
     table = cells.read_table(path)
@@ -53,7 +54,7 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:
     unknown = np.asarray([not findings <= known for findings in sets], dtype=bool)[codes]
     if unknown.any():
         raise DataError(
-            f"{path}, line {cells.line(unknown)}: 'Finding Labels' is '{texts[unknown].iloc[0]}'",
+            f"{cells.place(path, unknown)}: 'Finding Labels' is '{texts[unknown].iloc[0]}'",
             f"Findings of this set are {', '.join(SPELLINGS['nih'].values())}.",
         )
     found = {label: cells.listed(codes, sets, _findings(label)) for label in config.labels}
@@ -92,7 +93,10 @@ def _splits(folder: Path, names: pd.Series[str]) -> Any:
     split = pd.Series("", index=names.index, dtype="str")
     there = {folder / name: part for name, part in LISTS.items() if (folder / name).is_file()}
     for path, part in there.items():
-        members = names.isin(set(path.read_text(encoding="utf-8").split()))
+        try:
+            members = names.isin(set(path.read_text(encoding="utf-8-sig").split()))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: is not a list of names in UTF-8 ({error})", "Take the list again.") from error
         twice = (members & (split != "") & (split != part)).to_numpy(dtype=bool)
         if twice.any():
             raise DataError(

@@ -96,7 +96,7 @@ def _votes(
         wrong = (value != 0) & (value != 1)
         if wrong.any():
             raise DataError(
-                f"{path}, line {cells.line(wrong)}: '{label}' is blank or neither 0 nor 1", "A reader's vote is 0 or 1."
+                f"{cells.place(path, wrong)}: '{label}' is blank or neither 0 nor 1", "A reader's vote is 0 or 1."
             )
         found[label] = combine(np.bincount(film, weights=value, minlength=count).astype(np.float64), readers, rule)
     return pd.Series(order), found
