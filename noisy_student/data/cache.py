@@ -47,6 +47,9 @@ CHUNK: Final = 128
 INLINE: Final = 256
 """Up to this many films are decoded in this process: starting workers would take longer."""
 
+FLUSH_EVERY: Final = 1.0
+"""Seconds after which decoded pixels are sent to disk."""
+
 WAITING, GOOD, BAD = 0, 1, 2
 
 _log = logging.getLogger(__name__)
@@ -165,8 +168,8 @@ def build(
         bad: dict[int, str] = {}
         if len(todo):
             status[todo] = WAITING
-            bad = _decode_all(job, images, todo, workers, progress, stop)
-            pixels.flush()
+            with _written_meanwhile(job.path / "pixels.u8"):
+                bad = _decode_all(job, images, todo, workers, progress, stop)
             status.flush()
             stamps.flush()
         if len(todo) or not complete:
@@ -266,9 +269,7 @@ def _decode_all(
 ) -> dict[int, str]:
     """Decode the films of the rows ``todo`` and return the reasons of the bad ones by row."""
     inline = workers <= 1 or len(todo) <= INLINE
-    length = max(1, min(CHUNK, len(todo) // (4 * workers)))
-    chunks = [todo[start : start + length].tolist() for start in range(0, len(todo), length)]
-    tasks = [(job, rows, [images[row] for row in rows]) for rows in chunks]
+    tasks = [(job, rows.tolist(), [images[row] for row in rows]) for rows in _chunks(todo, workers)]
     bad: dict[int, str] = {}
     bar = tqdm(total=job.count, initial=job.count - len(todo), unit="film", desc="decode", disable=not progress)
     with bar:
@@ -290,7 +291,7 @@ def _decode_all(
                     running[pool.submit(_decode_chunk, *task)] = len(task[1])
                 if queue:
                     # This process works too: it need not start first, as the others do.
-                    task = queue.pop()
+                    task = queue.popleft()
                     bad |= _decode_chunk(*task)
                     bar.update(len(task[1]))
                 for future in wait(running, 0 if queue else None, FIRST_COMPLETED).done:
@@ -305,6 +306,36 @@ def _decode_all(
         finally:
             pool.shutdown(cancel_futures=True)
     return bad
+
+
+def _chunks(rows: npt.NDArray[np.int64], workers: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield ``rows`` in tasks that get shorter towards the end, so that all workers end at about the same time."""
+    start = 0
+    while start < len(rows):
+        length = min(CHUNK, max(16, (len(rows) - start) // (4 * workers)))
+        yield rows[start : start + length]
+        start += length
+
+
+@contextlib.contextmanager
+def _written_meanwhile(path: Path) -> Iterator[None]:
+    """Send a file to disk while others write it, and what is left at the end: the disk works while films are decoded."""
+    over = threading.Event()
+    with path.open("rb") as stream:
+
+        def flush() -> None:
+            while not over.wait(FLUSH_EVERY):
+                with contextlib.suppress(OSError):  # the last flush says what is wrong
+                    os.fsync(stream.fileno())
+
+        thread = threading.Thread(target=flush, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+        os.fsync(stream.fileno())
 
 
 def _check(stop: Callable[[], bool]) -> None:
