@@ -319,7 +319,7 @@ def _chunks(rows: npt.NDArray[np.int64], workers: int) -> Iterator[npt.NDArray[n
 
 @contextlib.contextmanager
 def _written_meanwhile(path: Path) -> Iterator[None]:
-    """Send a file to disk while others write it, and what is left at the end: the disk works while films are decoded."""
+    """Send a file to disk while films are decoded into it, and what is left at the end."""
     over = threading.Event()
     with path.open("rb") as stream:
 

@@ -294,7 +294,7 @@ def test_a_build_that_is_stopped_keeps_what_is_decoded(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[str], workers: int
 ) -> None:
     monkeypatch.setattr(cache, "INLINE", 0)
-    monkeypatch.setattr(cache, "CHUNK", 2)
+    monkeypatch.setattr(cache, "CHUNK", 1)
     asked = iter([False, True])
     with pytest.raises(StoppedError, match="stopped while films were being decoded") as caught:
         build(root, tmp_path, workers=workers, stop=lambda: next(asked))
