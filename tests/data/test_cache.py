@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from noisy_student.data import cache
+from noisy_student.data import cache, decoding
 from noisy_student.data.cache import Cache
 from noisy_student.data.decode import DecodeSettings, decode, source_stamps
 from noisy_student.errors import DataError, NoisyStudentError, StoppedError, StorageError
@@ -46,7 +46,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         names.append(Path(path).name)
         return decode(path, settings)
 
-    monkeypatch.setattr(cache, "decode", spy)
+    monkeypatch.setattr(decoding, "decode", spy)
     return names
 
 
@@ -212,7 +212,7 @@ def test_a_killed_build_goes_on_where_it_stopped(
 
     decoded.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "decode", stop)
+        patch.setattr(decoding, "decode", stop)
         with pytest.raises(KeyboardInterrupt):
             build(root, tmp_path)
     folder = tmp_path / "cache" / cache.content_key(images, SETTINGS)
@@ -281,7 +281,7 @@ def test_files_of_a_wrong_size_start_the_cache_anew(root: Path, tmp_path: Path, 
 def test_workers_give_the_same_pixels(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     damage(root / "p2/4.png")
     inline = build(root, tmp_path / "inline", workers=1)
-    monkeypatch.setattr(cache, "INLINE", 0)
+    monkeypatch.setattr(decoding, "INLINE", 0)
     parallel = build(root, tmp_path, workers=2)
     np.testing.assert_array_equal(parallel.pixels, inline.pixels)
     assert parallel.bad() == inline.bad()
@@ -293,8 +293,8 @@ def test_workers_give_the_same_pixels(root: Path, tmp_path: Path, monkeypatch: p
 def test_a_build_that_is_stopped_keeps_what_is_decoded(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[str], workers: int
 ) -> None:
-    monkeypatch.setattr(cache, "INLINE", 0)
-    monkeypatch.setattr(cache, "CHUNK", 1)
+    monkeypatch.setattr(decoding, "INLINE", 0)
+    monkeypatch.setattr(decoding, "CHUNK", 1)
     asked = iter([False, True])
     with pytest.raises(StoppedError, match="stopped while films were being decoded") as caught:
         build(root, tmp_path, workers=workers, stop=lambda: next(asked))
@@ -308,8 +308,8 @@ def test_a_build_that_is_stopped_keeps_what_is_decoded(
 def test_a_killed_worker_is_an_error_that_says_how_to_go_on(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "INLINE", 0)
-    monkeypatch.setattr(cache, "_start_worker", os.abort)
+    monkeypatch.setattr(decoding, "INLINE", 0)
+    monkeypatch.setattr(decoding, "_start_worker", os.abort)
     with pytest.raises(NoisyStudentError, match="a worker process was killed") as caught:
         build(root, tmp_path, workers=2)
     assert "decoded films are kept" in caught.value.hint
