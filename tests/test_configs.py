@@ -46,10 +46,6 @@ def test_a_dry_run_needs_no_data_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_demo_is_the_built_in_defaults() -> None:
-    assert load(FOLDER / "demo.yaml") == load(None)
-
-
 def test_without_a_config_the_dry_run_is_the_demo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,7 +38,7 @@ def augment_preview(
     import numpy as np
     from PIL import Image
 
-    from noisy_student.config.load import load
+    from noisy_student.config.load import DEMO, load
     from noisy_student.data.decode import decode
     from noisy_student.errors import UsageError
     from noisy_student.learning import augment
@@ -48,7 +48,7 @@ def augment_preview(
     if out.is_dir():
         raise UsageError(f"{out}: is a directory", f"Name a picture, such as {out / 'sheet.png'}.")
     dial = _strengths(strengths)
-    config = load(config_path, overrides)
+    config = load(config_path or DEMO, overrides)
     films = _films(config.data, count)
     root, settings = data_root(_few(config.data)), decode_settings(config.data)
     pixels = np.stack([decode(root / image, settings) for image in films.frame["image"]])

@@ -84,11 +84,11 @@ def _run_options(command: options.Command) -> options.Command:
 def _opened(asked: _Request, rounds: int) -> Iterator[Workplace | None]:
     """Yield the run asked for, ready to work on; ``None`` after a dry run, which printed the plan."""
     from noisy_student import generations, training
-    from noisy_student.config.load import load
+    from noisy_student.config.load import DEMO, load
     from noisy_student.plan import describe, started
     from noisy_student.runs import Run
 
-    config = load(asked.config_path, asked.overrides)
+    config = load(asked.config_path or DEMO, asked.overrides)
     path = asked.output or default_output(asked.config_path)
     # A run that is there has read its weights, or says so when it gets to them; a dry run needs no data.
     training.check_settings(config, asked.device, weights=not asked.dry_run and not started(Run(path)))

@@ -21,6 +21,10 @@ WHERE_NOT_WHAT: Final = (("data", "root"), ("data", "cache_dir"))
 """Keys that say where things are: they may change between a run and its resumption and stay out of the hash."""
 
 
+DEMO: Final = Path(__file__).with_name("demo.yaml")
+"""The demonstration, which runs where no configuration is named."""
+
+
 def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     """Return the configuration of a YAML file (or the defaults) with ``a.b=value`` overrides applied in order.
 
@@ -33,7 +37,7 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         keys, text = _split_override(override)
         _assign(tree, keys, _parse_value(override, text))
         raw[keys] = text
-    source = "the command line" if path is None else str(path)
+    source = "the command line" if path in (None, DEMO) else str(path)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
