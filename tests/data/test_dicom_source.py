@@ -369,7 +369,7 @@ def test_rows_that_fit_nothing_are_counted_and_none_at_all_is_an_error(
 @pytest.mark.parametrize(("join", "name"), [("study", "1.2.1"), ("file", "2.dcm")])
 def test_two_rows_about_one_film_are_an_error(root: Path, join: str, name: str) -> None:
     rows = [{"image": name, "Edema": value, "Fracture": 0} for value in (0, 1)]
-    with pytest.raises(DataError, match="lines 2 and 3 are about the same films"):
+    with pytest.raises(DataError, match="line 2 and line 3: are about the same films"):
         labelled(root, rows, join)
 
 

@@ -87,7 +87,7 @@ def _by_file(path: Path, keys: pd.Series[str], names: Sequence[str]) -> Rows:
         film = next((level[asked] for level in levels if asked in level), -1)
         if film == _AMBIGUOUS:
             raise DataError(
-                f"{path}, line {row + 2}: column '{keys.name}' fits more than one film",
+                f"{_place(path, row)}: column '{keys.name}' fits more than one film",
                 "Write the path below data.root in place of the name.",
             )
         if film >= 0 and rows[film] >= 0:
@@ -108,7 +108,11 @@ def _by_hash(path: Path, keys: pd.Series[str], names: Sequence[str]) -> Rows:
 
 
 def _double(path: Path, first: int, second: int) -> DataError:
+    other = _place(path, second).removeprefix(f"{path}, ")
     return DataError(
-        f"{path}: lines {first + 2} and {second + 2} are about the same films",
-        "Keep one row, or correct data.dicom.join.",
+        f"{_place(path, first)} and {other}: are about the same films", "Keep one row, or correct data.dicom.join."
     )
+
+
+def _place(path: Path, row: int) -> str:
+    return cells.place(path, np.arange(row + 1) == row)
