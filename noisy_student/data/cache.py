@@ -179,13 +179,15 @@ def build(
 @contextlib.contextmanager
 def _written_meanwhile(path: Path) -> Iterator[None]:
     """Send a file to disk while films are decoded into it, and what is left at the end."""
-    over = threading.Event()
+    over, failed = threading.Event(), list[OSError]()
     with path.open("rb") as stream:
 
         def flush() -> None:
-            while not over.wait(FLUSH_EVERY):
-                with contextlib.suppress(OSError):  # the last flush says what is wrong
+            while not failed and not over.wait(FLUSH_EVERY):
+                try:
                     os.fsync(stream.fileno())
+                except OSError as error:  # the system reports a failed write once, so the next flush would succeed
+                    failed.append(error)
 
         thread = threading.Thread(target=flush, daemon=True)
         thread.start()
@@ -194,6 +196,8 @@ def _written_meanwhile(path: Path) -> Iterator[None]:
         finally:
             over.set()
             thread.join()
+        if failed:
+            raise failed[0]
         os.fsync(stream.fileno())
 
 

@@ -386,6 +386,30 @@ def test_a_full_disk_is_a_storage_error(root: Path, tmp_path: Path, monkeypatch:
     assert build(root, tmp_path).ok.all()
 
 
+def test_a_write_that_fails_while_films_are_decoded_is_not_lost(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system says once that a write failed: the flush at the end would know nothing of it."""
+    failed = threading.Event()
+    fsync = os.fsync
+
+    def once(descriptor: int) -> None:
+        if not failed.is_set() and threading.current_thread() is not threading.main_thread():
+            failed.set()
+            raise OSError(errno.ENOSPC, "no space")
+        fsync(descriptor)
+
+    def slow(path: str, settings: DecodeSettings) -> Any:
+        assert failed.wait(10)
+        return decode(path, settings)
+
+    monkeypatch.setattr(cache, "FLUSH_EVERY", 0.0)
+    monkeypatch.setattr(os, "fsync", once)
+    monkeypatch.setattr(decoding, "decode", slow)
+    with pytest.raises(StorageError, match="the disk is full"):
+        build(root, tmp_path)
+
+
 def test_space_is_checked_before_the_build(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
