@@ -106,7 +106,7 @@ def with_parents(films: Manifest, config: Config) -> Manifest:
     return manifest.with_values(films, fill_parents(manifest.values(films), films.labels))
 
 
-def examine(config: Config, *, images: bool) -> tuple[Manifest, Floats, Floats, int | None]:
+def examine(config: Config, *, images: bool, progress: bool = False) -> tuple[Manifest, Floats, Floats, int | None]:
     """Return the films of the data set, their targets and weights (N, K), and how many of the films are not there.
 
     The last is ``None`` where ``images`` is false: then only the tables are read. Nothing is decoded or written, but
@@ -115,13 +115,15 @@ def examine(config: Config, *, images: bool) -> tuple[Manifest, Floats, Floats, 
     Raises:
         DataError: a table is missing or wrong.
     """
-    films = with_parents(_films(config.data, images=images), config)
+    films = with_parents(_films(config.data, images=images, progress=progress), config)
     target, weight = label_targets(manifest.values(films), films.labels, config.targets, films.frame["image"].tolist())
     missing = int((~sources.there(data_root(config.data), films)).sum()) if images else None
     return films, target, weight, missing
 
 
-def write_splits(config: Config, seeds: Sequence[int], output: Path | None) -> list[dict[str, Any]]:
+def write_splits(
+    config: Config, seeds: Sequence[int], output: Path | None, *, progress: bool = False
+) -> list[dict[str, Any]]:
     """Return what the split of each seed holds, after writing it to ``output`` (``None`` writes nothing).
 
     Several seeds go to ``NAME-0.parquet``, ``NAME-1.parquet`` and so on. To the summary of
@@ -131,13 +133,11 @@ def write_splits(config: Config, seeds: Sequence[int], output: Path | None) -> l
     Raises:
         DataError: a table is wrong, or the split cannot be made.
     """
-    films = with_parents(_films(config.data, images=False), config)
+    films = with_parents(_films(config.data, images=False, progress=progress), config)
     made = []
-    for seed in seeds:
+    places: Sequence[Path | None] = [None] * len(seeds) if output is None else split_files.places(output, seeds)
+    for seed, path in zip(seeds, places, strict=True):
         chosen, summary = splits.assign(films, config.split.model_copy(update={"seed": seed}))
-        path = output
-        if output is not None and len(seeds) > 1:
-            path = output.with_name(f"{output.stem}-{seed}{output.suffix}")
         if path is not None:
             split_files.write(chosen, summary, path)
         labelled = manifest.select(chosen, split="train", labelled=True)

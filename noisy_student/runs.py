@@ -38,7 +38,7 @@ def storage_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StorageError(f"{path}: cannot be written ({error.strerror})", "Choose another --output.") from error
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
             hint = "Choose another folder (--output, data.cache_dir or $NS_CACHE)."
             raise StorageError(f"{path}: cannot be made ({error.strerror})", hint) from error
         raise

@@ -11,7 +11,7 @@ import click
 from noisy_student.cli import options
 
 if TYPE_CHECKING:
-    from noisy_student.config import Config, DataConfig
+    from noisy_student.config import Config
 
 _SHOWN = 10
 
@@ -51,15 +51,6 @@ def _load(
     return config
 
 
-def _make_synthetic(data: DataConfig, quiet: bool) -> None:
-    """Make the synthetic set, which takes minutes, in sight of the user; other sets are left alone."""
-    if data.source == "synthetic":
-        from noisy_student.data import synthetic
-        from noisy_student.preparation import data_root
-
-        synthetic.write_dataset(data_root(data), data.synthetic, progress=options.show_progress(quiet))
-
-
 @data.command()
 @source
 @table
@@ -82,8 +73,7 @@ def stats(
     from noisy_student.preparation import examine
 
     config = _load(config_path, overrides, source, csv_path)
-    _make_synthetic(config.data, quiet)
-    films, target, weight, missing = examine(config, images=not no_images)
+    films, target, weight, missing = examine(config, images=not no_images, progress=options.show_progress(quiet))
     figures = {"source": config.data.source, **statistics.describe(films, target, weight), "missing_images": missing}
     if as_json:
         options.print_json(figures)
@@ -125,9 +115,8 @@ def split(
     seeds = seeds or (config.split.seed,)
     for place in [] if output is None else split_files.places(output, seeds):
         split_files.check_place(place, overwrite=overwrite)
-    _make_synthetic(config.data, quiet)
     with options.hint_on_failure("Choose another --output."):
-        made = write_splits(config, seeds, output)
+        made = write_splits(config, seeds, output, progress=options.show_progress(quiet))
     if as_json:
         options.print_json(made)
         return

@@ -30,8 +30,6 @@ dry_run = click.option("--dry-run", is_flag=True, help="Check settings and table
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 run_argument = click.argument("run_path", metavar="RUN", type=click.Path(path_type=Path))
-
-
 quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 
 
@@ -74,8 +72,6 @@ def hint_on_failure(hint: str) -> Iterator[None]:
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             hint = "Free some space, then run the same command again."
         raise StorageError(error.message, hint) from error
-    except FileExistsError as error:  # a file where a folder has to be made
-        raise StorageError(f"{error.filename}: cannot be made ({error.strerror})", hint) from error
 
 
 def speaker(verbose: bool) -> Callable[[str], None]:
