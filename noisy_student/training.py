@@ -71,10 +71,11 @@ def pretrain(work: Workplace, generation: int) -> Traffic:  # noqa: ARG001 - one
         films=_on_device(work, preparation.film_rows(work.cache, films), device),
         valid_films=None,
         valid_truth=unknown[:0],
-        bn_films=_bn_films(work, learnt.optim.bn_images, device),
+        bn_films=_bn_films(work, films, learnt.optim.bn_images, device),
         pos_weight=np.ones(len(labels), dtype=np.float32),
         macro_columns=(),
         precision=config.precision,
+        compiled=config.compile,
         objective=objective,
         views=2,
         search=weight_folders(config),
@@ -87,24 +88,27 @@ def train(work: Workplace, generation: int) -> Traffic:
     """Train the networks of the generation, each on its targets table, and write their checkpoints."""
     films = manifest.read(work.run.manifest)
     if work.config.folds == 1:
-        return _train_network(work, generation, manifest.select(films, split="valid"))
+        return _train_network(work, generation, films, manifest.select(films, split="valid"))
     budget = manifest.budget(films)
     fold = folds.read(work.run.folds, budget.frame["image"].to_numpy(dtype=object))
     traffic = [
-        _train_network(work, generation, manifest.rows(budget, fold == number), number)
+        _train_network(work, generation, films, manifest.rows(budget, fold == number), number)
         for number in range(work.config.folds)
     ]
     reads = [path for part in traffic for path in part.reads]
     return Traffic([work.run.folds, *reads], [path for part in traffic for path in part.writes])
 
 
-def _train_network(work: Workplace, generation: int, judging: Manifest, fold: int | None = None) -> Traffic:
-    """Train a network on its targets table, looking now and then at the films ``judging``."""
+def _train_network(
+    work: Workplace, generation: int, films: Manifest, judging: Manifest, fold: int | None = None
+) -> Traffic:
+    """Train a network on its targets table, looking now and then at those of the ``films`` that are ``judging`` it."""
     from noisy_student.learning import fit, losses
 
     run, config, device = work.run, work.config, _device(work)
     phase, path = config.phase(generation), run.network(generation, fold) / "targets.parquet"
-    targets, whole = table.read(path), table.read(run.generation(generation) / "targets.parquet")
+    whole = table.read(run.generation(generation) / "targets.parquet")
+    targets = whole if fold is None else table.read(path)
     start, reads = None, [run.manifest, path, run.generation(generation) / "targets.parquet"]
     if config.starts_from_pretraining(generation):
         start = run.networks(PRETRAINING)[0]
@@ -123,10 +127,11 @@ def _train_network(work: Workplace, generation: int, judging: Manifest, fold: in
         films=_on_device(work, work.cache.rows([str(image) for image in targets.images]), device),
         valid_films=_on_device(work, preparation.film_rows(work.cache, judging), device),
         valid_truth=evaluation.known_truth(manifest.values(judging), config.targets.blank).astype(np.float32),
-        bn_films=_bn_films(work, phase.optim.bn_images, device),
+        bn_films=_bn_films(work, films, phase.optim.bn_images, device),
         pos_weight=losses.positive_weights(whole.target[labelled], whole.weight[labelled], phase.pos_weight_cap),
         macro_columns=tuple(config.data.labels.index(name) for name in config.macro_labels()),
         precision=config.precision,
+        compiled=config.compile,
         start=start,
         search=weight_folders(config),
         info={"config": config_hash(config), "cache": work.cache.key},
@@ -218,10 +223,9 @@ def _on_device(work: Workplace, rows: npt.NDArray[np.int64], device: torch.devic
     return Films(work.cache.pixels, rows, device)
 
 
-def _bn_films(work: Workplace, count: int, device: torch.device) -> Films:
+def _bn_films(work: Workplace, films: Manifest, count: int, device: torch.device) -> Films:
     """Return the clean films on which BatchNorm statistics are estimated: of the whole train split, without labels."""
-    train_films = manifest.select(manifest.read(work.run.manifest), split="train")
-    clean = clean_sample(train_films, count, work.config.seed)
+    clean = clean_sample(manifest.select(films, split="train"), count, work.config.seed)
     return _on_device(work, preparation.film_rows(work.cache, clean), device)
 
 

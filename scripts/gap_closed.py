@@ -78,6 +78,7 @@ def supervised(work: Workplace, films: Manifest, test: Manifest, phase: PhaseCon
         pos_weight=losses.positive_weights(target, weight, phase.pos_weight_cap),
         macro_columns=tuple(config.data.labels.index(name) for name in config.macro_labels()),
         precision=config.precision,
+        compiled=config.compile,
         search=training.weight_folders(config),
     )
     run = Run(folder)

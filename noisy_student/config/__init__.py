@@ -78,6 +78,9 @@ class Config(Section):
     """CPU threads of torch; 0 takes all cores. A resumed run equals an uninterrupted one at equal threads."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto`` uses bf16 autocast on GPUs that have it, and fp32 on the CPU."""
+    compile: bool = False
+    """Train through ``torch.compile``: slower to start, faster by step. A resumed run then equals an uninterrupted one
+    within rounding only; where compiling fails, training goes on without it and says so."""
     folds: int = Field(1, ge=1, le=20)
     """Cross-fitting: from 2 on, a generation is as many networks, which share the label budget (labelled and validation
     patients together). Each network, and every teacher it ever has, is trained without one fold of the patients and

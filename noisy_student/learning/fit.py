@@ -64,6 +64,8 @@ class Task:
     """Model folder whose weights are the start weights; ``None`` takes those of the model's configuration."""
     search: Sequence[Path] = ()
     """Folders in which a weights file is looked up."""
+    compiled: bool = False
+    """Whether steps run the network through ``torch.compile``."""
     info: dict[str, Any] = field(default_factory=dict)
     """What the checkpoint's ``meta.json`` records besides the model."""
 
@@ -182,6 +184,7 @@ def fit(
     )
     batches = Batches(task.films, task.targets, order, task.pos_weight)
     classifier = {id(parameter) for parameter in models.classifier_parameters(state.network)}
+    stepped = models.Compiled(state.network) if task.compiled else state.network
     clock, since = time.perf_counter(), state.step
 
     title = "self-supervised start" if task.generation == PRETRAINING else f"generation {task.generation}"
@@ -201,7 +204,7 @@ def fit(
                 _write_contact_sheet(folder / "augmented.png", batch.clean, images)
             with autocast():
                 noised = objectives.Noised(images, target, weight, pos_weight)
-                loss = task.objective(state.network, state.averaged, noised)
+                loss = task.objective(stepped, state.averaged, noised)
             _check_finite(loss, task.generation, state.step, last, "loss")
             loss.backward()  # type: ignore[no-untyped-call]
             gradient_norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)

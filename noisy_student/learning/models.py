@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Final
@@ -88,6 +89,46 @@ class Network(nn.Module):
         """Return logits (B, K) of float ``images`` (B, channels, size, size) in [0, 1]."""
         logits: Tensor = self.classifier(self.dropout(self.features(images)))
         return logits
+
+
+class Compiled(nn.Module):
+    """A network whose ``forward`` and ``features`` run through ``torch.compile``, on the network's own parameters.
+
+    Where compiling fails (no C++ compiler, an operation the compiler does not know) a warning says so once, and the
+    network runs as it is.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        # What was compiled for earlier networks of this process is of no use here and counts against a limit.
+        torch.compiler.reset()
+        self.network = network
+        self._fast: dict[str, Callable[[Tensor], Tensor]] = {
+            "forward": torch.compile(network.forward),
+            "features": torch.compile(network.features),
+        }
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return what the network's ``forward`` returns."""
+        return self._run("forward", images)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return what the network's ``features`` returns."""
+        return self._run("features", images)
+
+    def _run(self, name: str, images: Tensor) -> Tensor:
+        from torch._dynamo.exc import TorchDynamoException  # a second to import, for those who compile
+
+        if name in self._fast:
+            try:
+                return self._fast[name](images)
+            except TorchDynamoException as error:
+                warnings.warn(
+                    f"compile: the network could not be compiled and runs as it is ({_reason(error)})", stacklevel=2
+                )
+                self._fast.clear()
+        run: Callable[[Tensor], Tensor] = getattr(self.network, name)
+        return run(images)
 
 
 def small_resnet(classes: int) -> nn.Module:
