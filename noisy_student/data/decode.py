@@ -18,12 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from noisy_student.data.pixels import PixelError, between, check_size, percentiles
 from noisy_student.errors import DataError
 
 FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000")
 """Formats that are tried. A closed list: Pillow would also start Ghostscript for a file that looks like EPS."""
-LARGEST: Final = 100_000_000
-"""Films with more pixels than this are refused before they are unpacked; the largest detectors have 20 million."""
 
 _ORIENTATION: Final = 0x0112  # the EXIF tag
 _TURNS: Final = {
@@ -37,10 +36,6 @@ _TURNS: Final = {
 }
 _BLACK: Final = (0, 0, 0, 255)
 _HINT: Final = "Restore the file from its source, or remove its row from the table."
-
-
-class PixelError(ValueError):
-    """A film that cannot be decoded, in words of this package: unlike those of a parser, they quote nothing."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ def decode(path: str | os.PathLike[str], settings: DecodeSettings) -> npt.NDArra
 
     Raises:
         DataError: the file is missing, truncated, damaged, no regular file, of an unknown format, of more than
-            :data:`LARGEST` pixels, or of a depth with no fixed range.
+            :data:`pixels.LARGEST` pixels, or of a depth with no fixed range.
     """
     mode = "L" if settings.channels == 1 else "RGB"
     try:
@@ -129,18 +124,6 @@ def _orientation(image: Image.Image) -> int:
     return found if found in _TURNS else 1
 
 
-def check_size(width: int, height: int) -> None:
-    """Check that a film can be unpacked.
-
-    Raises:
-        PixelError: it has no pixels, or more than :data:`LARGEST`.
-    """
-    if width * height > LARGEST:
-        raise PixelError(f"{width} x {height} pixels are more than {LARGEST // 1_000_000} million")
-    if width < 1 or height < 1:
-        raise PixelError("it has no pixels")
-
-
 def _inner(width: int, height: int, settings: DecodeSettings) -> tuple[int, int]:
     """Return width and height of the film inside the square."""
     size = settings.size
@@ -189,24 +172,6 @@ def _from_wide(values: npt.NDArray[Any], window: tuple[float, float] | None) -> 
     if wide.min() < 0 or wide.max() > 65535:
         raise PixelError("32-bit pixels beyond 16 bits have no fixed range; data.window gives them one")
     return ((wide + 128) // 257).astype(np.uint8)
-
-
-def percentiles(values: npt.NDArray[Any], window: tuple[float, float]) -> tuple[float, float]:
-    """Return the values at two percentiles.
-
-    Raises:
-        PixelError: a value is not finite.
-    """
-    low, high = np.percentile(values, window)
-    if not np.isfinite([low, high]).all():
-        raise PixelError("it has pixels that are no numbers")
-    return float(low), float(high)
-
-
-def between(values: npt.NDArray[Any], black: float, white: float) -> npt.NDArray[np.uint8]:
-    """Return uint8 of the shape of ``values``: 0 up to ``black``, 255 from ``white``, and straight in between."""
-    share = (values.astype(np.float64) - black) / max(white - black, 1e-12)
-    return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
 
 
 def source_stamps(root: Path, images: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from noisy_student.data.decode import LARGEST, PixelError, between, check_size, percentiles
+from noisy_student.data.pixels import LARGEST, PixelError, between, check_size, percentiles
 from noisy_student.errors import DataError
 
 INSTALL: Final = "pip install 'noisy_student[dicom]'"

@@ -26,9 +26,9 @@ from noisy_student import runs
 from noisy_student.config import DataConfig
 from noisy_student.data import cache
 from noisy_student.data import manifest as manifests
-from noisy_student.data.decode import PixelError
 from noisy_student.data.dicom import NoFilmError, read, safely
 from noisy_student.data.manifest import Manifest
+from noisy_student.data.pixels import PixelError
 from noisy_student.data.sources import dicom_labels
 from noisy_student.data.sources.files import storable
 from noisy_student.errors import ConfigError, DataError
