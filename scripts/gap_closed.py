@@ -7,9 +7,10 @@ Gap closed = (ours - few) / (all - few), the ratio of means over seeds of the te
 - all: supervised on every label of the train split, as many films seen as all generations of ours together, every
   network of a cross-fitted run and both views of the self-supervised start counted.
 
-Every finished arm is kept below --output and not run again, so the matrix can be made in parts.
+Every finished arm becomes a line of --results and is not run again, so the matrix can be made in parts; what belongs
+together has the same configuration file, --set, --rounds and --few-steps.
 
-    python scripts/gap_closed.py --root DIR --seeds 0 1 2 --output runs/gap_closed
+    python scripts/gap_closed.py --root DIR --seeds 0 1 2 --few-steps 150 --set threads=1
 """
 
 from __future__ import annotations
@@ -17,31 +18,29 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import results
 
 from noisy_student import evaluation, generations, preparation, training
 from noisy_student.config import Config, PhaseConfig
 from noisy_student.config.load import load
 from noisy_student.data import manifest
 from noisy_student.data.manifest import Manifest
-from noisy_student.errors import UsageError
 from noisy_student.learning import fit, losses, predict
 from noisy_student.learning.batches import Films
 from noisy_student.learning.checkpoint import load as load_network
-from noisy_student.runs import Run, read_json, write_json
-from noisy_student.stats.intervals import bootstrap_auroc, macro
+from noisy_student.runs import Run, text_hash
 from noisy_student.targets.table import Targets
 from noisy_student.targets.uncertainty import label_targets
 from noisy_student.workplace import Workplace
 
 Floats = npt.NDArray[np.float64]
 ARMS = ("few", "ours", "all")
-LEAST_DENOMINATOR = 0.02
-"""Below this lower bound of all - few a ratio says nothing, and none is given."""
 
 
 def prepared(path: Path, config: Config) -> tuple[Workplace, Manifest, Manifest]:
@@ -89,76 +88,39 @@ def supervised(work: Workplace, films: Manifest, test: Manifest, phase: PhaseCon
     return predict.predict(network, on_device(test), autocast=autocast).astype(np.float64)
 
 
-def run_arm(arm: str, seed: int, given: argparse.Namespace) -> tuple[Floats, dict[str, Any]]:
-    """Return the test scores of an arm and what it did."""
+def run_arm(arm: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
+    """Return what is kept of an arm: its measures on the test films, and what it did."""
     config = load(given.config, [f"data.root={given.root}", f"seed={seed}", f"split.seed={seed}", *given.set])
     work, seen, sealed = prepared(given.output / f"ours-{seed}", config)
     test, rounds = manifest.select(sealed, split="test"), given.rounds
-    if arm == "ours":
-        report = generations.iterate(work, rounds, say=print)
-        best = report["best"]
-        aurocs = [entry["test"]["macro"]["auroc"] for entry in report["generations"]]
-        return evaluation.probabilities(work.run, best, "test", test), {"best": best, "generations": aurocs}
-    budget = manifest.rows(seen, ((seen.frame["split"] == "valid") | seen.frame["labelled"]).to_numpy())
-    pool = manifest.select(sealed, split="train")
-    both = Manifest(_stack(budget, pool), budget.labels)
     phases = [config.phase(generation).optim for generation in range(rounds + 1)]
     seen_by_ours = config.folds * sum(optim.steps * optim.batch_size for optim in phases)
     if config.pretrain.method != "none":
         seen_by_ours += 2 * config.pretrain.optim.steps * config.pretrain.optim.batch_size
-    # The recipe tuned for few films trains few, the recipe tuned for thousands trains all.
-    recipe, films = (config.phase(0), budget) if arm == "few" else (config.phase(1), both)
-    steps = given.few_steps if arm == "few" else seen_by_ours // recipe.optim.batch_size
-    optim = recipe.optim.model_copy(update={"steps": steps, "eval_every": steps})
-    phase = recipe.model_copy(update={"optim": optim})
-    scores = supervised(work, films, test, phase, given.output / f"{arm}-{seed}")
-    return scores, {"films": len(films), "steps": steps}
+    about: dict[str, Any]
+    if arm == "ours":
+        report = generations.iterate(work, rounds, say=print)
+        aurocs = [entry["test"]["macro"]["auroc"] for entry in report["generations"]]
+        scores = evaluation.probabilities(work.run, report["best"], "test", test)
+        about = {"images_seen": seen_by_ours, "best": report["best"], "generations": aurocs}
+    else:
+        budget = manifest.rows(seen, ((seen.frame["split"] == "valid") | seen.frame["labelled"]).to_numpy())
+        both = Manifest(_stack(budget, manifest.select(sealed, split="train")), budget.labels)
+        # The recipe tuned for few films trains few, the recipe tuned for thousands trains all.
+        recipe, films = (config.phase(0), budget) if arm == "few" else (config.phase(1), both)
+        steps = given.few_steps if arm == "few" else seen_by_ours // recipe.optim.batch_size
+        optim = recipe.optim.model_copy(update={"steps": steps, "eval_every": steps})
+        phase = recipe.model_copy(update={"optim": optim})
+        scores = supervised(work, films, test, phase, given.output / f"{arm}-{seed}")
+        about = {"images_seen": steps * optim.batch_size, "films": len(films), "steps": steps}
+    measures = results.measured(test, scores, config.macro_labels(), config.targets.blank)
+    return {"about": about} | measures
 
 
 def _stack(first: Manifest, second: Manifest) -> Any:
     import pandas as pd
 
     return pd.concat([first.frame, second.frame], ignore_index=True)
-
-
-def summarise(given: argparse.Namespace, replicates: int = 2000) -> dict[str, Any]:
-    """Return the AUROCs of all finished arms, the gap closed and its interval (seeds and patients resampled)."""
-    aurocs: dict[str, list[float]] = {arm: [] for arm in ARMS}
-    draws: dict[str, list[Floats]] = {arm: [] for arm in ARMS}
-    for seed in given.seeds:
-        run = Run(given.output / f"ours-{seed}")
-        config_tree = read_json(run.path / "config.resolved.json")
-        labels = config_tree["data"]["labels"]
-        columns = [labels.index(name) for name in config_tree["evaluation"]["macro_labels"] or labels]
-        test = manifest.select(manifest.read(run.sealed), split="test")
-        truth = evaluation.known_truth(manifest.values(test), config_tree["targets"]["blank"])
-        patients = evaluation.codes(test.frame["patient"])
-        for arm in ARMS:
-            stored = read_json(given.output / f"{arm}-{seed}.json")
-            scores = np.asarray(stored["scores"], dtype=np.float64)
-            aurocs[arm].append(stored["auroc"])
-            # The same patients are drawn for every arm and seed: the interval is of the paired ratio.
-            draws[arm].append(macro(bootstrap_auroc(truth, scores, patients, replicates, 0), columns))
-    picked = np.random.default_rng(0).integers(0, len(given.seeds), (replicates, len(given.seeds)))
-    rows = np.arange(replicates)[:, None]
-    mean = {arm: np.stack(draws[arm], axis=1)[rows, picked].mean(axis=1) for arm in ARMS}
-    low_denominator = float(np.quantile(mean["all"] - mean["few"], 0.025))
-    centre = {arm: float(np.mean(aurocs[arm])) for arm in ARMS}
-    gap, ci = None, None
-    if low_denominator >= LEAST_DENOMINATOR:
-        gap = (centre["ours"] - centre["few"]) / (centre["all"] - centre["few"])
-        ratio = (mean["ours"] - mean["few"]) / (mean["all"] - mean["few"])
-        ci = [float(np.quantile(ratio, q)) for q in (0.025, 0.975)]
-    return {
-        "seeds": given.seeds,
-        "auroc": aurocs,
-        "mean": centre,
-        "sd": {arm: float(np.std(aurocs[arm], ddof=1)) if len(given.seeds) > 1 else None for arm in ARMS},
-        "gap_closed": gap,
-        "ci": ci,
-        "all_minus_few_lower_bound": low_denominator,
-        "ours_minus_few_ci": [float(np.quantile(mean["ours"] - mean["few"], q)) for q in (0.025, 0.975)],
-    }
 
 
 def main() -> None:
@@ -171,32 +133,27 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--few-steps", type=int, default=400)
-    parser.add_argument("--output", type=Path, default=Path("runs/gap_closed"))
+    parser.add_argument("--output", type=Path, default=Path("runs/gap_closed"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, help="[default: docs/results/<name of the configuration>.jsonl]")
     given = parser.parse_args()
+    given.results = given.results or Path("docs/results") / f"{given.config.stem}.jsonl"
+    recipe = {
+        "config": text_hash(given.config.read_text(encoding="utf-8")),
+        "set": given.set,
+        "rounds": given.rounds,
+        "few_steps": given.few_steps,
+    }
     for seed in given.seeds:
         for arm in given.arms:
-            path = given.output / f"{arm}-{seed}.json"
-            settings = [given.rounds, given.few_steps, str(given.config), *given.set]
-            if path.exists():
-                kept = read_json(path)["settings"]
-                if kept != settings:
-                    raise UsageError(f"{path}: was made with {kept}, not {settings}", "Choose another --output.")
+            if (arm, seed) in results.read(given.results, recipe):
                 continue
-            scores, info = run_arm(arm, seed, given)
-            run = Run(given.output / f"ours-{seed}")
-            test = manifest.select(manifest.read(run.sealed), split="test")
-            labels = list(test.labels)
-            tree = read_json(run.path / "config.resolved.json")
-            columns = [labels.index(name) for name in tree["evaluation"]["macro_labels"] or labels]
-            blank = tree["targets"]["blank"]
-            auroc = float(np.mean([evaluation.area(manifest.values(test)[:, k], scores[:, k], blank) for k in columns]))
-            write_json(
-                path,
-                {"arm": arm, "seed": seed, "settings": settings, "auroc": auroc, **info, "scores": scores.tolist()},
-            )
-            print(f"{arm} seed {seed}: {auroc:.4f} {info}", flush=True)
-    if all((given.output / f"{arm}-{seed}.json").exists() for seed in given.seeds for arm in ARMS):
-        print(json.dumps(summarise(given), indent=1))
+            start = time.perf_counter()
+            line = run_arm(arm, seed, given)
+            head = {"arm": arm, "seed": seed, "recipe": recipe, "revision": results.revision()}
+            line = head | {"seconds": round(time.perf_counter() - start)} | line
+            results.append(given.results, line)
+            print(f"{arm} seed {seed}: {line['auroc']:.4f} {line['about']}", flush=True)
+    print(json.dumps(results.summarise(results.read(given.results, recipe), given.seeds), indent=1))
 
 
 if __name__ == "__main__":

@@ -84,16 +84,56 @@ def test_gap_closed_runs_every_arm_once_and_keeps_it(tmp_path: Path) -> None:
         "student: *phase\n"
         "evaluation: {replicates: 100}\n"
     )
+    kept = tmp_path / "results.jsonl"
     arguments = ["--root", str(films), "--config", str(config), "--output", str(tmp_path / "out"), "--rounds", "1"]
-    arguments += ["--seeds", "0", "1", "--few-steps", "6"]
-    found = script("gap_closed.py", *arguments)
-    assert set(found["auroc"]) == {"few", "ours", "all"}
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.json")}
-    assert len(kept) == 6
-    assert script("gap_closed.py", *arguments) == found
-    assert kept == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.json")}
-    for arm in found["auroc"].values():
-        assert all(0 <= value <= 1 for value in arm)
+    arguments += ["--few-steps", "6", "--results", str(kept)]
+    script("gap_closed.py", *arguments, "--seeds", "0", "--arms", "few")
+    found = script("gap_closed.py", *arguments, "--seeds", "0", "1")
+    assert set(found["arms"]) == {"few", "ours", "all"}
+    lines = kept.read_text().splitlines()
+    assert len(lines) == 6
+    shutil.rmtree(tmp_path / "out")
+    assert script("gap_closed.py", *arguments, "--seeds", "0", "1") == found  # nothing but the lines is needed
+    assert kept.read_text().splitlines() == lines
+    for arm in found["arms"].values():
+        assert all(0 <= value <= 1 for value in arm["auroc"])
+    few = [json.loads(line)["auroc"] for line in lines if json.loads(line)["arm"] == "few"]
+    assert found["arms"]["few"]["mean"] == pytest.approx(np.mean(few))
+
+
+def lines(**areas: list[float]) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return a line per arm and seed whose replicates are its area, a little moved, alike for all arms."""
+    moved = np.linspace(-0.01, 0.01, 1000)
+    return {
+        (arm, seed): {"auroc": area, "replicates": (area + moved).tolist(), "test": "t"}
+        for arm, values in areas.items()
+        for seed, area in enumerate(values)
+    }
+
+
+def test_gap_closed_is_the_ratio_of_means_over_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import results
+
+    found = results.summarise(lines(few=[0.80, 0.82], ours=[0.85, 0.83], all=[0.90, 0.90]), [0, 1])
+    assert found["gap_closed"] == pytest.approx((0.84 - 0.81) / (0.90 - 0.81))
+    # Replicates move all arms alike, so only the seeds differ: (0.85 - 0.80) / 0.1 and (0.83 - 0.82) / 0.08.
+    assert found["gap_closed_ci"] == pytest.approx([0.125, 0.5])
+    assert found["arms"]["few"]["ours_minus"] == pytest.approx([0.01, 0.05])
+    close = results.summarise(lines(few=[0.89, 0.89], ours=[0.89, 0.90], all=[0.90, 0.90]), [0, 1])
+    assert close["gap_closed"] is None
+    assert close["all_minus_few_lower_bound"] == pytest.approx(0.01)
+    assert results.summarise(lines(few=[0.8], ours=[0.9]), [0])["gap_closed"] is None
+
+
+def test_results_of_different_test_films_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import results
+
+    mixed = lines(few=[0.8], ours=[0.9])
+    mixed["few", 0]["test"] = "other"
+    with pytest.raises(SystemExit, match="different test films"):
+        results.summarise(mixed, [0])
 
 
 @pytest.mark.slow
