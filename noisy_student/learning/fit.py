@@ -136,7 +136,7 @@ def start_state(task: Task, device: torch.device) -> State:
     network.to(device).to(memory_format=torch.channels_last)
     own = task.objective.to(device) if isinstance(task.objective, nn.Module) else nn.Module()
     optimizer = optim.optimizer(network, task.phase.optim, own)
-    return State(network, optim.averaged(network, task.phase.optim), optimizer, own, origin=origin)
+    return State(network, optim.Average(network, task.phase.optim), optimizer, own, origin=origin)
 
 
 def _name(model: Path) -> str:

@@ -14,8 +14,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from noisy_student.config.learning import OptimConfig
 
-Tensors = tuple[Tensor, ...] | list[Tensor]
-
 
 def optimizer(network: nn.Module, config: OptimConfig, objective: nn.Module | None = None) -> AdamW:
     """Return AdamW (Loshchilov and Hutter 2019) over all parameters of ``network``, in up to six groups.
@@ -70,25 +68,51 @@ def rate(step: int, config: OptimConfig) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / (config.steps - warmup)))
 
 
-def averaged(network: nn.Module, config: OptimConfig) -> AveragedModel:
-    """Return an exponential moving average of ``network``; call ``update_parameters`` after each step.
+class Average(AveragedModel):
+    """An exponential moving average of a network; ``update_parameters`` after each step takes the network in.
 
     The n-th update after the first, which copies, keeps min(``ema_decay``, (1 + n) / (10 + n)) of the average, so a
     short run forgets its first weights. BatchNorm statistics are averaged with the weights when ``bn_images`` is 0;
     otherwise they are the network's latest, until :func:`reestimate_batchnorm` sets them.
     """
 
-    @torch.no_grad()
-    def update(average: Tensors, current: Tensors, count: Tensor | int) -> None:
-        n = int(count)
-        keep = min(config.ema_decay, (1 + n) / (10 + n))
-        if average[0].is_floating_point():
-            torch._foreach_lerp_(average, current, 1.0 - keep)
-        else:  # counters of batches: the latest, there is no average of them
-            torch._foreach_copy_(average, current)
+    def __init__(self, network: nn.Module, config: OptimConfig) -> None:
+        super().__init__(network, use_buffers=config.bn_images == 0)
+        self.requires_grad_(False)
+        self._decay = config.ema_decay
+        self._pairs: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
 
-    model = AveragedModel(network, multi_avg_fn=update, use_buffers=config.bn_images == 0)
-    return model.requires_grad_(False)
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take the weights of ``model``, always the same network, into the average."""
+        # AveragedModel walks through all modules at every step, which on a small network costs 5 % of it.
+        if not self._pairs:
+            self._pairs = _pairs(self.module, model, buffers=self.use_buffers)
+        n = int(self.n_averaged)
+        average, current = self._pairs["averaged"]
+        if n == 0:
+            torch._foreach_copy_(average, current)
+        else:
+            torch._foreach_lerp_(average, current, 1.0 - min(self._decay, (1 + n) / (10 + n)))
+        if self._pairs["copied"][0]:
+            torch._foreach_copy_(*self._pairs["copied"])
+        self.n_averaged += 1
+
+
+def _pairs(average: nn.Module, current: nn.Module, *, buffers: bool) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
+    """Return the tensors of which an average is kept and those of which the latest is, each with the network's."""
+    pairs: dict[str, tuple[list[Tensor], list[Tensor]]] = {"averaged": ([], []), "copied": ([], [])}
+
+    def add(kind: str, own: Tensor, other: Tensor) -> None:
+        pairs[kind][0].append(own.detach())
+        pairs[kind][1].append(other.detach())
+
+    for own, other in zip(average.parameters(), current.parameters(), strict=True):
+        add("averaged", own, other)
+    for kept, latest in zip(average.buffers(), current.buffers(), strict=True):
+        # Counters of batches have no average.
+        add("averaged" if buffers and kept.is_floating_point() else "copied", kept, latest)
+    return pairs
 
 
 @torch.no_grad()

@@ -57,7 +57,7 @@ def task() -> fit.Task:
 
 def network_and_average() -> tuple[models.Network, torch.optim.swa_utils.AveragedModel]:
     network = models.build(ModelConfig(), LABELS, 1, SIZE, seed=0)
-    return network, optim.averaged(network, OptimConfig())
+    return network, optim.Average(network, OptimConfig())
 
 
 def views(images: Tensor) -> objectives.Noised:

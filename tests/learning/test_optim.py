@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from noisy_student.config.learning import OptimConfig
-from noisy_student.learning.optim import averaged, optimizer, rate, reestimate_batchnorm
+from noisy_student.learning.optim import Average, optimizer, rate, reestimate_batchnorm
 
 
 class Tiny(nn.Module):
@@ -102,7 +102,7 @@ def test_rate_is_defined_without_warmup_and_with_nothing_else(share):
 @pytest.mark.parametrize("bn_images", [0, 16])
 def test_average_follows_the_warmed_up_rule(network, bn_images):
     config = OptimConfig(ema_decay=0.3, bn_images=bn_images)
-    average = averaged(network, config)
+    average = Average(network, config)
     assert not any(parameter.requires_grad for parameter in average.parameters())
     bias, mean, counter = network.classifier.bias, network.backbone[1].running_mean, network.backbone[1]
     expected_bias = expected_mean = None
@@ -122,9 +122,9 @@ def test_average_follows_the_warmed_up_rule(network, bn_images):
 
 def test_average_survives_a_round_trip_of_its_state(network):
     config = OptimConfig(ema_decay=0.9)
-    first = averaged(network, config)
+    first = Average(network, config)
     first.update_parameters(network)
-    second = averaged(network, config)
+    second = Average(network, config)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     with torch.no_grad():
         network.classifier.bias.add_(1.0)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from noisy_student import randomness
-from noisy_student.config.noise import STRONGEST, NoiseConfig
+from noisy_student.config.noise import STRONGEST, NoiseConfig, Operation
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -122,7 +122,7 @@ class _Lots:
 
     def reach(self, name: str) -> float:
         """Return the largest change by ``name`` at the policy's strength."""
-        operation = self.noise.operations()[name]
+        operation: Operation = getattr(self.noise, name)
         return operation.range * self.dial
 
     def one_sided(self, name: str, slot: int = 0, least: float = 0.0) -> Floats:
