@@ -16,6 +16,7 @@ from noisy_student.data import manifest, predictions
 from noisy_student.reporting import report
 from noisy_student.runs import read_json, write_json
 from noisy_student.stats import calibration
+from noisy_student.stats.links import Link
 from noisy_student.targets import folds, table
 from noisy_student.targets.pseudo import PseudoLabels, mean_of, pseudo_labels
 from noisy_student.targets.uncertainty import label_targets
@@ -129,17 +130,22 @@ def calibrate(work: Workplace, generation: int) -> Traffic:
     run, labels = work.run, work.config.data.labels
     folder, films = run.generation(generation), manifest.read(run.manifest)
     judged = evaluation.judging_films(work.config, films)
-    model = run.networks(generation)[0] / "meta.json"  # the networks of a generation share their class weights
-    reads = [run.manifest, model, folder / "targets.parquet"]
+    model = run.networks(generation)[0] / "meta.json"  # the networks of a generation share their loss and its shift
+    reads = [run.manifest, model]
     logits, truth = [], []
     for name, part in judged.items():
         reads.append(folder / "predictions" / f"{name}.parquet")
         logits.append(predictions.read(reads[-1], part.frame["image"].to_numpy(dtype=object)).logits)
         truth.append(evaluation.known_truth(manifest.values(part), work.config.targets.blank))
-    # A student's labelled films are a part of its batches, so its shift is not known and is left to Platt.
-    alone = not table.read(folder / "targets.parquet").pseudo.any()
-    shift = np.log(np.asarray(read_json(model)["pos_weight"])) if alone else np.zeros(len(labels))
-    fitted = calibration.fit(np.concatenate(logits), np.concatenate(truth), labels, shift)
+    learnt = read_json(model)
+    fitted = calibration.fit(
+        np.concatenate(logits),
+        np.concatenate(truth),
+        labels,
+        learnt["shift"],
+        link=Link.of_loss(learnt["loss"]),
+        drawn=learnt["drawn"],
+    )
     write_json(folder / "calibration.json", fitted.to_json())
     return Traffic(reads, [folder / "calibration.json"])
 

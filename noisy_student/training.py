@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from noisy_student import evaluation, preparation, promotion
-from noisy_student.config import Config, PhaseConfig
+from noisy_student.config import Config, FinetuneConfig, PhaseConfig
 from noisy_student.config.load import config_hash
 from noisy_student.data import manifest, predictions
 from noisy_student.data.cache import Cache
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from noisy_student.learning.batches import Films
+    from noisy_student.learning.fit import Task
 
 Floats32 = npt.NDArray[np.float32]
 _BN_FILMS, _FOLD = 0x424E, 0x464F4C44  # separate the streams of random numbers
@@ -56,6 +57,7 @@ def pretrain(work: Workplace, generation: int) -> Traffic:  # noqa: ARG001 - one
     images = films.frame["image"].to_numpy(dtype=object)
     unknown = np.zeros((len(images), len(labels)), dtype=np.float32)
     network = models.build(config.teacher.model, labels, config.data.channels, config.data.image_size, seed=0)
+    at_once = learnt.optim.model_copy(update={"phases": (FinetuneConfig(),)})
     objective = objectives.Byol(
         network.classifier.in_features,
         learnt.hidden,
@@ -66,7 +68,7 @@ def pretrain(work: Workplace, generation: int) -> Traffic:  # noqa: ARG001 - one
     task = fit.Task(
         generation=PRETRAINING,
         seed=config.seed,
-        phase=PhaseConfig(model=config.teacher.model, noise=learnt.noise, optim=learnt.optim),
+        phase=PhaseConfig(model=config.teacher.model, noise=learnt.noise, optim=at_once),
         targets=table.Targets(images, labels, unknown, unknown, np.zeros(len(images), dtype=bool)),
         films=_on_device(work, preparation.film_rows(work.cache, films), device),
         valid_films=None,
@@ -103,7 +105,17 @@ def _train_network(
     work: Workplace, generation: int, films: Manifest, judging: Manifest, fold: int | None = None
 ) -> Traffic:
     """Train a network on its targets table, looking now and then at those of the ``films`` that are ``judging`` it."""
-    from noisy_student.learning import fit, losses
+    from noisy_student.learning import fit
+
+    task, reads = _task(work, generation, films, judging, fold)
+    return Traffic(reads, fit.fit(work.run, task, stop=work.stop, progress=work.progress))
+
+
+def _task(
+    work: Workplace, generation: int, films: Manifest, judging: Manifest, fold: int | None
+) -> tuple[Task, list[Path]]:
+    """Return what a network of the generation is trained on and how, and the files that say so."""
+    from noisy_student.learning import fit, goals
 
     run, config, device = work.run, work.config, _device(work)
     phase, path = config.phase(generation), run.network(generation, fold) / "targets.parquet"
@@ -117,7 +129,7 @@ def _train_network(
     if start is not None:
         reads.append(start / "model.safetensors")
     # Of the whole table, also where a network learns from a part of it: the calibration takes out one shift for all.
-    labelled = ~whole.pseudo
+    goal = goals.goal(phase, whole)
     task = fit.Task(
         generation=generation,
         fold=fold,
@@ -128,15 +140,22 @@ def _train_network(
         valid_films=_on_device(work, preparation.film_rows(work.cache, judging), device),
         valid_truth=evaluation.known_truth(manifest.values(judging), config.targets.blank).astype(np.float32),
         bn_films=_bn_films(work, films, phase.optim.bn_images, device),
-        pos_weight=losses.positive_weights(whole.target[labelled], whole.weight[labelled], phase.pos_weight_cap),
+        pos_weight=goal.pos_weight,
         macro_columns=tuple(config.data.labels.index(name) for name in config.macro_labels()),
         precision=config.precision,
         compiled=config.compile,
+        objective=goal.objective,
         start=start,
         search=weight_folders(config),
-        info={"config": config_hash(config), "cache": work.cache.key},
+        info={
+            "config": config_hash(config),
+            "cache": work.cache.key,
+            "loss": phase.loss.model_dump(mode="json"),
+            "shift": goal.shift.tolist(),
+            "drawn": goal.drawn.tolist(),
+        },
     )
-    return Traffic(reads, fit.fit(run, task, stop=work.stop, progress=work.progress))
+    return task, reads
 
 
 def predict_networks(

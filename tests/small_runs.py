@@ -31,7 +31,13 @@ pretrain:
   optim: {steps: 5, batch_size: 8, eval_every: 3, save_every: 2, bn_images: 16}
 teacher: &phase
   model: {name: small_resnet, dropout: 0.1, stochastic_depth: 0.1}
-  optim: {steps: 8, head_steps: 2, batch_size: 8, eval_every: 4, save_every: 3, bn_images: 16}
+  optim:
+    steps: 8
+    phases: [{trainable: head, steps: 2}, {trainable: all}]
+    batch_size: 8
+    eval_every: 4
+    save_every: 3
+    bn_images: 16
 student: {<<: *phase, pos_weight_cap: 1}
 evaluation: {replicates: 100}
 """

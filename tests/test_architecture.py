@@ -45,7 +45,7 @@ TENSORS = {"torch", "torchvision", "kornia"}
 LAZY_TENSORS = {"training", "illustration", "cli.doctor"}
 """Outside ``learning``, these import tensors, and only inside functions: everything else starts without torch."""
 
-LEARNING_MEETS_IN = {"fit", "predict"}
+LEARNING_MEETS_IN = {"fit", "goals", "state", "sweep", "predict"}
 LEARNING_PAIRS = {("checkpoint", "models")}
 """Modules of ``learning`` do not import each other, but these."""
 

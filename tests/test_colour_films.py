@@ -37,7 +37,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
             "pretrain.method=none",
             "teacher.model={name: small_resnet, dropout: 0, stochastic_depth: 0}",
             "teacher.noise.strength=2",
-            "teacher.optim={steps: 20, head_steps: 0, batch_size: 8, eval_every: 10, save_every: 20, bn_images: 24}",
+            "teacher.optim={steps: 20, phases: [{}], batch_size: 8, eval_every: 10, save_every: 20, bn_images: 24}",
             "evaluation.replicates=100",
             "threads=1",
         ],

@@ -147,7 +147,7 @@ def test_an_unknown_key_without_a_neighbour_lists_the_known_ones() -> None:
         ("teacher=5", "(given: 5)"),
         ("teacher.optim.lr=.nan", "teacher.optim.lr: Input should be a finite number (given: nan)"),
         ("teacher.optim.lr=.inf", "teacher.optim.lr: Input should be a finite number (given: inf)"),
-        ("teacher.optim.head_steps=100000", "teacher.optim: head_steps: must be below steps"),
+        ("teacher.optim.steps=0", "teacher.optim: steps: must be above 0"),
         ("data.labels=[]", "data: labels: name at least one label"),
         ("data.labels=[Edema, Edema]", "data: labels: a label is named twice"),
         ("data.labels=[5]", "data.labels.0: Input should be a valid string (given: 5)"),

@@ -34,7 +34,7 @@ def test_films_of_nih1000_are_decoded_and_a_teacher_takes_two_steps(
         "split.labelled_patients=60",
         "pretrain.method=none",
         "teacher.model={name: small_resnet}",
-        "teacher.optim={steps: 2, head_steps: 0, batch_size: 8, eval_every: 2, save_every: 2, bn_images: 16}",
+        "teacher.optim={steps: 2, phases: [{}], batch_size: 8, eval_every: 2, save_every: 2, bn_images: 16}",
         "evaluation.replicates=100",
         "threads=1",
     ]

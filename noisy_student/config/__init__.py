@@ -10,12 +10,15 @@ from pydantic import Field, model_validator
 from noisy_student.config.base import Section
 from noisy_student.config.data import ColumnsConfig, DataConfig, DicomConfig, FoldersConfig, SplitConfig
 from noisy_student.config.learning import (
+    FinetuneConfig,
     ModelConfig,
     OptimConfig,
     PhaseConfig,
     PseudoConfig,
     StudentConfig,
+    labelled_places,
 )
+from noisy_student.config.loss import LossConfig, SamplerConfig
 from noisy_student.config.noise import NoiseConfig, Operation
 from noisy_student.config.pretrain import PretrainConfig
 from noisy_student.config.synthetic import SyntheticConfig
@@ -27,7 +30,9 @@ __all__ = [
     "DataConfig",
     "DicomConfig",
     "EvaluationConfig",
+    "FinetuneConfig",
     "FoldersConfig",
+    "LossConfig",
     "ModelConfig",
     "NoiseConfig",
     "Operation",
@@ -36,6 +41,7 @@ __all__ = [
     "PretrainConfig",
     "PromotionConfig",
     "PseudoConfig",
+    "SamplerConfig",
     "SplitConfig",
     "StudentConfig",
     "SyntheticConfig",
@@ -153,6 +159,14 @@ class Config(Section):
             if self.folds > 1 and phase.optim.select == "best":
                 raise ValueError(
                     f"{where}.optim.select: 'best' would choose weights on the fold that judges them; use 'last'"
+                )
+            optim = phase.optim
+            places = labelled_places(optim.batch_size, optim.labelled_share) if generation else optim.batch_size
+            if phase.sampler.positives * len(self.data.labels) > places:
+                raise ValueError(
+                    f"{where}.sampler.positives: {phase.sampler.positives} of each of {len(self.data.labels)} labels "
+                    f"are more than the {places} labelled films of a batch; raise optim.batch_size"
+                    + (" or optim.labelled_share" if generation else "")
                 )
             if phase.start != "teacher":
                 continue

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -173,7 +173,10 @@ def _known_keys(location: Sequence[str]) -> list[str]:
     if location[:1] == ["generations"]:  # what is below a generation's number is laid over a phase
         location = ["student", *location[2:]]
     for part in location:
+        if part.isdecimal():  # a place of a list, whose sections are those that the list holds
+            continue
         annotation = model.model_fields[part].annotation
+        annotation = get_args(annotation)[0] if get_origin(annotation) is tuple else annotation
         assert isinstance(annotation, type), "only sections hold keys"
         assert issubclass(annotation, BaseModel), "only sections hold keys"
         model = annotation

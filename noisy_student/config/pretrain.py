@@ -34,6 +34,6 @@ class PretrainConfig(Section):
     def _check(self) -> Self:
         if self.noise.mixup.probability or self.noise.cutmix.probability:
             raise ValueError("noise: mixup and cutmix mix targets, and there are none here; set their probability to 0")
-        if self.optim.head_steps:
-            raise ValueError("optim.head_steps: there is no classifier to train here; use 0")
+        if self.optim.phases:
+            raise ValueError("optim.phases: there is no classifier here, all layers learn at once; leave it out")
         return self

@@ -1,6 +1,6 @@
-"""Batches of films: which film stands at which place of the sample sequence, and its pixels on the device.
+"""Batches of films: their pixels on the device, and their targets.
 
-Sampling is a function of (seed, generation, place in the sequence) alone, so training can go on from any step.
+Which film stands where is a function of the step alone (``sampling``), so training can go on from any step.
 Pixels are kept on the device when they fit; otherwise a background thread gathers the next batch from the memory
 map into pinned memory while the device works on the current one.
 """
@@ -12,23 +12,20 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from noisy_student.randomness import generator, text_ids
+from noisy_student.randomness import text_ids
 from noisy_student.targets.table import Targets
 
 Ints = npt.NDArray[np.int64]
 
 RESIDENT_SHARE: Final = 0.6
 """Share of the free memory of a device that films may take."""
-
-_SAMPLING: Final = 0x53414D50  # separates the stream of permutations from those of noise and initialisation
 
 
 @dataclass(frozen=True)
@@ -105,62 +102,20 @@ def _free_memory(device: torch.device) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """Places of labelled and pseudo-labelled films in the batches of a generation.
-
-    ``labelled`` and ``pseudo`` hold film numbers. Each kind runs through its own endless sequence of permutations;
-    the first ``labelled_per_batch`` places of a batch belong to labelled films.
-    """
-
-    labelled: Ints
-    pseudo: Ints
-    batch_size: int
-    labelled_per_batch: int
-    seed: int
-    generation: int
+class Order(Protocol):
+    """Which film stands at which place of the batches."""
 
     def film_numbers(self, step: int) -> Ints:
         """Return the film numbers (B,) of batch ``step``."""
-        first = self._stretch(0, self.labelled, step * self.labelled_per_batch, self.labelled_per_batch)
-        rest = self.batch_size - self.labelled_per_batch
-        return np.concatenate([first, self._stretch(1, self.pseudo, step * rest, rest)])
 
     def positions(self, step: int) -> Ints:
         """Return the places (B,) of batch ``step`` in the sample sequence."""
-        return np.arange(step * self.batch_size, (step + 1) * self.batch_size, dtype=np.int64)
-
-    def _stretch(self, kind: int, members: Ints, start: int, count: int) -> Ints:
-        if not count:
-            return np.empty(0, dtype=np.int64)
-        place = np.arange(start, start + count)
-        epoch, within = place // len(members), place % len(members)
-        out = np.empty(count, dtype=np.int64)
-        for value in np.unique(epoch):
-            chosen = epoch == value
-            order = _permutation(len(members), self.seed, self.generation, kind, int(value))
-            out[chosen] = members[order[within[chosen]]]
-        return out
-
-
-@lru_cache(maxsize=4)
-def _permutation(count: int, seed: int, generation: int, kind: int, epoch: int) -> Ints:
-    return generator(_SAMPLING, seed, generation, kind, epoch).permutation(count)
-
-
-def sampler(targets: Targets, *, batch_size: int, labelled_share: float, seed: int, generation: int) -> Sampler:
-    """Return the sampler of a targets table; without pseudo-labelled films every place is labelled."""
-    labelled, pseudo = np.flatnonzero(~targets.pseudo), np.flatnonzero(targets.pseudo)
-    per_batch = batch_size
-    if len(pseudo):
-        per_batch = min(batch_size - 1, max(1, round(batch_size * labelled_share))) if len(labelled) else 0
-    return Sampler(labelled, pseudo, batch_size, per_batch, seed, generation)
 
 
 class Batches:
     """The batches of a generation, from any step on."""
 
-    def __init__(self, films: Films, targets: Targets, order: Sampler, pos_weight: npt.NDArray[np.float32]) -> None:
+    def __init__(self, films: Films, targets: Targets, order: Order, pos_weight: npt.NDArray[np.float32]) -> None:
         """``pos_weight`` (K,) applies to labelled films; pseudo-labelled films have 1 (their targets are unshifted)."""
         assert len(films) == len(targets.images)
         self.films, self.order = films, order

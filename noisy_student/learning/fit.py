@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,9 +24,12 @@ from tqdm import tqdm
 
 from noisy_student.config import PhaseConfig
 from noisy_student.errors import DivergedError, StoppedError
-from noisy_student.learning import augment, checkpoint, losses, models, objectives, optim
-from noisy_student.learning.batches import Batches, Films, sampler
+from noisy_student.learning import augment, checkpoint, finetune, losses, models, objectives, optim
+from noisy_student.learning.batches import Batch, Batches, Films
+from noisy_student.learning.blocks import blocks
 from noisy_student.learning.predict import predict
+from noisy_student.learning.sampling import sampler
+from noisy_student.learning.state import State
 from noisy_student.randomness import hash_u64
 from noisy_student.runs import PRETRAINING, Run, atomic
 from noisy_student.stats.metrics import auroc, log_loss
@@ -70,51 +73,6 @@ class Task:
     """What the checkpoint's ``meta.json`` records besides the model."""
 
 
-@dataclass
-class State:
-    """Where training stands; together with ``Task`` it decides everything that follows."""
-
-    network: models.Network
-    averaged: AveragedModel
-    optimizer: torch.optim.Optimizer
-    objective: nn.Module
-    """The parameters of the objective; empty for most."""
-    step: int = 0
-    origin: str = ""
-    score: float = -np.inf
-    kept: dict[str, Tensor] = field(default_factory=dict)
-
-    def save(self, path: Path) -> None:
-        """Write the state to ``path``."""
-        checkpoint.save_resume(
-            path,
-            {
-                "network": self.network.state_dict(),
-                "averaged": self.averaged.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "objective": self.objective.state_dict(),
-                "step": self.step,
-                "origin": self.origin,
-                "score": self.score,
-                "kept": self.kept,
-            },
-        )
-
-    def keep(self, network: models.Network) -> None:
-        """Take the weights of ``network`` as those that the generation ends with, for now."""
-        self.kept = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Take over the state that :meth:`save` wrote."""
-        self.network.load_state_dict(saved["network"])
-        self.averaged.load_state_dict(saved["averaged"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.objective.load_state_dict(saved["objective"])
-        self.step, self.origin, self.score = saved["step"], saved["origin"], saved["score"]
-        device = next(self.network.parameters()).device
-        self.kept = {name: tensor.to(device) for name, tensor in saved["kept"].items()}
-
-
 def autocaster(device: torch.device, precision: str) -> Callable[[], torch.autocast]:
     """Return a function that opens autocast to bfloat16 where ``precision`` asks for it or the device gains by it."""
     gains = device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -135,7 +93,9 @@ def start_state(task: Task, device: torch.device) -> State:
         origin = f"weights of {_name(task.start)}"
     network.to(device).to(memory_format=torch.channels_last)
     own = task.objective.to(device) if isinstance(task.objective, nn.Module) else nn.Module()
-    optimizer = optim.optimizer(network, task.phase.optim, own)
+    decays = task.phase.optim.layer_decay != 1 or any(part.layer_decay for part in task.phase.phases())
+    depth = finetune.depths(blocks(network.backbone)) if decays else None
+    optimizer = optim.optimizer(network, task.phase.optim, own, depth)
     return State(network, optim.Average(network, task.phase.optim), optimizer, own, origin=origin)
 
 
@@ -143,6 +103,73 @@ def _name(model: Path) -> str:
     """Return ``gen-0`` or ``gen-0, fold-1`` for a model folder of a run."""
     folder = model.parent.parent
     return f"{folder.parent.name}, {folder.name}" if folder.name.startswith("fold-") else folder.name
+
+
+class Course:
+    """What the steps of a task are made of: its state, its films in order, their noise, and what learns when."""
+
+    def __init__(self, task: Task) -> None:
+        self.task, device, config = task, task.films.device, task.phase.optim
+        self.state = start_state(task, device)
+        self.stretches = task.phase.stretches(len(task.targets.images))
+        self.steps = self.stretches[-1].stop
+        depth = finetune.depths(blocks(self.state.network.backbone))
+        self._learning = [finetune.learning_names(self.state.network, part.does, depth) for part in self.stretches]
+        self.noise = augment.Augment(
+            task.phase.noise,
+            size=task.films.pixels.shape[2],
+            channels=task.films.pixels.shape[1],
+            device=device,
+            seed=task.seed,
+            generation=task.generation,
+        )
+        order = sampler(
+            task.targets,
+            batch_size=config.batch_size,
+            labelled_share=config.labelled_share,
+            seed=task.seed,
+            generation=task.generation,
+            config=task.phase.sampler,
+        )
+        self.batches = Batches(task.films, task.targets, order, task.pos_weight)
+        self.autocast = autocaster(device, task.precision)
+        self._stepped = models.Compiled(self.state.network) if task.compiled else self.state.network
+
+    def stream(self, start: int) -> Iterator[Batch]:
+        """Yield the batches from step ``start`` on, each film once per view."""
+        for films in self.batches.stream(start, self.steps):
+            yield films.twice() if self.task.views == 2 else films
+
+    def noised(self, batch: Batch) -> objectives.Noised:
+        """Return the batch with its input noise."""
+        images = self.noise(batch.clean, batch.position, batch.image_id)
+        images, *rest = self.noise.mix(images, batch.target, batch.weight, batch.pos_weight, batch.position)
+        return objectives.Noised(images.contiguous(memory_format=torch.channels_last), *rest)
+
+    def loss(self, step: int, batch: objectives.Noised) -> Tensor:
+        """Return the loss of ``step``, with what learns in it set to learn."""
+        task, number = self.task, self._number(step)
+        # The step's own seed makes dropout a function of the step, so a resumed run draws what it would have.
+        torch.manual_seed(int(hash_u64(_DROPOUT, task.seed, task.generation, step) >> np.uint64(1)))
+        finetune.set_trainable(self.state.network, self._learning[number], task.phase.optim.freeze_bn)
+        with self.autocast():
+            return task.objective(self._stepped, self.state.averaged, batch)
+
+    def set_rates(self, step: int, peak: float | None = None) -> float:
+        """Set the optimiser's rates for ``step`` and return the classifier's; ``peak`` overrules the schedule's."""
+        config, part = self.task.phase.optim, self.stretches[self._number(step)]
+        first, stop = (part.first, part.stop) if config.schedule == "each" else (0, self.steps)
+        if peak is None:
+            peak = config.lr * optim.rate(step - first, config.model_copy(update={"steps": stop - first}))
+        ratio, decay = (
+            getattr(config, key) if getattr(part.does, key) is None else getattr(part.does, key)
+            for key in ("backbone_lr_ratio", "layer_decay")
+        )
+        optim.set_rates(self.state.optimizer, part.does.lr_ratio * peak, ratio, decay)
+        return part.does.lr_ratio * peak
+
+    def _number(self, step: int) -> int:
+        return next(number for number, part in enumerate(self.stretches) if step < part.stop)
 
 
 def fit(
@@ -158,63 +185,35 @@ def fit(
         DivergedError: a loss was not finite; the last checkpoint is kept.
         StoppedError: ``stop()`` became true; a checkpoint was written first.
     """
-    config, device = task.phase.optim, task.films.device
+    config, course = task.phase.optim, Course(task)
+    state, steps = course.state, course.steps
     folder = run.network(task.generation, task.fold)
     last, best = folder / "checkpoint" / "last", folder / "checkpoint" / "best"
-    autocast = autocaster(device, task.precision)
-    state = start_state(task, device)
     if (saved := checkpoint.load_resume(last / "resume.pt")) is not None:
         state.restore(saved)
     run.cut_log(task.generation, state.step, task.fold)
-
-    noise = augment.Augment(
-        task.phase.noise,
-        size=task.films.pixels.shape[2],
-        channels=task.films.pixels.shape[1],
-        device=device,
-        seed=task.seed,
-        generation=task.generation,
-    )
-    order = sampler(
-        task.targets,
-        batch_size=config.batch_size,
-        labelled_share=config.labelled_share,
-        seed=task.seed,
-        generation=task.generation,
-    )
-    batches = Batches(task.films, task.targets, order, task.pos_weight)
-    classifier = {id(parameter) for parameter in models.classifier_parameters(state.network)}
-    stepped = models.Compiled(state.network) if task.compiled else state.network
     clock, since = time.perf_counter(), state.step
 
     title = "self-supervised start" if task.generation == PRETRAINING else f"generation {task.generation}"
     title += "" if task.fold is None else f", fold {task.fold}"
-    with tqdm(total=config.steps, initial=state.step, desc=title, unit="step", disable=not progress) as bar:
-        for films in batches.stream(state.step, config.steps):
-            # The step's own seed makes dropout a function of the step, so a resumed run draws what it would have.
-            torch.manual_seed(int(hash_u64(_DROPOUT, task.seed, task.generation, state.step) >> np.uint64(1)))
-            _set_trainable(state.network, classifier, state.step < config.head_steps, config.freeze_bn)
-            batch = films.twice() if task.views == 2 else films
-            images = noise(batch.clean, batch.position, batch.image_id)
-            images, target, weight, pos_weight = noise.mix(
-                images, batch.target, batch.weight, batch.pos_weight, batch.position
-            )
-            images = images.contiguous(memory_format=torch.channels_last)
+    with tqdm(total=steps, initial=state.step, desc=title, unit="step", disable=not progress) as bar:
+        for films in course.stream(state.step):
+            batch = course.noised(films)
             if state.step == 0:
-                _write_contact_sheet(folder / "augmented.png", batch.clean, images)
-            with autocast():
-                noised = objectives.Noised(images, target, weight, pos_weight)
-                loss = task.objective(stepped, state.averaged, noised)
+                _write_contact_sheet(folder / "augmented.png", films.clean, batch.images)
+            loss = course.loss(state.step, batch)
             _check_finite(loss, task.generation, state.step, last, "loss")
             loss.backward()  # type: ignore[no-untyped-call]
             gradient_norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
             _check_finite(gradient_norm, task.generation, state.step, last, "gradient norm")
-            rate = _apply(state.optimizer, config.lr * optim.rate(state.step, config))
+            rate = course.set_rates(state.step)
+            state.optimizer.step()
+            state.optimizer.zero_grad(set_to_none=True)
             state.averaged.update_parameters(state.network)
             state.step += 1
             bar.update()
 
-            if state.step % LOG_EVERY == 0 or state.step == config.steps:
+            if state.step % LOG_EVERY == 0 or state.step == steps:
                 now = time.perf_counter()
                 speed = (state.step - since) * config.batch_size / max(now - clock, 1e-9)
                 clock, since = now, state.step
@@ -227,17 +226,17 @@ def fit(
                     gradient_norm=gradient_norm.item(),
                     films_per_second=round(speed, 1),
                 )
-            if state.step % config.eval_every == 0 or state.step == config.steps:
-                _look(run, task, state, autocast)
+            if state.step % config.eval_every == 0 or state.step == steps:
+                _look(run, task, state, course.autocast)
                 bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
                 clock, since = time.perf_counter(), state.step
             if stop():
                 state.save(last / "resume.pt")
                 raise StoppedError(
-                    f"stopped after step {state.step} of {config.steps} of generation {task.generation}",
+                    f"stopped after step {state.step} of {steps} of generation {task.generation}",
                     "Go on with ns iterate --resume, or with the command that was stopped.",
                 )
-            if state.step % config.save_every == 0 or state.step == config.steps:
+            if state.step % config.save_every == 0 or state.step == steps:
                 state.save(last / "resume.pt")
 
     info = task.info | {
@@ -254,24 +253,6 @@ def fit(
     # resume.pt is not named: what it holds is the same after a resumed training, the bytes of its pickle need not be.
     names = [path / name for path in (last, best) for name in ("model.safetensors", "meta.json")]
     return [*names, folder / "augmented.png"]
-
-
-def _set_trainable(network: models.Network, classifier: set[int], head_only: bool, freeze_bn: bool) -> None:
-    network.train()
-    for parameter in network.parameters():
-        parameter.requires_grad_(not head_only or id(parameter) in classifier)
-    if head_only or freeze_bn:
-        for module in network.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
-
-
-def _apply(optimizer: torch.optim.Optimizer, rate: float) -> float:
-    for group in optimizer.param_groups:
-        group["lr"] = group["lr_scale"] * rate
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return float(max(group["lr"] for group in optimizer.param_groups))
 
 
 def _check_finite(value: Tensor, generation: int, step: int, last: Path, what: str) -> None:

@@ -36,15 +36,79 @@ class Objective(Protocol):
 
 SummedLoss = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 Mean = Callable[[Tensor, Tensor], Tensor]
+Change = Callable[[Tensor], Tensor]
 
 
-def supervised(loss: SummedLoss, mean: Mean) -> Objective:
-    """Return the objective of plain training on the targets table: ``mean`` of the summed ``loss`` and its weights."""
+def supervised(loss: SummedLoss, mean: Mean, soften: Change = lambda target: target) -> Objective:
+    """Return the objective of plain training on the targets table: ``mean`` of the summed ``loss`` and its weights.
+
+    ``soften`` changes the targets first, as label smoothing does.
+    """
 
     def objective(model: nn.Module, ema: nn.Module, batch: Noised) -> Tensor:  # noqa: ARG001 - part of the protocol
-        return mean(*loss(model(batch.images).float(), batch.target, batch.weight, batch.pos_weight))
+        target = soften(batch.target)
+        return mean(*loss(model(batch.images).float(), target, batch.weight, batch.pos_weight))
 
     return objective
+
+
+class AucMargin(nn.Module):
+    """The area under the ROC curve with a margin, per label, as a saddle point over parameters of its own.
+
+    Yuan et al., "Large-scale robust deep AUC maximization: A new surrogate loss and empirical studies on medical image
+    classification", ICCV 2021. With scores s = sigmoid(x), and means over the positives and over the negatives of a
+    batch, a label costs ``mean+((s - a)^2) + mean-((s - b)^2) + 2 alpha (margin + mean-(s) - mean+(s)) - alpha^2``.
+    Network, ``a`` and ``b`` descend on it and ``alpha`` >= 0 ascends. It is the paper's F divided by p (1 - p), p being
+    the share of positives of the batch, so that rare labels count as much as others. A soft target y is y positives
+    and 1 - y negatives.
+
+    Attributes:
+        a, b: (K,) where the scores of positives and of negatives are pulled to; they start at the score of a network
+            that knows nothing, 1/2, which is the optimum for it.
+        alpha: (K,) weight of the distance between them; it starts at ``margin``, likewise.
+    """
+
+    def __init__(self, labels: int, margin: float, soften: Change = lambda target: target) -> None:
+        super().__init__()
+        self.margin, self.soften = margin, soften
+        self.a = nn.Parameter(torch.full((labels,), 0.5))
+        self.b = nn.Parameter(torch.full((labels,), 0.5))
+        self.alpha = nn.Parameter(torch.full((labels,), margin))
+
+    def forward(self, model: nn.Module, ema: nn.Module, batch: Noised) -> Tensor:  # noqa: ARG002 - part of the protocol
+        """Return the mean cost of the labels of which the batch has positives and negatives; 0 where none has."""
+        with torch.no_grad():
+            self.alpha.clamp_(min=0)
+        return self.loss(model(batch.images).float(), self.soften(batch.target), batch.weight)
+
+    def loss(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """Return the mean cost of ``logits`` (B, K) with ``target`` in [0, 1] and ``weight`` >= 0, both (B, K)."""
+        known = weight > 0
+        target = torch.where(known, target, 0.0).to(logits.dtype)
+        positive, negative = target * weight, torch.where(known, (1 - target) * weight, 0.0)
+        both = (positive.sum(0) > 0) & (negative.sum(0) > 0)
+        score, alpha = torch.sigmoid(logits), _Ascending.apply(self.alpha)
+
+        def mean(values: Tensor, share: Tensor) -> Tensor:
+            return (values * share).sum(0) / torch.where(both, share.sum(0), 1.0)
+
+        pulled = mean((score - self.a) ** 2, positive) + mean((score - self.b) ** 2, negative)
+        apart = self.margin + mean(score, negative) - mean(score, positive)
+        cost = pulled + 2 * alpha * apart - alpha**2
+        total: Tensor = torch.where(both, cost, 0.0).sum() / both.sum().clamp(min=1)
+        return total
+
+
+class _Ascending(torch.autograd.Function):
+    """The identity, whose gradient is turned round: a step that descends on the loss ascends in this argument."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ARG004 - autograd's signature
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
+        return -gradient
 
 
 class Byol(nn.Module):

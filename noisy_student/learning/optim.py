@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from noisy_student.config.learning import OptimConfig
 
 
-def optimizer(network: nn.Module, config: OptimConfig, objective: nn.Module | None = None) -> AdamW:
-    """Return AdamW (Loshchilov and Hutter 2019) over all parameters of ``network``, in up to six groups.
+def optimizer(
+    network: nn.Module,
+    config: OptimConfig,
+    objective: nn.Module | None = None,
+    depth: Mapping[str, int] | None = None,
+) -> AdamW:
+    """Return AdamW (Loshchilov and Hutter 2019) over all parameters of ``network``, in groups with rates of their own.
 
-    Groups are named "classifier", "backbone" or "objective", with "/decay" or "/plain"; each has an ``lr_scale``, and
-    the rate of a step is ``config.lr * lr_scale * rate(step, config)``. Filters and matrices are decayed; biases,
+    Groups are named "classifier", "backbone" or "objective", with "/decay" or "/plain"; with ``depth`` the backbone has
+    a group for each depth. :func:`set_rates` sets their rates before a step. Filters and matrices are decayed; biases,
     norms, layer scales, tokens and position tables are not.
 
     Args:
         network: a module with a submodule ``classifier``; its other parameters are the backbone.
         config: rates and decay.
         objective: what the objective learns besides, at the classifier's rate.
+        depth: how many blocks below the classifier a parameter of the backbone is, by name: 1 for the highest block.
     """
-    groups: dict[str, list[nn.Parameter]] = {}
+    groups: dict[tuple[str, int], list[nn.Parameter]] = {}
     own = () if objective is None else objective.named_parameters(prefix="objective")
     for name, parameter in chain(network.named_parameters(), own):
         part = name.split(".")[0] if name.startswith(("classifier.", "objective.")) else "backbone"
@@ -35,24 +41,36 @@ def optimizer(network: nn.Module, config: OptimConfig, objective: nn.Module | No
             continue
         # Norms are named weight too but have one dimension; what else is not decayed is named differently.
         decays = name.endswith("weight") and parameter.ndim >= 2
-        groups.setdefault(f"{part}/{'decay' if decays else 'plain'}", []).append(parameter)
-    scales = {"classifier": 1.0, "objective": 1.0, "backbone": config.backbone_lr_ratio}
+        below = depth[name] if depth is not None and part == "backbone" else 0
+        groups.setdefault((f"{part}/{'decay' if decays else 'plain'}", below), []).append(parameter)
     on_gpu = all(parameter.is_cuda for parameter in network.parameters())
-    return AdamW(
+    adamw = AdamW(
         [
             {
                 "name": name,
+                "depth": below,
                 "params": parameters,
-                "lr": config.lr * scales[name.split("/")[0]],
-                "lr_scale": scales[name.split("/")[0]],
                 "weight_decay": config.weight_decay if name.endswith("/decay") else 0.0,
             }
-            for name, parameters in groups.items()
+            for (name, below), parameters in groups.items()
         ],
         lr=config.lr,
         foreach=None if on_gpu else True,
         fused=True if on_gpu else None,
     )
+    set_rates(adamw, config.lr, config.backbone_lr_ratio, config.layer_decay)
+    return adamw
+
+
+def set_rates(optimizer: Optimizer, lr: float, backbone_ratio: float, layer_decay: float) -> None:
+    """Set the rates of the groups of :func:`optimizer`: ``lr``, and lower ones for the backbone.
+
+    The backbone's is ``lr * backbone_ratio``, times ``layer_decay`` for every block between a parameter and the
+    classifier, its own included (Clark et al., "ELECTRA", ICLR 2020; Bao et al., "BEiT", ICLR 2022).
+    """
+    for group in optimizer.param_groups:
+        backbone = group["name"].startswith("backbone/")
+        group["lr"] = backbone_ratio * layer_decay ** group["depth"] * lr if backbone else lr
 
 
 def rate(step: int, config: OptimConfig) -> float:

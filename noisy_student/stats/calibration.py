@@ -1,7 +1,8 @@
-"""Logits to probabilities: the known shift of a weighted loss is taken out, then Platt scaling per label.
+"""Logits to probabilities: what the loss and the sampler are known to do is undone, then Platt scaling per label.
 
 A loss that weighs positives by ``w`` multiplies the odds of its optimum by ``w``, so its logits are too high by
-``log(w)`` (the "shift"). What is left is a slope and an intercept on the log-odds (Platt 1999), fitted by maximum
+``log(w)`` (the "shift"); one that focuses bends them (the "link"); a sampler that draws positives more often raises
+their odds (what is "drawn"). What is left is a slope and an intercept on the log-odds (Platt 1999), fitted by maximum
 a posteriori: log(slope) ~ N(0, 0.5) says that networks are off by a factor of e**0.5 = 1.6 or so in confidence,
 intercept ~ N(0, 2) leaves the level nearly free. Ten films barely move the slope, a thousand set it. The slope is
 exp(something), so it is positive and the order of films never changes.
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from scipy.special import expit
 
 from noisy_student.errors import DataError
+from noisy_student.stats.links import IDENTITY, Link
 from noisy_student.stats.metrics import Floats, checked
 
 LOG_SLOPE_SD: Final = 0.5
@@ -30,16 +32,18 @@ _PRECISION = np.array([LOG_SLOPE_SD**-2, INTERCEPT_SD**-2])
 
 @dataclass(frozen=True)
 class Platt:
-    """Calibration of one label: ``log-odds = slope * (logit - shift) + intercept``."""
+    """Calibration of one label: ``log-odds = slope * (link(logit - shift) - drawn) + intercept``."""
 
     shift: float
-    """log(pos_weight) of the loss the model was trained with; 0 without a weight."""
+    """log(pos_weight) of the loss the model was trained with, or what it took off logits; 0 without either."""
     slope: float
     intercept: float
     pooled: bool
     """Whether slope and intercept come from all labels together, for lack of films of this one."""
     positives: int
     negatives: int
+    drawn: float = 0.0
+    """By how much the sampler raised the log-odds."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Calibration:
 
     labels: tuple[str, ...]
     platt: tuple[Platt, ...]
+    link: Link = IDENTITY
+    """What the loss did to log-odds, the same for all labels."""
 
     def log_odds(self, logits: npt.ArrayLike) -> Floats:
         """Return calibrated log-odds (N, K) of ``logits`` (N, K).
@@ -61,10 +67,11 @@ class Calibration:
                 f"logits have shape {values.shape}, the calibration has {len(self.labels)} labels",
                 "Use the calibration that was fitted for this model.",
             )
-        shift, slope, intercept = (
-            np.array([getattr(platt, name) for platt in self.platt]) for name in ("shift", "slope", "intercept")
+        shift, drawn, slope, intercept = (
+            np.array([getattr(platt, name) for platt in self.platt])
+            for name in ("shift", "drawn", "slope", "intercept")
         )
-        result: Floats = slope * (values - shift) + intercept
+        result: Floats = slope * (self.link.log_odds(values - shift) - drawn) + intercept
         return result
 
     def probability(self, logits: npt.ArrayLike) -> Floats:
@@ -77,8 +84,9 @@ class Calibration:
         return result
 
     def to_json(self) -> dict[str, Any]:
-        """Return the calibration as values that JSON can hold: ``{"labels": {NAME: {"shift", "slope", ...}}}``."""
-        return {"labels": {label: asdict(platt) for label, platt in zip(self.labels, self.platt, strict=True)}}
+        """Return the calibration as values for JSON: ``{"labels": {NAME: {"shift", "slope", ...}}, "link": {...}}``."""
+        entries = {label: asdict(platt) for label, platt in zip(self.labels, self.platt, strict=True)}
+        return {"labels": entries, "link": asdict(self.link)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Calibration:
@@ -89,7 +97,9 @@ class Calibration:
         """
         try:
             entries = value["labels"]
-            return cls(tuple(entries), tuple(Platt(**entry) for entry in entries.values()))
+            return cls(
+                tuple(entries), tuple(Platt(**entry) for entry in entries.values()), Link(**value.get("link", {}))
+            )
         except (AttributeError, KeyError, TypeError) as error:
             raise DataError(f"calibration cannot be read: {error}", "Fit it again (stage calibrate).") from error
 
@@ -100,10 +110,14 @@ def fit(
     labels: Sequence[str],
     shift: npt.ArrayLike,
     min_count: int = 10,
+    *,
+    link: Link = IDENTITY,
+    drawn: npt.ArrayLike | None = None,
 ) -> Calibration:
     """Return the calibration of ``logits`` (N, K) to ``truth`` (N, K; 1, 0, NaN unknown) for ``labels`` (K names).
 
-    ``shift`` (K,) is log(pos_weight) per label. Labels with fewer than ``min_count`` positives or negatives take slope
+    ``shift`` (K,) is log(pos_weight) per label, ``link`` what else the loss did, and ``drawn`` (K,) by how much the
+    sampler raised the log-odds. Labels with fewer than ``min_count`` positives or negatives take slope
     and intercept of one fit to all labels together; without any film that is the identity.
 
     Raises:
@@ -111,6 +125,7 @@ def fit(
     """
     truth, logits = checked(truth, logits)
     shifts = np.asarray(shift, dtype=np.float64)
+    raised = np.zeros(len(labels)) if drawn is None else np.asarray(drawn, dtype=np.float64)
     if truth.ndim != 2 or truth.shape[1] != len(labels) or shifts.shape != (len(labels),):
         raise DataError(
             f"logits {logits.shape} and shift {shifts.shape} do not fit {len(labels)} labels",
@@ -118,7 +133,7 @@ def fit(
         )
     if not np.isfinite(shifts).all():
         raise DataError("shift is not finite", "A pos_weight must be above 0 and finite.")
-    log_odds = logits - shifts
+    log_odds = link.log_odds(logits - shifts) - raised
     known = ~np.isnan(truth)
     if not np.isfinite(log_odds[known]).all():
         raise DataError("logits hold an infinite value", "Look for a model that diverged.")
@@ -130,8 +145,9 @@ def fit(
         negatives = int(seen.sum()) - positives
         pooled = min(positives, negatives) < min_count
         slope, intercept = shared if pooled else map_platt(log_odds[seen, column], truth[seen, column])
-        entries.append(Platt(float(shifts[column]), slope, intercept, pooled, positives, negatives))
-    return Calibration(tuple(labels), tuple(entries))
+        own = float(shifts[column]), slope, intercept, pooled, positives, negatives, float(raised[column])
+        entries.append(Platt(*own))
+    return Calibration(tuple(labels), tuple(entries), link)
 
 
 def map_platt(log_odds: Floats, truth: Floats) -> tuple[float, float]:

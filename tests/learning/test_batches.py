@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from noisy_student.learning import batches as batches_module
-from noisy_student.learning.batches import Batch, Batches, Films, Sampler, sampler
+from noisy_student.learning.batches import Batch, Batches, Films
+from noisy_student.learning.sampling import Sampler, sampler
 from noisy_student.randomness import text_id
 from noisy_student.targets.table import Targets
 

@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor, nn
 
-from noisy_student.config import ModelConfig, NoiseConfig, OptimConfig, PhaseConfig
-from noisy_student.errors import DivergedError, StoppedError
+from noisy_student.config import ModelConfig, NoiseConfig, OptimConfig, PhaseConfig, SamplerConfig
+from noisy_student.errors import ConfigError, DivergedError, StoppedError
 from noisy_student.learning import augment, checkpoint, fit, losses, models, objectives, optim
 from noisy_student.learning.batches import Films
+from noisy_student.learning.blocks import blocks
 from noisy_student.learning.predict import predict
 from noisy_student.runs import Run, read_json
 from noisy_student.targets.table import Targets
@@ -52,8 +53,8 @@ def make_task(*, resident: bool = True, precision: str = "fp32", **settings: Any
     truth = draw.integers(0, 2, (24, len(LABELS))).astype(np.float32)
     truth[0, 0] = np.nan
     given = {
-        "steps": STEPS, "head_steps": HEAD_STEPS, "batch_size": BATCH, "eval_every": 7, "save_every": 100,
-        "bn_images": 16, "lr": 3e-4,
+        "steps": STEPS, "phases": [{"trainable": "head", "steps": HEAD_STEPS}, {"trainable": "all"}],
+        "batch_size": BATCH, "eval_every": 7, "save_every": 100, "bn_images": 16, "lr": 3e-4,
     }  # fmt: skip
     return fit.Task(
         generation=1,
@@ -170,7 +171,7 @@ def test_a_stopped_and_resumed_training_ends_where_an_undisturbed_one_does(
 
 def test_a_finished_training_is_left_as_it_is(run: Run) -> None:
     recorder = Recorder()
-    task = replace(make_task(steps=2, head_steps=0), objective=recorder)
+    task = replace(make_task(steps=2, phases=()), objective=recorder)
     written = fit.fit(run, task)
     before = files(run)
     assert fit.fit(run, task) == written
@@ -180,7 +181,7 @@ def test_a_finished_training_is_left_as_it_is(run: Run) -> None:
 
 def test_model_noise_is_drawn_anew_at_every_step_and_input_noise_for_every_place(run: Run) -> None:
     """With the same films in every batch and weights that stand still, only noise can change the loss."""
-    task = make_task(steps=4, head_steps=0, lr=1e-12, batch_size=8, labelled_share=1, bn_images=0)
+    task = make_task(steps=4, phases=(), lr=1e-12, batch_size=8, labelled_share=1, bn_images=0)
     few = replace(
         task,
         targets=Targets(*(part[:8] if not isinstance(part, tuple) else part for part in vars(task.targets).values())),
@@ -217,7 +218,7 @@ class Watcher(Recorder):
 def test_mixed_films_come_with_mixed_targets_weights_and_class_weights(run: Run) -> None:
     """The first step's batch against the mixing of the films, targets and weights that the sampler chose."""
     noise = NoiseConfig().only("mixup", "cutmix", probability=0.6)
-    task = make_task(steps=2, head_steps=0)
+    task = make_task(steps=2, phases=())
     task = replace(task, phase=task.phase.model_copy(update={"noise": noise}))
     watcher = Watcher()
     fit.fit(run, replace(task, objective=watcher))
@@ -289,6 +290,115 @@ def test_the_head_only_phase_changes_nothing_but_the_classifier(tmp_path: Path) 
     assert any(name.startswith("backbone.") and name.endswith("weight") for name in changed[HEAD_STEPS + 1])
 
 
+GRADUAL: Any = [
+    {"trainable": "head", "steps": 3},
+    {"trainable": 1, "steps": 3, "lr_ratio": 0.5},
+    {"trainable": 3, "epochs": 1 / 12},  # of 48 films in batches of 8: half a step, which is one
+    {"trainable": "all", "layer_decay": 0.5, "backbone_lr_ratio": 0.8},
+]
+
+
+def saved_after(run: Run, task: fit.Task, steps: int) -> dict[str, Any]:
+    with pytest.raises(StoppedError):
+        fit.fit(run, task, stop=stop_after(steps))
+    saved = checkpoint.load_resume(run.generation(1) / "checkpoint" / "last" / "resume.pt")
+    assert saved is not None
+    return saved
+
+
+def test_gradual_unfreezing_thaws_block_after_block(tmp_path: Path) -> None:
+    task = make_task(steps=9, phases=GRADUAL)
+    start = fit.start_state(task, CPU).network
+    found = blocks(start.backbone)
+    weights = {name for name, _ in start.named_parameters()}
+    before, learnt = start.state_dict(), []
+    for steps in (3, 6, 7, 8):
+        saved = saved_after(new_run(tmp_path / str(steps)), task, steps)
+        changed = {name for name, tensor in saved["network"].items() if not torch.equal(tensor, before[name])}
+        learnt.append({number for number, block in enumerate(found) if changed & {f"backbone.{key}" for key in block}})
+        frozen = [block for number, block in enumerate(found) if number not in learnt[-1]]
+        assert not changed & {f"backbone.{key}" for block in frozen for key in block}  # statistics included
+        assert {"classifier.weight", "classifier.bias"} <= changed
+        assert changed & weights
+    assert learnt == [set(), {4}, {2, 3, 4}, {0, 1, 2, 3, 4}]
+
+
+def test_rates_are_those_of_the_phase_a_step_is_in() -> None:
+    task = make_task(steps=9, phases=GRADUAL, warmup_share=0.0, lr=0.1, backbone_lr_ratio=0.5)
+    course, config = fit.Course(task), task.phase.optim
+    assert [(part.first, part.stop) for part in course.stretches] == [(0, 3), (3, 6), (6, 7), (7, 9)]
+    shares = {
+        0: (1, 0.5, 0.5),
+        4: (0.5, 0.25, 0.25),  # half of every rate
+        6: (1, 0.5, 0.5),
+        8: (1, 0.8 * 0.5, 0.8 * 0.5**5),  # the highest block at the decay, the lowest of five at its fifth power
+    }
+    for step, (head, high, low) in shares.items():
+        peak = 0.1 * optim.rate(step, config)
+        assert course.set_rates(step) == pytest.approx(head * peak)
+        rates = {group["depth"]: group["lr"] for group in course.state.optimizer.param_groups}
+        assert (rates[0], rates[1], rates[5]) == pytest.approx((head * peak, high * peak, low * peak))
+
+
+def test_a_schedule_rises_and_falls_once_or_in_every_phase() -> None:
+    phases = [{"trainable": "head", "steps": 4}, {"steps": 6}]
+    once, each = (
+        fit.Course(make_task(steps=10, phases=phases, warmup_share=0.0, lr=1.0, schedule=schedule))
+        for schedule in ("once", "each")
+    )
+    whole = OptimConfig(steps=10, warmup_share=0.0)
+    assert [once.set_rates(step) for step in range(10)] == [optim.rate(step, whole) for step in range(10)]
+    first, second = OptimConfig(steps=4, warmup_share=0.0), OptimConfig(steps=6, warmup_share=0.0)
+    expected = [*(optim.rate(step, first) for step in range(4)), *(optim.rate(step, second) for step in range(6))]
+    assert [each.set_rates(step) for step in range(10)] == expected
+
+
+def test_phases_in_epochs_count_the_films_of_the_table(run: Run) -> None:
+    recorder = Recorder()
+    task = make_task(steps=0, phases=[{"trainable": "head", "epochs": 0.5}, {"epochs": 1}], batch_size=16)
+    fit.fit(run, replace(task, objective=recorder))
+    assert len(recorder.losses) == 2 + 3  # 48 films in batches of 16
+    assert read_json(run.generation(1) / "checkpoint" / "best" / "meta.json")["steps"] == 5
+    with pytest.raises(ConfigError, match="take 6 steps of 5 for 48 films and leave none"):
+        fit.Course(make_task(steps=5, phases=[{"epochs": 2}, {}], batch_size=16))
+
+
+@pytest.mark.parametrize("stopped_at", [2, 3, 5, 6, 7, 8])
+def test_a_training_resumes_bit_for_bit_inside_and_between_phases(run: Run, tmp_path: Path, stopped_at: int) -> None:
+    task = make_task(steps=9, phases=GRADUAL, schedule="each", eval_every=4)
+    whole, undisturbed, resumed = new_run(tmp_path / "whole"), Recorder(), Recorder()
+    fit.fit(whole, replace(task, objective=undisturbed))
+    saved_after(run, replace(task, objective=resumed), stopped_at)
+    torch.manual_seed(99)
+    fit.fit(run, replace(task, objective=resumed))
+    assert resumed.losses == undisturbed.losses
+    assert files(run) == files(whole)
+
+
+def test_more_blocks_than_there_are_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="trainable: 6 asks for more blocks than the 5 of the backbone"):
+        fit.Course(make_task(steps=3, phases=[{"trainable": 6}]))
+
+
+def test_parameters_of_the_objective_learn_and_are_resumed(run: Run, tmp_path: Path) -> None:
+    def task() -> fit.Task:
+        given = make_task(steps=6, phases=(), lr=1e-2, save_every=2, batch_size=16)
+        given = replace(given, phase=given.phase.model_copy(update={"sampler": SamplerConfig(positives=1)}))
+        return replace(given, objective=objectives.AucMargin(len(LABELS), 1.0))
+
+    whole = new_run(tmp_path / "whole")
+    fit.fit(whole, task())
+    saved_after(run, task(), 3)
+    fit.fit(run, task())
+    assert files(run) == files(whole)
+    states = [checkpoint.load_resume(r.generation(1) / "checkpoint" / "last" / "resume.pt") for r in (run, whole)]
+    assert states[0] is not None
+    assert states[1] is not None
+    assert equal(states[0]["objective"], states[1]["objective"])
+    assert set(states[0]["objective"]) == {"a", "b", "alpha"}
+    assert (states[0]["objective"]["a"] != 0.5).all()
+
+
 @pytest.mark.parametrize(("select", "scores", "expected"), [
     ("best", [0.6, 0.9, 0.7], 1),
     ("best", [0.6, 0.9, 0.9], 1),  # of equals the first
@@ -308,7 +418,7 @@ def test_which_look_at_validation_is_kept(
 
     monkeypatch.setattr(fit, "clean_copy", noting_copy)
     monkeypatch.setattr(fit, "auroc", lambda truth, score: next(figures))
-    task = replace(make_task(steps=6, head_steps=0, eval_every=2, select=select), macro_columns=(1,))
+    task = replace(make_task(steps=6, phases=(), eval_every=2, select=select), macro_columns=(1,))
     fit.fit(run, task)
     assert [line["valid_auroc"] for line in run.read_log() if "valid_auroc" in line] == scores
     assert [equal(kept(run), look) for look in seen] == [index == expected for index in range(3)]
@@ -317,7 +427,7 @@ def test_which_look_at_validation_is_kept(
 def test_the_best_look_survives_a_stop(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = iter([0.9, 0.6, 0.7])
     monkeypatch.setattr(fit, "auroc", lambda truth, score: next(figures))
-    task = replace(make_task(steps=6, head_steps=0, eval_every=2, select="best"), macro_columns=(1,))
+    task = replace(make_task(steps=6, phases=(), eval_every=2, select="best"), macro_columns=(1,))
     with pytest.raises(StoppedError):
         fit.fit(run, task, stop=stop_after(3))
     saved = checkpoint.load_resume(run.generation(1) / "checkpoint" / "last" / "resume.pt")
@@ -340,7 +450,7 @@ def test_a_validation_that_says_nothing_is_null_in_the_log_and_the_last_weights_
         return network
 
     monkeypatch.setattr(fit, "clean_copy", noting_copy)
-    task = make_task(steps=2, head_steps=0, eval_every=1, select="best")
+    task = make_task(steps=2, phases=(), eval_every=1, select="best")
     fit.fit(run, replace(task, valid_truth=np.full_like(task.valid_truth, truth)))
     said = [(line["valid_auroc"], line["valid_log_loss"]) for line in run.read_log() if "valid_auroc" in line]
     assert said == [(None, None), (None, None)]
@@ -348,7 +458,7 @@ def test_a_validation_that_says_nothing_is_null_in_the_log_and_the_last_weights_
 
 
 def test_start_weights_come_from_another_model_folder_the_classifier_with_them(run: Run) -> None:
-    task = make_task(steps=1, head_steps=0)
+    task = make_task(steps=1, phases=())
     teacher = models.build(task.phase.model, LABELS, 1, SIZE, seed=123)
     folder = run.generation(0) / "checkpoint" / "best"
     checkpoint.save(folder, teacher, task.phase.model, {})
@@ -372,7 +482,7 @@ def test_start_weights_differ_by_seed_and_by_generation_alone() -> None:
 
 def test_averaged_statistics_are_kept_where_no_films_are_set_aside_for_them(run: Run) -> None:
     def saved_and_kept(run: Run, bn_images: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        fit.fit(run, make_task(steps=3, head_steps=0, bn_images=bn_images))
+        fit.fit(run, make_task(steps=3, phases=(), bn_images=bn_images))
         saved = checkpoint.load_resume(run.generation(1) / "checkpoint" / "last" / "resume.pt")
         assert saved is not None
         prefix = "module."
@@ -388,7 +498,7 @@ def test_averaged_statistics_are_kept_where_no_films_are_set_aside_for_them(run:
 
 
 def test_estimated_statistics_are_those_of_clean_films(run: Run) -> None:
-    task = make_task(steps=3, head_steps=0, bn_images=16)
+    task = make_task(steps=3, phases=(), bn_images=16)
     fit.fit(run, task)
     network, _ = checkpoint.load(run.generation(1) / "checkpoint" / "best")
     norm = next(name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d))
@@ -401,7 +511,7 @@ def test_estimated_statistics_are_those_of_clean_films(run: Run) -> None:
 
 
 def test_frozen_statistics_stay_those_of_the_start_while_scales_learn(run: Run) -> None:
-    task = make_task(steps=3, head_steps=0, freeze_bn=True)
+    task = make_task(steps=3, phases=(), freeze_bn=True)
     start = fit.start_state(task, CPU).network.state_dict()
     fit.fit(run, task)
     found = kept(run)
@@ -490,9 +600,9 @@ def test_bfloat16_is_used_where_it_is_asked_for_and_weights_stay_float32(
     run: Run, undisturbed: tuple[Run, list[float], list[Path]]
 ) -> None:
     recorder = Recorder()
-    fit.fit(run, replace(make_task(precision="bf16", steps=3, head_steps=0), objective=recorder))
+    fit.fit(run, replace(make_task(precision="bf16", steps=3, phases=()), objective=recorder))
     exact = Recorder()
-    fit.fit(new_run(run.path / "exact"), replace(make_task(steps=3, head_steps=0), objective=exact))
+    fit.fit(new_run(run.path / "exact"), replace(make_task(steps=3, phases=()), objective=exact))
     assert recorder.losses != exact.losses
     assert recorder.losses[0] == pytest.approx(exact.losses[0], rel=0.05)  # bfloat16 has 8 bits of mantissa
     assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in kept(run).values())

@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from torchvision.ops import sigmoid_focal_loss
 
-from noisy_student.learning.losses import mean_loss, positive_weights, weighted_bce
+from noisy_student.config import LossConfig
+from noisy_student.learning.losses import (
+    focal,
+    mean_loss,
+    positive_weights,
+    prior_adjustment,
+    smoothed,
+    summed_loss,
+    weighted_bce,
+)
 
 
 def example(batch=7, labels=5, seed=0):
@@ -98,3 +108,138 @@ def test_class_weights_count_soft_targets_with_their_share_and_weight():
     target, weight = np.array([[0.5], [0.0]]), np.array([[1.0], [2.0]])
     np.testing.assert_allclose(positive_weights(target, weight, 10.0), [5.0])  # 2.5 negatives, 0.5 positives
     assert positive_weights(np.ones((3, 1)), np.ones((3, 1)), 10.0) == 1.0
+
+
+# -- the other losses ----------------------------------------------------------------------------------------------
+
+
+def charges_by_hand(name, x, **settings):
+    """Return what a positive and a negative cost at the logit x, in double precision."""
+    p = 1 / (1 + np.exp(-x))
+    if name == "focal":
+        alpha = settings.get("alpha")
+        weights = (1, 1) if alpha is None else (alpha, 1 - alpha)
+        gamma = settings["gamma"]
+        return -weights[0] * (1 - p) ** gamma * np.log(p), -weights[1] * p**gamma * np.log(1 - p)
+    if name == "asymmetric":
+        q = max(p - settings["shift"], 0)
+        negative = -(q ** settings["gamma_negative"]) * np.log(1 - q) if q else 0.0
+        return -((1 - p) ** settings["gamma_positive"]) * np.log(p), negative
+    return -np.log(p), -np.log(1 - p)
+
+
+OTHERS = [
+    ("bce", {}),
+    ("focal", {"gamma": 2.0}),
+    ("focal", {"gamma": 0.5, "alpha": 0.25}),
+    ("focal", {"gamma": 0.0}),
+    ("asymmetric", {"gamma_positive": 1.0, "gamma_negative": 4.0, "shift": 0.05}),
+    ("asymmetric", {"gamma_positive": 0.0, "gamma_negative": 0.5, "shift": 0.2}),
+    ("asymmetric", {"gamma_positive": 0.0, "gamma_negative": 0.0, "shift": 0.05}),
+    ("asymmetric", {"gamma_positive": 0.5, "gamma_negative": 2.0, "shift": 0.0}),
+]
+
+
+def configured(name, settings, adjustment=None):
+    config = LossConfig(name=name, **settings)
+    moved = np.zeros(5, dtype=np.float32) if adjustment is None else adjustment
+    loss = summed_loss(config, moved)
+    return lambda logits, target, weight: loss(logits, target, weight, torch.full_like(weight, 7.0))
+
+
+@pytest.mark.parametrize(("name", "settings"), OTHERS)
+def test_other_losses_equal_the_written_out_formula_and_know_no_class_weights(name, settings):
+    logits, target, weight, _ = example()
+    expected = 0.0
+    for i, j in np.ndindex(*logits.shape):
+        positive, negative = charges_by_hand(name, logits[i, j].item(), **settings)
+        expected += weight[i, j].item() * (target[i, j].item() * positive + (1 - target[i, j].item()) * negative)
+    loss, total = configured(name, settings)(logits, target, weight)
+    assert loss.item() == pytest.approx(expected, rel=1e-9)
+    assert total.item() == pytest.approx(weight.sum().item())
+
+
+@pytest.mark.parametrize(("name", "settings"), OTHERS)
+def test_gradients_of_the_other_losses(name, settings):
+    logits, target, weight, _ = example(4, 5, seed=2)
+    logits.requires_grad_(True)
+    loss = configured(name, settings)
+    assert torch.autograd.gradcheck(lambda x: loss(x, target, weight)[0], (logits,))
+
+
+@pytest.mark.parametrize(("name", "settings"), [*OTHERS, ("logit_adjusted", {})])
+def test_unknown_entries_have_no_part_in_any_loss(name, settings):
+    logits, target, weight, _ = example()
+    weight[0, 0], weight[1, 1] = 0.0, 1.0
+    poisoned = torch.where(weight > 0, target, torch.nan)
+    logits.requires_grad_(True)
+    loss, _ = configured(name, settings)(logits, poisoned, weight)
+    loss.backward()
+    clean, _ = configured(name, settings)(logits.detach(), target, weight)
+    assert loss.item() == clean.item()
+    assert torch.all(logits.grad[weight == 0] == 0.0)
+    assert torch.any(logits.grad[weight > 0] != 0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("name", "settings"), [*OTHERS, ("logit_adjusted", {})])
+def test_extreme_logits_stay_finite_in_any_loss(name, settings, dtype):
+    logits = torch.tensor([[1e4, -1e4, 90.0, -90.0, 0.0]] * 3, dtype=dtype, requires_grad=True)
+    target = torch.tensor([[0.0] * 5, [1.0] * 5, [0.3] * 5])
+    loss, _ = configured(name, settings)(logits, target, torch.ones(3, 5))
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+    assert loss.item() > 1e4 / 4 - 1  # a positive at -1e4 is as wrong as can be
+
+
+@pytest.mark.parametrize(("gamma", "alpha"), [(2.0, None), (2.0, 0.25), (0.7, 0.9)])
+def test_the_focal_loss_is_torchvisions_on_hard_targets(gamma, alpha):
+    logits, target, _, _ = example()
+    target = target.round()
+    loss, _ = focal(logits, target, torch.ones_like(logits), gamma=gamma, alpha=alpha)
+    expected = sigmoid_focal_loss(logits, target, alpha=-1 if alpha is None else alpha, gamma=gamma, reduction="sum")
+    torch.testing.assert_close(loss, expected)
+
+
+def test_without_focusing_they_are_the_cross_entropy():
+    logits, target, weight, _ = example()
+    expected, _ = weighted_bce(logits, target, weight)
+    for name, settings in [
+        ("focal", {"gamma": 0.0}),
+        ("asymmetric", {"gamma_positive": 0.0, "gamma_negative": 0.0, "shift": 0.0}),
+    ]:
+        torch.testing.assert_close(configured(name, settings)(logits, target, weight)[0], expected)
+
+
+def test_free_negatives_cost_nothing_and_pull_nowhere():
+    logits = torch.tensor([[-4.0, -2.0]], requires_grad=True)  # sigmoid 0.018 and 0.12
+    loss, _ = configured("asymmetric", {})(logits, torch.zeros(1, 2), torch.ones(1, 2))
+    loss.backward()
+    assert logits.grad[0, 0] == 0
+    assert logits.grad[0, 1] > 0
+
+
+def test_the_adjusted_loss_is_the_cross_entropy_of_moved_logits():
+    logits, target, weight, _ = example()
+    moved = np.array([-2.0, -1.0, 0.0, 0.5, 3.0], dtype=np.float32)
+    loss, _ = configured("logit_adjusted", {}, moved)(logits, target, weight)
+    expected, _ = weighted_bce(logits + torch.from_numpy(moved), target, weight)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_the_adjustment_is_the_log_odds_of_the_prior():
+    target = np.array([[1, 0, 1, 0.5], [0, 0, 1, 0], [0, 0, 1, np.nan], [0, 0, 1, 0]], dtype=np.float32)
+    weight = np.where(np.isnan(target), 0.0, 1.0).astype(np.float32)
+    # 1 to 3; no positive; no negative; 0.5 to 2.5.
+    np.testing.assert_allclose(
+        prior_adjustment(target, weight, 2.0), [2 * np.log(1 / 3), 0, 0, 2 * np.log(0.2)], rtol=1e-6
+    )
+    assert prior_adjustment(target, weight, 0).tolist() == [0, 0, 0, 0]
+
+
+def test_smoothing_moves_targets_towards_a_half():
+    target = torch.tensor([0.0, 0.25, 1.0])
+    torch.testing.assert_close(smoothed(target, 0.2), torch.tensor([0.1, 0.3, 0.9]))
+    assert smoothed(target, 0.0) is target

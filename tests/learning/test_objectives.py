@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from noisy_student.learning.losses import mean_loss, weighted_bce
-from noisy_student.learning.objectives import Noised, supervised
+from noisy_student.learning.losses import mean_loss, smoothed, weighted_bce
+from noisy_student.learning.objectives import AucMargin, Noised, supervised
 
 
 class Linear(nn.Module):
@@ -69,3 +70,133 @@ def test_logits_of_half_precision_are_summed_in_full() -> None:
 
     supervised(loss, mean_loss)(Half(), Half(), make())
     assert seen == [torch.float32]
+
+
+def test_targets_are_softened_before_the_loss_sees_them() -> None:
+    batch, model = make(), Linear()
+    soft = supervised(weighted_bce, mean_loss, lambda target: smoothed(target, 0.3))(model, model, batch)
+    by_hand = Noised(batch.images, 0.7 * batch.target + 0.15, batch.weight, batch.pos_weight)
+    torch.testing.assert_close(soft, supervised(weighted_bce, mean_loss)(model, model, by_hand))
+
+
+# -- the area under the curve --------------------------------------------------------------------------------------
+
+
+def auc_by_hand(
+    logits: np.ndarray, target: np.ndarray, weight: np.ndarray, a: np.ndarray, b: np.ndarray, alpha: np.ndarray
+) -> float:
+    """Return Yuan et al.'s F with margin 1, divided by p (1 - p), label by label in double precision."""
+    total, count = 0.0, 0
+    for k in range(logits.shape[1]):
+        score = 1 / (1 + np.exp(-logits[:, k]))
+        positive, negative = weight[:, k] * target[:, k], weight[:, k] * (1 - target[:, k])
+        if not positive.sum() or not negative.sum():
+            continue
+        p = positive.sum() / weight[:, k].sum()
+        mass = weight[:, k].sum()
+        f = (1 - p) * (positive * (score - a[k]) ** 2).sum() / mass + p * (negative * (score - b[k]) ** 2).sum() / mass
+        f += 2 * alpha[k] * (p * (1 - p) + (p * negative * score - (1 - p) * positive * score).sum() / mass)
+        f -= p * (1 - p) * alpha[k] ** 2
+        total, count = total + f / (p * (1 - p)), count + 1
+    return total / count
+
+
+def auc_example(seed: int = 0) -> tuple[AucMargin, torch.Tensor, torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    objective = AucMargin(3, 1.0).double()
+    with torch.no_grad():
+        for parameter in objective.parameters():
+            parameter.copy_(torch.from_numpy(rng.uniform(0.1, 1, 3)))
+    logits, target = torch.from_numpy(rng.normal(0, 2, (6, 3))), torch.from_numpy(rng.random((6, 3)))
+    weight = torch.from_numpy(rng.uniform(0.1, 2, (6, 3)))
+    return objective, logits, target, weight
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_the_auc_margin_equals_the_written_out_formula(hard: bool) -> None:
+    objective, logits, target, weight = auc_example()
+    target = target.round() if hard else target
+    target[:, 2] = 0.0  # no positive: the label has no part
+    a, b, alpha = (getattr(objective, name).detach().numpy() for name in ("a", "b", "alpha"))
+    expected = auc_by_hand(logits.numpy(), target.numpy(), weight.numpy(), a, b, alpha)
+    assert objective.loss(logits, target, weight).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_gradient_descends_in_all_but_alpha_where_it_ascends() -> None:
+    objective, logits, target, weight = auc_example(1)
+    logits.requires_grad_(True)
+
+    def loss(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        values = {"a": a, "b": b, "alpha": objective.alpha}
+        return torch.func.functional_call(Losing(objective), {f"inner.{k}": v for k, v in values.items()}, (x,))
+
+    class Losing(nn.Module):
+        def __init__(self, inner: AucMargin) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner.loss(x, target, weight)
+
+    assert torch.autograd.gradcheck(loss, (logits, objective.a, objective.b))
+    objective.loss(logits, target, weight).backward()
+    step = 1e-6
+    for k in range(3):
+        before = objective.alpha[k].item()
+        ends = []
+        for moved in (before + step, before - step):
+            with torch.no_grad():
+                objective.alpha[k] = moved
+            ends.append(objective.loss(logits.detach(), target, weight).item())
+        with torch.no_grad():
+            objective.alpha[k] = before
+        assert objective.alpha.grad is not None
+        assert objective.alpha.grad[k].item() == pytest.approx(-(ends[0] - ends[1]) / (2 * step), rel=1e-5)
+
+
+def test_unknown_entries_and_extreme_logits_of_the_auc_margin() -> None:
+    objective, logits, target, weight = auc_example(2)
+    logits[0, 0], logits[1, 0], logits[2, 1] = 1e4, -1e4, 90.0
+    weight[3, :] = 0.0
+    logits.requires_grad_(True)
+    poisoned = torch.where(weight > 0, target, torch.nan)
+    loss = objective.loss(logits, poisoned, weight)
+    loss.backward()
+    assert loss.item() == objective.loss(logits.detach(), target, weight).item()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    assert (logits.grad[3] == 0).all()
+    assert (logits.grad[4] != 0).all()
+
+
+def test_a_batch_without_pairs_costs_nothing() -> None:
+    objective, logits, target, _ = auc_example(3)
+    logits.requires_grad_(True)
+    loss = objective.loss(logits, target, torch.zeros(6, 3))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert logits.grad.abs().max() == 0
+
+
+def test_it_finds_the_saddle_point_and_separates() -> None:
+    """On fixed scores: a and b are the means of the classes and alpha the distance that is missing, as in the paper."""
+    objective = AucMargin(1, 1.0)
+    logits, target = torch.tensor([[2.0], [0.5], [-1.0], [-2.0]]), torch.tensor([[1.0], [1.0], [0.0], [0.0]])
+    optimizer = torch.optim.SGD(objective.parameters(), lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        objective.loss(logits, target, torch.ones(4, 1)).backward()
+        optimizer.step()
+    score = torch.sigmoid(logits)[:, 0]
+    high, low = score[:2].mean(), score[2:].mean()
+    found = torch.stack([objective.a[0], objective.b[0], objective.alpha[0]])
+    torch.testing.assert_close(found, torch.stack([high, low, 1 + low - high]))
+
+
+def test_alpha_never_counts_below_zero() -> None:
+    objective, model, batch = AucMargin(2, 1.0), Linear(), make(torch.ones(5, 2))
+    with torch.no_grad():
+        objective.alpha.fill_(-0.5)
+    objective(model, model, batch)
+    assert objective.alpha.tolist() == [0, 0]

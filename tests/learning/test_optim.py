@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from noisy_student.config.learning import OptimConfig
-from noisy_student.learning.optim import Average, optimizer, rate, reestimate_batchnorm
+from noisy_student.learning.optim import Average, optimizer, rate, reestimate_batchnorm, set_rates
 
 
 class Tiny(nn.Module):
@@ -49,19 +49,36 @@ def test_groups_hold_every_parameter_once_with_its_rate_and_decay(network):
         "classifier/decay": ["classifier.weight"],
         "classifier/plain": ["classifier.bias"],
     }
-    assert {key: group["lr_scale"] for key, group in groups.items()} == {
-        "backbone/decay": 0.2,
-        "backbone/plain": 0.2,
-        "classifier/decay": 1.0,
-        "classifier/plain": 1.0,
+    assert {key: group["lr"] for key, group in groups.items()} == {
+        "backbone/decay": pytest.approx(0.02),
+        "backbone/plain": pytest.approx(0.02),
+        "classifier/decay": 0.1,
+        "classifier/plain": 0.1,
     }
-    assert groups["backbone/decay"]["lr"] == pytest.approx(0.02)
     assert {key: group["weight_decay"] for key, group in groups.items()} == {
         "backbone/decay": 0.3,
         "backbone/plain": 0.0,
         "classifier/decay": 0.3,
         "classifier/plain": 0.0,
     }
+
+
+def test_rates_fall_from_block_to_block(network):
+    config = OptimConfig(lr=0.1, backbone_lr_ratio=0.5, layer_decay=0.3)
+    depth = {name: 2 if name.startswith("backbone.0") else 1 for name, _ in network.named_parameters()}
+    adamw = optimizer(network, config, depth=depth)
+    rates = {(group["name"], group["depth"]): group["lr"] for group in adamw.param_groups}
+    assert rates == {
+        ("backbone/decay", 2): pytest.approx(0.1 * 0.5 * 0.3**2),
+        ("backbone/plain", 2): pytest.approx(0.1 * 0.5 * 0.3**2),
+        ("backbone/plain", 1): pytest.approx(0.1 * 0.5 * 0.3),
+        ("classifier/decay", 0): 0.1,
+        ("classifier/plain", 0): 0.1,
+    }
+    held = [id(parameter) for group in adamw.param_groups for parameter in group["params"]]
+    assert sorted(held) == sorted(id(parameter) for parameter in network.parameters())
+    set_rates(adamw, 0.01, 1.0, 1.0)
+    assert {group["lr"] for group in adamw.param_groups} == {0.01}
 
 
 def test_first_step_is_adamw_by_hand(network):

@@ -1,0 +1,61 @@
+"""Settings of the loss and of the sampler: what a step minimises, and which labelled films it sees."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from noisy_student.config.base import Section
+
+USED_BY: Final = {
+    "gamma": "focal",
+    "alpha": "focal",
+    "gamma_positive": "asymmetric",
+    "gamma_negative": "asymmetric",
+    "shift": "asymmetric",
+    "margin": "auc_margin",
+    "tau": "logit_adjusted",
+}
+"""Setting -> the loss that it belongs to."""
+
+
+class LossConfig(Section):
+    """What is minimised, and how hard the targets are; docs/training.md has the formulas."""
+
+    name: Literal["weighted_bce", "bce", "focal", "asymmetric", "auc_margin", "logit_adjusted"] = "weighted_bce"
+    """``weighted_bce`` (class weights capped by ``pos_weight_cap``), ``bce``, ``focal`` (Lin 2017), ``asymmetric``
+    (Ridnik 2021), ``auc_margin`` (Yuan 2021) or ``logit_adjusted`` (Menon 2021)."""
+    smoothing: float = Field(0.0, ge=0, lt=1)
+    """Label smoothing: a target y becomes y (1 - s) + s / 2, whatever the loss."""
+    gamma: float = Field(2.0, ge=0)
+    """Of ``focal``: how much entries that are right already count less; 0 is plain BCE."""
+    alpha: float | None = Field(None, gt=0, lt=1)
+    """Of ``focal``: weight of positives, 1 - alpha that of negatives; null weighs both 1."""
+    gamma_positive: float = Field(0.0, ge=0)
+    """Of ``asymmetric``: the focusing of positives."""
+    gamma_negative: float = Field(4.0, ge=0)
+    """Of ``asymmetric``: the focusing of negatives."""
+    shift: float = Field(0.05, ge=0, lt=0.5)
+    """Of ``asymmetric``: negatives of a probability up to this have no part."""
+    margin: float = Field(1.0, gt=0)
+    """Of ``auc_margin``: how far the scores of positives and negatives should be apart, on the scale [0, 1]."""
+    tau: float = Field(1.0, gt=0)
+    """Of ``logit_adjusted``: how much of the prior's log-odds is added to the logits in training."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for key, loss in USED_BY.items():
+            if self.name != loss and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key}: does nothing with name: {self.name}; it is a setting of {loss}")
+        return self
+
+
+class SamplerConfig(Section):
+    """Which labelled films a batch holds; the pseudo-labelled ones of a student are drawn alike in any case."""
+
+    balance: float = Field(0.0, ge=0, le=1)
+    """Class-balanced draws: a film counts as often as (share of the most frequent label / share of its rarest label) **
+    balance; 0 draws all alike, 0.5 is the square root of repeat factor sampling (Gupta 2019)."""
+    positives: int = Field(0, ge=0)
+    """At least this many positives of every label in every batch, of those labels that have any."""

@@ -1,0 +1,58 @@
+"""What the training of a generation minimises, and by how much that shifts what the network says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from noisy_student.config import PhaseConfig
+from noisy_student.learning import losses, objectives, sampling
+from noisy_student.targets.table import Targets
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """The objective of a generation, the class weights of its labelled films (K,), and what shifts the logits (K,)."""
+
+    objective: objectives.Objective
+    pos_weight: npt.NDArray[np.float32]
+    shift: npt.NDArray[np.float64]
+    """How far the loss moves its best logits; 0 where that is not known."""
+    drawn: npt.NDArray[np.float64]
+    """By how much the sampler raises the log-odds; 0 where that is not known."""
+
+
+def goal(phase: PhaseConfig, targets: Targets) -> Goal:
+    """Return what a generation with this table of ``targets`` minimises.
+
+    A student's labelled films are a part of its batches: what is theirs alone (class weights, the sampler) shifts its
+    logits by less than it says, and is left to Platt.
+    """
+    loss, labelled, none = phase.loss, ~targets.pseudo, np.zeros(len(targets.labels))
+    known = targets.target[labelled], targets.weight[labelled]
+    pos_weight = losses.positive_weights(*known, phase.pos_weight_cap)
+
+    def soften(target: Tensor) -> Tensor:
+        return losses.smoothed(target, loss.smoothing)
+
+    if loss.name == "auc_margin":  # scores without a scale of their own: nothing is known of their shift
+        margin = objectives.AucMargin(len(targets.labels), loss.margin, soften)
+        return Goal(margin, pos_weight, none, none)
+    adjustment = losses.prior_adjustment(*known, loss.tau if loss.name == "logit_adjusted" else 0)
+    shift, drawn = 0 - adjustment.astype(np.float64), none
+    if labelled.all():
+        order = sampling.sampler(
+            targets,
+            batch_size=phase.optim.batch_size,
+            labelled_share=phase.optim.labelled_share,
+            seed=0,
+            generation=0,
+            config=phase.sampler,
+        )
+        shift += np.log(pos_weight.astype(np.float64))
+        drawn = sampling.odds_shift(targets, order, phase.sampler.balance)
+    objective = objectives.supervised(losses.summed_loss(loss, adjustment), losses.mean_loss, soften)
+    return Goal(objective, pos_weight, shift, drawn)

@@ -1,0 +1,191 @@
+"""Which film stands at which place of the sample sequence: a function of (seed, generation, place) alone.
+
+So training can go on from any step, and what a batch holds depends neither on other batches nor on the machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from noisy_student.config import SamplerConfig
+from noisy_student.config.learning import labelled_places
+from noisy_student.errors import ConfigError
+from noisy_student.randomness import generator
+from noisy_student.targets.table import Targets
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+_SAMPLING: Final = 0x53414D50  # separates the stream of permutations from those of noise and initialisation
+_LABELLED, _PSEUDO, _POSITIVES = 0, 1, 2  # kinds of films; from the last one on, the positives of each label
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Places of labelled and pseudo-labelled films in the batches of a generation.
+
+    ``labelled`` and ``pseudo`` hold film numbers. Each kind runs through its own endless sequence of permutations;
+    the first ``labelled_per_batch`` places of a batch belong to labelled films. Of these, the first ``guaranteed``
+    places belong to the positives of each label, and each label's positives run through a sequence of their own.
+    """
+
+    labelled: Ints
+    pseudo: Ints
+    batch_size: int
+    labelled_per_batch: int
+    seed: int
+    generation: int
+    share: Floats | None = None
+    """How often each of the labelled films is drawn, summing to 1; ``None`` draws all alike."""
+    positives: tuple[Ints, ...] = ()
+    """Film numbers of the labelled positives, of each label that has any."""
+    per_label: int = 0
+    """Places of a batch that belong to the positives of each label."""
+
+    @property
+    def guaranteed(self) -> int:
+        """Places of a batch that belong to the positives of some label."""
+        return self.per_label * len(self.positives)
+
+    def film_numbers(self, step: int) -> Ints:
+        """Return the film numbers (B,) of batch ``step``."""
+        free, rest = self.labelled_per_batch - self.guaranteed, self.batch_size - self.labelled_per_batch
+        certain = [
+            self._stretch(_POSITIVES + number, films, step * self.per_label, self.per_label)
+            for number, films in enumerate(self.positives)
+        ]
+        return np.concatenate(
+            [
+                *certain,
+                self._stretch(_LABELLED, self.labelled, step * free, free),
+                self._stretch(_PSEUDO, self.pseudo, step * rest, rest),
+            ]
+        )
+
+    def positions(self, step: int) -> Ints:
+        """Return the places (B,) of batch ``step`` in the sample sequence."""
+        return np.arange(step * self.batch_size, (step + 1) * self.batch_size, dtype=np.int64)
+
+    def _stretch(self, kind: int, members: Ints, start: int, count: int) -> Ints:
+        if not count:
+            return np.empty(0, dtype=np.int64)
+        place = np.arange(start, start + count)
+        epoch, within = place // len(members), place % len(members)
+        out = np.empty(count, dtype=np.int64)
+        for value in np.unique(epoch):
+            chosen = epoch == value
+            out[chosen] = members[self._order(kind, len(members), int(value))[within[chosen]]]
+        return out
+
+    def _order(self, kind: int, count: int, epoch: int) -> Ints:
+        if kind == _LABELLED and self.share is not None:
+            return _weighted(self.share.tobytes(), self.seed, self.generation, epoch)
+        return _permutation(count, self.seed, self.generation, kind, epoch)
+
+
+@lru_cache(maxsize=32)
+def _permutation(count: int, seed: int, generation: int, kind: int, epoch: int) -> Ints:
+    return generator(_SAMPLING, seed, generation, kind, epoch).permutation(count)
+
+
+@lru_cache(maxsize=4)
+def _weighted(share: bytes, seed: int, generation: int, epoch: int) -> Ints:
+    """Return as many places as there are films, each film in about ``share`` of them, in random order.
+
+    Systematic resampling (Kitagawa 1996): a film with the share q stands in floor(n q) or ceil(n q) of the n places,
+    in n q of them on average.
+    """
+    q = np.frombuffer(share, dtype=np.float64)
+    draw = generator(_SAMPLING, seed, generation, _LABELLED, epoch)
+    order = draw.permutation(len(q))
+    edges = np.floor(np.cumsum(q[order]) * len(q) + draw.random()).astype(np.int64)
+    edges[-1] = len(q)  # the sum of the shares is 1 within rounding only
+    return draw.permutation(np.repeat(order, np.diff(edges, prepend=0)))
+
+
+def sampler(
+    targets: Targets,
+    *,
+    batch_size: int,
+    labelled_share: float,
+    seed: int,
+    generation: int,
+    config: SamplerConfig = SamplerConfig(),  # noqa: B008 - frozen
+) -> Sampler:
+    """Return the sampler of a targets table; without pseudo-labelled films every place is labelled.
+
+    Raises:
+        ConfigError: ``config.positives`` of each label are more than a batch has labelled places.
+    """
+    labelled, pseudo = np.flatnonzero(~targets.pseudo), np.flatnonzero(targets.pseudo)
+    per_batch = batch_size
+    if len(pseudo):
+        per_batch = labelled_places(batch_size, labelled_share) if len(labelled) else 0
+    positive = positives(targets)
+    certain: tuple[Ints, ...] = ()
+    if config.positives:
+        certain = tuple(labelled[column] for column in positive.T if column.any())
+        if config.positives * len(certain) > per_batch:
+            raise ConfigError(
+                f"sampler.positives: {config.positives} of each of {len(certain)} labels are more than the {per_batch} "
+                "labelled films of a batch",
+                "Lower it, or raise optim.batch_size.",
+            )
+    share = None
+    if config.balance and len(labelled):
+        each = repeats(positive, positive.sum(axis=0), config.balance)
+        share = each / each.sum()
+    return Sampler(labelled, pseudo, batch_size, per_batch, seed, generation, share, certain, config.positives)
+
+
+def positives(targets: Targets) -> npt.NDArray[np.bool_]:
+    """Return which of the labelled films are positive (a known target of 1/2 or more) for which label, (N, K)."""
+    return ((targets.target >= 0.5) & (targets.weight > 0))[~targets.pseudo]
+
+
+def repeats(positive: npt.NDArray[np.bool_], count: npt.NDArray[np.integer], balance: float) -> Floats:
+    """Return how often each film counts, (N,) >= 1, so that films with rare labels come more often.
+
+    It is the largest of (c / c_label) ** ``balance`` over its positive labels, c_label being the number of films that
+    are positive for a label and c that of the most frequent one; 1 without a positive label. With 1/2 it is the repeat
+    factor of Gupta et al., "LVIS", CVPR 2019, whose threshold is c here.
+
+    Args:
+        positive: (N, K), whether a film is positive for a label.
+        count: (K,), the number of films that are.
+        balance: from 0 (all alike) to 1.
+    """
+    factor = (count.max(initial=1) / np.maximum(count, 1)) ** balance
+    counted: Floats = np.where(positive, factor, 1.0).max(axis=1)
+    return counted
+
+
+def odds_shift(targets: Targets, order: Sampler, balance: float) -> Floats:
+    """Return by how much the sampler raises the log-odds of each label among labelled films, (K,).
+
+    For every film, how often it would be drawn with the label is compared with how often without it, its other labels
+    as they are. That is the shift of a model's logits where the labels are independent of each other given the film;
+    a label without positives, or without negatives, has none.
+    """
+    positive = positives(targets)
+    count, shift = positive.sum(axis=0), np.zeros(positive.shape[1])
+    if order.share is None and not order.positives:
+        return shift
+    whole = repeats(positive, count, balance).sum()
+    free = order.labelled_per_batch - order.guaranteed
+
+    def drawn(label: int, value: bool) -> float:
+        """Return how often the films would be drawn for a batch if all of them had ``value`` for ``label``."""
+        changed = positive.copy()
+        changed[:, label] = value
+        each = free * repeats(changed, count, balance) / whole
+        return float((each + order.per_label * (changed / np.maximum(count, 1)).sum(axis=1)).sum())
+
+    for label in np.flatnonzero((count > 0) & (count < len(positive))).tolist():
+        shift[label] = np.log(drawn(label, True) / drawn(label, False))
+    return shift
