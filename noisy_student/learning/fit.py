@@ -129,7 +129,7 @@ def start_state(task: Task, device: torch.device) -> State:
     seed = int(hash_u64(_INITIALISATION, task.seed, task.generation) >> np.uint64(1))
     network = models.build(config, task.targets.labels, channels, size, seed=seed)
     if task.start is None:
-        origin = models.load_weights(network, config, task.search)
+        origin = models.load_weights(network, config, task.search, seed=seed)
     else:
         checkpoint.load_weights_into(network, task.start)
         origin = f"weights of {_name(task.start)}"
@@ -261,7 +261,7 @@ def _set_trainable(network: models.Network, classifier: set[int], head_only: boo
     for parameter in network.parameters():
         parameter.requires_grad_(not head_only or id(parameter) in classifier)
     if head_only or freeze_bn:
-        for module in network.modules():
+        for module in network.backbone.modules():  # the head's own statistics are new, and are learnt
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
 
