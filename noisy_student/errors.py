@@ -57,3 +57,7 @@ class StoppedError(NoisyStudentError):
     """Training stopped on SIGTERM after writing a checkpoint (exit code of a temporary failure, sysexits.h)."""
 
     exit_code = 75
+
+
+class ConfigWarning(UserWarning):
+    """Something a user should know of what was asked for, and that does not stop the work."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from noisy_student import evaluation, preparation, promotion
+from noisy_student import evaluation, origins, preparation, promotion
 from noisy_student.config import Config, FinetuneConfig, PhaseConfig
 from noisy_student.config.load import config_hash
 from noisy_student.data import manifest, predictions
 from noisy_student.data.cache import Cache
 from noisy_student.data.manifest import Manifest
+from noisy_student.errors import ConfigError, ConfigWarning
 from noisy_student.randomness import generator, hash_u64
 from noisy_student.runs import PRETRAINING
 from noisy_student.targets import folds, table
@@ -59,7 +61,7 @@ def pretrain(work: Workplace, generation: int) -> Traffic:  # noqa: ARG001 - one
     network = models.build(config.teacher.model, labels, config.data.channels, config.data.image_size, seed=0)
     at_once = learnt.optim.model_copy(update={"phases": (FinetuneConfig(),)})
     objective = objectives.Byol(
-        network.classifier.in_features,
+        network.width,
         learnt.hidden,
         learnt.width,
         momentum=learnt.optim.ema_decay,
@@ -81,7 +83,7 @@ def pretrain(work: Workplace, generation: int) -> Traffic:  # noqa: ARG001 - one
         objective=objective,
         views=2,
         search=weight_folders(config),
-        info={"config": config_hash(config), "cache": work.cache.key},
+        info={"config": config_hash(config), "cache": work.cache.key} | _history(config, config.teacher, None),
     )
     return Traffic([run.manifest], fit.fit(run, task, stop=work.stop, progress=work.progress))
 
@@ -153,7 +155,8 @@ def _task(
             "loss": phase.loss.model_dump(mode="json"),
             "shift": goal.shift.tolist(),
             "drawn": goal.drawn.tolist(),
-        },
+        }
+        | _history(config, phase, start, None if generation == 0 else run.networks(generation - 1)[0]),
     )
     return task, reads
 
@@ -266,18 +269,55 @@ def weight_folders(config: Config) -> list[Path]:
     return folders
 
 
+def _history(
+    config: Config, phase: PhaseConfig, start: Path | None, before: Path | None = None
+) -> dict[str, Sequence[str]]:
+    """Return what ``meta.json`` records of the labels that a network's weights, or its teachers, have seen elsewhere.
+
+    Empty where there is nothing to record; ``start`` is the model folder that takes the place of ``phase``'s weights.
+    """
+    folders = weight_folders(config)
+    seen: set[str] = set()
+    cautions: dict[str, None] = {}
+    if start is None:
+        seen |= set(origins.labels_seen(phase.model.weights, folders))
+        if (own := origins.caution(config, phase.model.weights, folders)) is not None:
+            cautions[own] = None
+    for folder in (start, before):  # what a teacher has seen reaches its students with the pseudo-labels
+        if folder is not None:
+            meta = origins.read_meta(folder)
+            seen |= set(meta.get("labels_seen", ()))
+            cautions |= dict.fromkeys(meta.get("cautions", ()))
+    found = {"labels_seen": sorted(seen), "cautions": list(cautions)}
+    return {key: value for key, value in found.items() if value}
+
+
 def check_settings(config: Config, device: str, *, weights: bool = True) -> None:
-    """Check what would otherwise fail only when training gets there: the networks, their weights files, the device.
+    """Check what would otherwise fail only when training gets there: the networks, their weights, the device.
+
+    Weights that may have seen labels of the pool or the test films are warned of.
 
     Raises:
-        ConfigError: a network is not known, or not with these settings.
-        WeightsError: a weights file is not there.
+        ConfigError: a network is not known, or not with these settings, or its normalisation contradicts its weights.
+        WeightsError: the weights are not there, or belong to another network.
         UsageError: there is no such device.
     """
     from noisy_student.learning import models, predict
 
     predict.best_device(device)
+    folders = weight_folders(config)
+    cautions: dict[str | None, None] = {}
     for phase in config.phases().values():
-        models.build(phase.model, config.data.labels, config.data.channels, config.data.image_size, seed=0)
-        if weights and phase.model.weights not in ("none", "imagenet"):
-            models.find_weights(phase.model.weights, weight_folders(config))
+        model = phase.model
+        if model.head == "hidden" and phase.optim.bn_images == 1:
+            raise ConfigError(
+                "optim.bn_images: 1 film has no variance, which the batch norm of head: hidden needs",
+                "Set it to 0 or to 2 and more.",
+            )
+        network = models.build(model, config.data.labels, config.data.channels, config.data.image_size, seed=0)
+        if weights or model.weights in origins.BY_NAME:
+            models.check_weights(network, model, folders)
+        if phase.start == "weights" and (weights or model.weights.startswith(origins.XRV)):
+            cautions[origins.caution(config, model.weights, folders)] = None
+    for sentence in filter(None, cautions):
+        warnings.warn(sentence, ConfigWarning, stacklevel=2)

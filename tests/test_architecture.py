@@ -21,7 +21,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("labels", "errors", "randomness"),
     ("runs",),
     ("config",),
-    ("stats",),
+    ("stats", "origins"),
     ("data",),
     ("targets",),
     ("learning",),

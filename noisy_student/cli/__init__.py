@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from noisy_student import __version__
-from noisy_student.errors import NoisyStudentError
+from noisy_student.errors import ConfigWarning, NoisyStudentError
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "iterate": ("runs", "Train a teacher and several noisy students; report every generation."),
@@ -80,7 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code (0 done, 1 failed, 2 usage, 3 data, 4 diverged, 75, 130)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = cli.main(given, prog_name="ns", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warner(warnings.showwarning)
+            code = cli.main(given, prog_name="ns", standalone_mode=False)
     except NoisyStudentError as error:
         _complain(given, error.message, error.hint, error.exit_code)
     except click.ClickException as error:
@@ -93,6 +96,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain(given, "interrupted", hint, 128 + signal.SIGINT)
     # Not in standalone mode, click returns the code of an Exit instead of raising it.
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _warner(others: Callable[..., None]) -> Callable[..., None]:
+    """Return what prints our warnings as sentences, and hands the others on."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, ConfigWarning):
+            click.echo(f"ns: warning: {message}", err=True)
+        else:
+            others(message, category, *place)
+
+    return show
 
 
 def _complain(arguments: list[str], message: str, hint: str, code: int) -> None:

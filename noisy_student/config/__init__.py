@@ -11,7 +11,6 @@ from noisy_student.config.base import Section
 from noisy_student.config.data import ColumnsConfig, DataConfig, DicomConfig, FoldersConfig, SplitConfig
 from noisy_student.config.learning import (
     FinetuneConfig,
-    ModelConfig,
     OptimConfig,
     PhaseConfig,
     PseudoConfig,
@@ -19,6 +18,7 @@ from noisy_student.config.learning import (
     labelled_places,
 )
 from noisy_student.config.loss import LossConfig, SamplerConfig
+from noisy_student.config.model import ModelConfig
 from noisy_student.config.noise import NoiseConfig, Operation
 from noisy_student.config.pretrain import PretrainConfig
 from noisy_student.config.synthetic import SyntheticConfig
@@ -173,10 +173,9 @@ class Config(Section):
             if generation == 0:
                 raise ValueError(f"{where}.start: generation 0 has no teacher to start from; use 'weights'")
             for earlier in (number for number in named if number < generation):
-                other = named[earlier].model
-                if (other.name, other.normalisation) != (phase.model.name, phase.model.normalisation):
+                if not phase.model.takes_all_of(named[earlier].model):
                     raise ValueError(
-                        f"{where}.start: 'teacher' needs the same network and normalisation in every generation "
+                        f"{where}.start: 'teacher' needs the same network, head and normalisation in every generation "
                         f"before it, and generation {earlier} has another; use 'weights'"
                     )
 
@@ -202,8 +201,8 @@ class Config(Section):
 
     def starts_from_pretraining(self, generation: int) -> bool:
         """Return whether ``generation`` starts from what the self-supervised start has learnt."""
-        phase, own = self.phase(generation), self.teacher.model
-        same = (phase.model.name, phase.model.normalisation) == (own.name, own.normalisation)
+        phase = self.phase(generation)
+        same = phase.model.takes_all_of(self.teacher.model)
         return self.pretrain.method != "none" and phase.start == "weights" and same
 
     def macro_labels(self) -> tuple[str, ...]:

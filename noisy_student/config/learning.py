@@ -1,4 +1,4 @@
-"""Settings of the learning side: model, optimisation, loss; one set for the teacher, one for the students."""
+"""Settings of the learning side: optimisation and loss; one set for the teacher, one for the students."""
 
 from __future__ import annotations
 
@@ -11,24 +11,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from noisy_student.config.base import Section
 from noisy_student.config.loss import LossConfig, SamplerConfig
+from noisy_student.config.model import ModelConfig
 from noisy_student.config.noise import NoiseConfig
 from noisy_student.errors import ConfigError
-
-
-class ModelConfig(Section):
-    """The network and where its first weights come from."""
-
-    name: str = "small_resnet"
-    """A torchvision classification backbone by name, or ``small_resnet`` (1.2 M parameters, for small films)."""
-    weights: str = "none"
-    """``none``, ``imagenet`` (torchvision's, by name) or a file: absolute, or looked up in ``$NS_WEIGHTS``, the working
-    folder, ``data.root`` and a folder ``weights`` beside it."""
-    normalisation: Literal["imagenet", "half", "none"] = "imagenet"
-    """What the weights expect: ``imagenet`` (its mean and deviation), ``half`` (x * 2 - 1) or ``none`` ([0, 1])."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout before the classifier (model noise)."""
-    stochastic_depth: float = Field(0.0, ge=0, lt=1)
-    """Drop probability of the deepest block (linear rule); refused for backbones without it."""
 
 
 class FinetuneConfig(Section):

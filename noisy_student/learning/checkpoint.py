@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Final
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,10 +13,11 @@ from safetensors.torch import save as serialise
 
 from noisy_student.config import ModelConfig
 from noisy_student.errors import WeightsError
-from noisy_student.learning.models import Network, build, parameter_count
-from noisy_student.runs import atomic, read_json, write_json
+from noisy_student.learning.models import Network, Normalisation, build, parameter_count
+from noisy_student.origins import FORMAT, read_meta
+from noisy_student.runs import atomic, write_json
 
-FORMAT: Final = 1
+__all__ = ["FORMAT", "load", "load_resume", "load_weights_into", "read_meta", "save", "save_resume"]
 
 
 def save(folder: Path, network: Network, config: ModelConfig, info: dict[str, Any]) -> None:
@@ -33,21 +34,10 @@ def save(folder: Path, network: Network, config: ModelConfig, info: dict[str, An
         "labels": list(network.labels),
         "channels": network.channels,
         "image_size": network.size,
-        "normalisation": network.normalisation,
+        **network.statistics.to_meta(),
         "parameters": parameter_count(network),
     }
     write_json(folder / "meta.json", meta | info)
-
-
-def read_meta(folder: Path) -> dict[str, Any]:
-    """Return the ``meta.json`` of a model folder."""
-    meta: dict[str, Any] = read_json(folder / "meta.json")
-    if meta.get("format") != FORMAT:
-        raise WeightsError(
-            f"{folder / 'meta.json'}: has format {meta.get('format')!r}, this version reads {FORMAT}",
-            "Use the version of noisy_student that wrote it.",
-        )
-    return meta
 
 
 def load(folder: Path, labels: tuple[str, ...] | None = None) -> tuple[Network, dict[str, Any]]:
@@ -69,7 +59,7 @@ def load(folder: Path, labels: tuple[str, ...] | None = None) -> tuple[Network, 
 
 
 def load_weights_into(network: Network, folder: Path) -> None:
-    """Load the weights of a model folder into ``network`` (same architecture and labels)."""
+    """Load the weights of a model folder into ``network`` (same architecture and labels), and its normalisation."""
     path = folder / "model.safetensors"
     try:
         network.load_state_dict(load_file(path))
@@ -77,6 +67,7 @@ def load_weights_into(network: Network, folder: Path) -> None:
         raise WeightsError(f"{path}: is missing", "Train the generation again with --overwrite.") from None
     except (SafetensorError, RuntimeError) as error:
         raise WeightsError(f"{path}: does not hold this model ({str(error).splitlines()[0]})") from error
+    network.normalise(Normalisation.of_meta(read_meta(folder)))
 
 
 def save_resume(path: Path, state: dict[str, Any]) -> None:

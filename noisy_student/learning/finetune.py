@@ -42,14 +42,15 @@ def learning_names(network: nn.Module, does: FinetuneConfig, depth: Mapping[str,
 def set_trainable(network: nn.Module, learning: frozenset[str], freeze_bn: bool) -> None:
     """Put ``network`` into training mode with gradients for the parameters ``learning`` alone.
 
-    BatchNorm layers of which no parameter learns keep their statistics, and so do all with ``freeze_bn``.
+    BatchNorm layers of which no parameter learns keep their statistics, and so do all of the backbone with
+    ``freeze_bn``; those of a head have none to keep.
     """
     network.train()
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in learning)
-    for module in network.modules():
+    for name, module in network.named_modules():
         if not isinstance(module, _BatchNorm):
             continue
         own = list(module.parameters(recurse=False))
-        if freeze_bn or (own and not any(parameter.requires_grad for parameter in own)):
+        if (freeze_bn and name.startswith("backbone.")) or (own and not any(parameter.requires_grad for parameter in own)):
             module.eval()

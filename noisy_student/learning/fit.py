@@ -87,7 +87,7 @@ def start_state(task: Task, device: torch.device) -> State:
     seed = int(hash_u64(_INITIALISATION, task.seed, task.generation) >> np.uint64(1))
     network = models.build(config, task.targets.labels, channels, size, seed=seed)
     if task.start is None:
-        origin = models.load_weights(network, config, task.search)
+        origin = models.load_weights(network, config, task.search, seed=seed)
     else:
         checkpoint.load_weights_into(network, task.start)
         origin = f"weights of {_name(task.start)}"

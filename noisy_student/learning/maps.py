@@ -44,6 +44,8 @@ def activation_maps(network: nn.Module, images: Tensor, columns: Sequence[int]) 
             return None
         chosen = logits[torch.arange(len(images)), list(columns)].sum()  # films do not mix: one backward for all
         (gradient,) = torch.autograd.grad(chosen, features)
+    if getattr(network, "map_layout", "NCHW") == "NHWC":
+        features, gradient = features.permute(0, 3, 1, 2), gradient.permute(0, 3, 1, 2)
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     maps = (weights * features.detach()).sum(1, keepdim=True).relu()
     maps = functional.interpolate(maps, size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
@@ -66,14 +68,19 @@ def _forward(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]
     """Return the logits, and the last output with places if that is a feature map (B, D, h, w).
 
     Pooled features (B, D, 1, 1) have no places; tokens (B, L, D) have, but not as a map. The embedding of patches at
-    the start of a transformer is a map, but not its last features, which is why tokens end the search.
+    the start of a transformer is a map, but not its last features, which is why tokens end the search. A network whose
+    ``map_layout`` is "NHWC" (some of timm's) puts out (B, h, w, D).
     """
     last: list[Tensor | None] = [None]
+    channels_last = getattr(network, "map_layout", "NCHW") == "NHWC"
 
     def look(_module: nn.Module, _inputs: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2:].numel() > 1:
+        if not isinstance(output, Tensor):
+            return
+        places = output.shape[1:3] if channels_last else output.shape[2:]
+        if output.ndim == 4 and places.numel() > 1:
             last[0] = output
-        elif isinstance(output, Tensor) and output.ndim == 3 and output.shape[1] > 1:
+        elif output.ndim == 3 and output.shape[1] > 1:
             last[0] = None
 
     hooks = [module.register_forward_hook(look) for module in network.modules()]

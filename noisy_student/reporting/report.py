@@ -215,7 +215,7 @@ def _model(metas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "networks": len(metas),
         "name": name,
-        "origin": None if origin is None else str(_shorten(origin)),
+        "origin": None if origin is None else "; ".join([str(_shorten(origin)), *first.get("cautions", ())]),
         "images_seen": sum(seen) if seen else None,
         "parameters": first.get("parameters"),
     }

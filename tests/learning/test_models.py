@@ -1,26 +1,19 @@
-"""Backbones by name: shapes, model noise, deterministic starts, and weights that must fit."""
+"""Backbones by name: shapes, heads, model noise, deterministic starts."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from urllib.error import URLError
-
+import numpy as np
 import pytest
 import torch
-import torchvision
-from safetensors.torch import save_file
+from networks import LABELS, films, make
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from noisy_student.config.learning import ModelConfig
-from noisy_student.errors import ConfigError, WeightsError
-from noisy_student.learning.models import build, classifier_parameters, load_weights, parameter_count
-
-LABELS = ("Edema", "Pneumonia")
-DATA = Path(os.environ.get("NS_REAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
-MOBILENET = "mobilenet_v2-coral_ptq_int8deq-a1bde081.pth"
-SQUEEZENET = "squeezenet1_1_features-deepcognition_fp32-b135c74f.pth"
+from noisy_student.config import ModelConfig, OptimConfig
+from noisy_student.errors import ConfigError
+from noisy_student.learning import optim
+from noisy_student.learning.maps import activation_maps, has_feature_map
+from noisy_student.learning.models import classifier_parameters, parameter_count
 
 QUICK = [
     *("small_resnet", "resnet18", "regnet_y_400mf", "shufflenet_v2_x0_5", "mobilenet_v2", "mobilenet_v3_small"),
@@ -29,19 +22,15 @@ QUICK = [
 SLOW = ["densenet121", "convnext_tiny", "swin_t", "vit_b_32", "alexnet", "vgg11"]
 NAMES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
-
-def make(name="small_resnet", channels=1, size=64, seed=0, **settings):
-    return build(ModelConfig(name=name, **settings), LABELS, channels, size, seed=seed)
-
-
-def films(count=2, channels=1, size=64):
-    return torch.rand(count, channels, size, size, generator=torch.Generator().manual_seed(0))
-
-
-def real(name):
-    if not (DATA / "weights" / name).is_file():
-        pytest.skip(f"{DATA}/weights/{name} is absent; set NS_REAL_DATA")
-    return DATA / "weights"
+EVERY = [
+    *("resnet18", "resnet34", "resnet50", "resnet101", "densenet121", "densenet169", "densenet201"),
+    *("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4"),
+    *("efficientnet_v2_s", "efficientnet_v2_m", "convnext_tiny", "convnext_small", "convnext_base"),
+    *("vit_b_16", "swin_t", "inception_v3", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
+    *("regnet_y_400mf", "regnet_x_400mf", "regnet_y_1_6gf", "regnet_x_3_2gf"),
+]
+"""Every backbone that docs/models.md names."""
+FAST = {"resnet18", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf"}
 
 
 # -- architecture -----------------------------------------------------------------------------------------------------
@@ -114,7 +103,7 @@ def test_small_resnet_has_the_size_that_is_documented():
     ("name", "size", "words"),
     [
         ("resnet19", 64, "'resnet19' is not known\nNearest: .*resnet18"),
-        ("inception_v3", 96, "auxiliary"),
+        ("inception_v3", 64, "64 x 64"),
         ("vit_b_16", 70, "70 x 70"),
         ("alexnet", 16, "16 x 16"),
         ("maxvit_t", 64, "64 x 64"),
@@ -169,195 +158,88 @@ def test_one_channel_equals_three_equal_channels(name):
         torch.testing.assert_close(grey(films()), colour(films().repeat(1, 3, 1, 1)), rtol=1e-4, atol=1e-5)
 
 
-# -- weights ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in EVERY]
+)
+def test_every_backbone_learns_from_films_of_odd_sizes(name, channels):
+    # Inception needs 75 pixels, and a vision transformer whole patches of 16.
+    size = {"inception_v3": 81, "vit_b_16": 48}.get(name, 57)
+    network = make(name, channels, size)
+    logits = network(films(2, channels, size))
+    assert logits.shape == (2, 2)
+    logits.square().sum().backward()
+    gradients = [parameter.grad for parameter in network.parameters()]
+    assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    assert first.weight.shape[1] == channels
+    assert not any(key.startswith(("backbone.AuxLogits", "backbone.aux")) for key in network.state_dict())
 
 
-def saved(path, model):
-    state = {key: value.contiguous() for key, value in model.state_dict().items()}
-    save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
-    return path
+# -- heads ------------------------------------------------------------------------------------------------------------
 
 
-def torchvision_model(name):
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        model = torchvision.models.get_model(name, weights=None)
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.uniform_(-1, 1)
-        return model.eval()
+def test_hidden_head_is_norm_dropout_hidden_layer_dropout_and_a_linear_layer():
+    network = make(head="hidden", head_hidden=24, dropout=0.3)
+    kinds = [type(module) for module in network.classifier]
+    assert kinds == [nn.BatchNorm1d, nn.Dropout, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
+    assert [module.p for module in network.modules() if isinstance(module, nn.Dropout) and module.p] == [0.3, 0.3]
+    assert (network.width, network.last.in_features, network.last.out_features) == (256, 24, 2)
+    assert make(head="hidden").last.in_features == 512
+    assert make().width == make().classifier.in_features == 256
+    network.eval()
+    features = network.features(films())
+    head = network.classifier
+    by_hand = (features - head.norm.running_mean) / (head.norm.running_var + head.norm.eps).sqrt()
+    by_hand = head.linear(torch.relu(head.hidden(by_hand)))
+    torch.testing.assert_close(network(films()), by_hand)
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "squeezenet1_1", "mobilenet_v3_small"])
-def test_file_gives_torchvisions_own_features(tmp_path, name, suffix):
-    model = torchvision_model(name)
-    file = saved(tmp_path / f"w{suffix}", model)
-    config = ModelConfig(name=name, weights=file.name, normalisation="none")
-    network = build(config, LABELS, 3, 64, seed=0).eval()
-    head = network.classifier.weight.clone()
-    origin = load_weights(network, config, [tmp_path / "empty", tmp_path])
-    assert origin.startswith(f"file w{suffix} sha256 ")
-    assert len(origin.split()[-1]) == 8
-    assert torch.equal(network.classifier.weight, head)
-    model.get_submodule(network.head_key.rpartition(".")[0]).add_module(
-        network.head_key.rpartition(".")[2], nn.Identity()
-    )
-    if name == "squeezenet1_1":
-        model.classifier = nn.AdaptiveAvgPool2d(1)
-    with torch.no_grad():
-        expected = model(films(channels=3))
-        torch.testing.assert_close(network.features(films(channels=3)), expected)
+def test_a_hidden_head_leaves_the_backbone_as_it_was():
+    plain, hidden = make(seed=3).state_dict(), make(seed=3, head="hidden").state_dict()
+    backbone = [key for key in plain if key.startswith("backbone.")]
+    assert backbone
+    assert all(torch.equal(plain[key], hidden[key]) for key in backbone)
+    again = make(seed=3, head="hidden").state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in hidden.items())
 
 
-def test_none_changes_nothing():
-    network = make()
-    before = network.backbone[0].weight.clone()
-    assert load_weights(network, ModelConfig(), []) == "none"
-    assert torch.equal(network.backbone[0].weight, before)
+def test_all_of_a_hidden_head_is_trained_as_the_classifier():
+    network = make(head="hidden", head_hidden=8)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    head = {name for name in names.values() if name.startswith("classifier.")}
+    assert {names[id(parameter)] for parameter in classifier_parameters(network)} == head
+    groups = optim.optimizer(network, OptimConfig()).param_groups
+    grouped = {names[id(p)] for group in groups if group["name"].startswith("classifier/") for p in group["params"]}
+    assert grouped == head
+    decayed = next(group for group in groups if group["name"] == "classifier/decay")["params"]
+    assert {names[id(p)] for p in decayed} == {"classifier.hidden.weight", "classifier.linear.weight"}
 
 
-def test_imagenet_goes_through_torchvision_and_old_densenet_names(monkeypatch):
-    model = torchvision_model("mobilenet_v3_small")
-    weights = torchvision.models.MobileNet_V3_Small_Weights.DEFAULT
-    monkeypatch.setattr(type(weights), "get_state_dict", lambda self, **options: model.state_dict())
-    config = ModelConfig(name="mobilenet_v3_small", weights="imagenet")
-    network = build(config, LABELS, 1, 64, seed=0)
-    assert load_weights(network, config, []) == "torchvision MobileNet_V3_Small_Weights.IMAGENET1K_V1"
-    torch.testing.assert_close(network.backbone.features[0][0].weight, model.features[0][0].weight.sum(1, keepdim=True))
+def test_activation_maps_look_through_a_hidden_head():
+    network = make(head="hidden", head_hidden=8)
+    assert has_feature_map(network, (1, 64, 64))
+    maps = activation_maps(network, films(), [0, 1])
+    assert maps.shape == (2, 64, 64)
+    assert np.isfinite(maps).all()
+    assert maps.max() == pytest.approx(1)
 
 
-@pytest.mark.slow
-def test_densenet_names_of_the_first_version_are_understood(tmp_path):
-    state = {
-        key.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): value
-        for key, value in torchvision_model("densenet121").state_dict().items()
-        if not key.endswith("num_batches_tracked")
-    }
-    torch.save(state, tmp_path / "d.pth")
-    config = ModelConfig(name="densenet121", weights="d.pth")
-    network = build(config, LABELS, 3, 64, seed=0)
-    load_weights(network, config, [tmp_path])
-    layer = network.backbone.features.denseblock1.denselayer1
-    assert torch.equal(layer.norm1.running_mean, state["features.denseblock1.denselayer1.norm.1.running_mean"])
+def test_stochastic_depth_is_a_matter_of_the_backbone_not_of_the_head():
+    with pytest.raises(ConfigError, match="resnet18 has no residual blocks"):
+        make("resnet18", head="hidden", dropout=0.5, stochastic_depth=0.2)
 
 
-@pytest.mark.slow
-def test_vit_positions_are_interpolated_to_another_size(tmp_path):
-    torch.save(torchvision_model("vit_b_32").state_dict(), tmp_path / "v.pth")
-    config = ModelConfig(name="vit_b_32", weights="v.pth")
-    network = build(config, LABELS, 1, 96, seed=0)
-    load_weights(network, config, [tmp_path])
-    assert network.backbone.encoder.pos_embedding.shape == (1, 10, 768)
-    assert network.eval()(films(size=96)).shape == (2, 2)
-
-
-@pytest.mark.parametrize("error", [URLError("no route"), ConnectionResetError("reset"), RuntimeError("invalid hash")])
-def test_failed_download_says_how_to_go_on(monkeypatch, error):
-    weights = torchvision.models.MobileNet_V3_Small_Weights.DEFAULT
-
-    def fail(self, **options):
-        raise error
-
-    monkeypatch.setattr(type(weights), "get_state_dict", fail)
-    config = ModelConfig(name="mobilenet_v3_small", weights="imagenet")
-    with pytest.raises(WeightsError, match="could not be downloaded") as caught:
-        load_weights(build(config, LABELS, 1, 64, seed=0), config, [])
-    assert "mobilenet_v3_small-047dcff4.pth" in caught.value.hint
-    assert str(Path(torch.hub.get_dir()) / "checkpoints") in caught.value.hint
-    assert "teacher.model.weights" in caught.value.hint
-
-
-def test_our_own_backbone_has_no_imagenet_weights():
-    with pytest.raises(WeightsError, match="no ImageNet weights of small_resnet"):
-        load_weights(make(), ModelConfig(weights="imagenet"), [])
-
-
-def test_absent_file_lists_where_it_was_looked_for(tmp_path):
-    network = make()
-    with pytest.raises(WeightsError, match=r"there is no file w\.pth") as error:
-        load_weights(network, ModelConfig(weights="w.pth"), [tmp_path / "a", tmp_path / "b"])
-    assert f"{tmp_path}/a/w.pth, {tmp_path}/b/w.pth" in error.value.message
-    with pytest.raises(WeightsError, match="no folder was given"):
-        load_weights(network, ModelConfig(weights="w.pth"), [])
-    with pytest.raises(WeightsError, match=f"looked at {tmp_path}/c.pth"):
-        load_weights(network, ModelConfig(weights=str(tmp_path / "c.pth")), [tmp_path / "a"])
-
-
-@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"not weights at all", b"PK\x03\x04 half an archive"])
-def test_damaged_file_is_named(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(WeightsError, match=f"{tmp_path}/{name}: cannot be read as weights"):
-        load_weights(make(), ModelConfig(weights=name), [tmp_path])
-
-
-def test_truncated_file_is_named(tmp_path):
-    whole = saved(tmp_path / "w.pth", make()).read_bytes()
-    (tmp_path / "w.pth").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(WeightsError, match="cannot be read as weights"):
-        load_weights(make(), ModelConfig(weights="w.pth"), [tmp_path])
-
-
-def test_file_with_more_than_tensors_is_refused(tmp_path):
-    torch.save({"state_dict": make().state_dict(), "epoch": 3}, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match="does not hold a state dict"):
-        load_weights(make(), ModelConfig(weights="w.pth"), [tmp_path])
-    torch.save(make(), tmp_path / "module.pth")
-    with pytest.raises(WeightsError, match="cannot be read as weights"):
-        load_weights(make(), ModelConfig(weights="module.pth"), [tmp_path])
-
-
-def test_weights_of_another_architecture_change_nothing(tmp_path):
-    state = torchvision_model("mobilenet_v3_small").state_dict()
-    removed = [key for key in state if key.startswith("features.1.")]
-    for key in removed:
-        del state[key]
-    state["extra.weight"] = torch.zeros(1)
-    state["features.0.0.weight"] = torch.zeros(16, 3, 5, 5)
-    torch.save(state, tmp_path / "w.pth")
-    config = ModelConfig(name="mobilenet_v3_small", weights="w.pth")
-    network = build(config, LABELS, 1, 64, seed=0)
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    with pytest.raises(WeightsError, match="does not fit the backbone") as error:
-        load_weights(network, config, [tmp_path])
-    counted = sum(not key.endswith("num_batches_tracked") for key in removed)
-    assert f"{counted} missing (features.1." in error.value.message
-    assert "1 unexpected (extra.weight)" in error.value.message
-    assert "1 of another shape (features.0.0.weight)" in error.value.message
-    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
-
-
-# -- real weights -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.real
-def test_real_mobilenet_is_the_same_network_on_one_channel_as_on_three():
-    folder = real(MOBILENET)
-    config = ModelConfig(name="mobilenet_v2", weights=MOBILENET, normalisation="half")
-    grey, colour = (build(config, LABELS, channels, 96, seed=0).eval() for channels in (1, 3))
-    for network in (grey, colour):
-        assert MOBILENET in load_weights(network, config, [folder])
-    images = films(size=96)
-    with torch.no_grad():
-        one, three = grey.features(images), colour.features(images.repeat(1, 3, 1, 1))
-        reference = torchvision.models.mobilenet_v2(weights=None)
-        reference.load_state_dict(torch.load(folder / MOBILENET, weights_only=True))
-        expected = reference.eval().features(images.repeat(1, 3, 1, 1) * 2 - 1).mean((2, 3))
-    torch.testing.assert_close(three, expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(one, three, rtol=1e-3, atol=1e-3)
-    assert one.std() > 0.1
-
-
-@pytest.mark.real
-def test_real_features_only_file_is_accepted_because_it_covers_the_backbone():
-    folder = real(SQUEEZENET)
-    config = ModelConfig(name="squeezenet1_1", weights=SQUEEZENET)
-    network = build(config, LABELS, 1, 64, seed=0)
-    assert load_weights(network, config, [folder]).startswith(f"file {SQUEEZENET} sha256 ")
-    state = torch.load(folder / SQUEEZENET, weights_only=True)
-    assert torch.equal(network.backbone.features[3].squeeze.weight, state["features.3.squeeze.weight"])
-    torch.testing.assert_close(network.backbone.features[0].weight, state["features.0.weight"].sum(1, keepdim=True))
-    other = ModelConfig(name="squeezenet1_0", weights=SQUEEZENET)
-    with pytest.raises(WeightsError, match="does not fit the backbone"):
-        load_weights(build(other, LABELS, 1, 64, seed=0), other, [folder])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"head_hidden": 8}, "head_hidden: does nothing without head: hidden"),
+        ({"initialise": "mean_var"}, "initialise: 'mean_var' needs pretrained weights"),
+        ({"initialise": "lowest", "pretrained_blocks": 1}, "initialise: 'lowest' needs pretrained weights"),
+        ({"initialise": "lowest", "weights": "imagenet"}, "pretrained_blocks: goes with initialise: lowest"),
+        ({"pretrained_blocks": 1, "weights": "imagenet"}, "pretrained_blocks: goes with initialise: lowest"),
+    ],
+)
+def test_settings_that_do_nothing_together_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        ModelConfig(**settings)
