@@ -139,7 +139,7 @@ def test_a_run_that_starts_from_another_says_so_everywhere(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tiny = str(write_config(tmp_path))
-    settings = ("pretrain.method=none", "teacher.optim={steps: 2, head_steps: 0, batch_size: 8}")
+    settings = ("pretrain.method=none", "teacher.optim={steps: 2, phases: [{}], batch_size: 8}")
 
     def ns(command: str, *arguments: str) -> str:
         with pytest.raises(SystemExit) as ended:

@@ -52,5 +52,7 @@ def set_trainable(network: nn.Module, learning: frozenset[str], freeze_bn: bool)
         if not isinstance(module, _BatchNorm):
             continue
         own = list(module.parameters(recurse=False))
-        if (freeze_bn and name.startswith("backbone.")) or (own and not any(parameter.requires_grad for parameter in own)):
+        if (freeze_bn and name.startswith("backbone.")) or (
+            own and not any(parameter.requires_grad for parameter in own)
+        ):
             module.eval()

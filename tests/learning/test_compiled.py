@@ -27,7 +27,7 @@ WITHOUT_COMPILER = torch.compile
 
 def losses_of(folder, **changes):
     recorder = Recorder()
-    task = make_task(steps=6, head_steps=2)
+    task = make_task(steps=6, phases=[{"trainable": "head", "steps": 2}, {}])
     run = new_run(folder)
     fit.fit(run, replace(task, objective=recorder, **changes))
     return recorder.losses, run.generation(1) / "checkpoint" / "best"
