@@ -270,14 +270,17 @@ def check_settings(config: Config, device: str, *, weights: bool = True) -> None
     """Check what would otherwise fail only when training gets there: the networks, their weights files, the device.
 
     Raises:
-        ConfigError: a network is not known, or not with these settings.
+        ConfigError: a network is not known, or not with these settings, or has fewer blocks than are to learn.
         WeightsError: a weights file is not there.
         UsageError: there is no such device.
     """
-    from noisy_student.learning import models, predict
+    from noisy_student.learning import finetune, models, predict
+    from noisy_student.learning.blocks import blocks
 
     predict.best_device(device)
     for phase in config.phases().values():
-        models.build(phase.model, config.data.labels, config.data.channels, config.data.image_size, seed=0)
+        network = models.build(phase.model, config.data.labels, config.data.channels, config.data.image_size, seed=0)
+        for part in phase.phases():
+            finetune.learning_names(network, part, finetune.depths(blocks(network.backbone)))
         if weights and phase.model.weights not in ("none", "imagenet"):
             models.find_weights(phase.model.weights, weight_folders(config))
