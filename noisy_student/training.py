@@ -18,6 +18,7 @@ from noisy_student.data.cache import Cache
 from noisy_student.data.manifest import Manifest
 from noisy_student.randomness import generator, hash_u64
 from noisy_student.runs import PRETRAINING
+from noisy_student.stats.sweeps import Sweep
 from noisy_student.targets import folds, table
 from noisy_student.workplace import Stage, Traffic, Workplace, model_files
 
@@ -156,6 +157,20 @@ def _task(
         },
     )
     return task, reads
+
+
+def find_rate(work: Workplace) -> Sweep:
+    """Return the learning-rate sweep of generation 0, or of its first network; nothing of it is kept."""
+    from noisy_student.learning import sweep
+
+    films, fold = manifest.read(work.run.manifest), None if work.config.folds == 1 else 0
+    if fold is None:
+        judging = manifest.select(films, split="valid")
+    else:
+        budget = manifest.budget(films)
+        judging = manifest.rows(budget, folds.read(work.run.folds, budget.frame["image"].to_numpy(dtype=object)) == 0)
+    task, _ = _task(work, 0, films, judging, fold)
+    return sweep.sweep(task, stop=work.stop, progress=work.progress)
 
 
 def predict_networks(
