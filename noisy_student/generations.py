@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from noisy_student import preparation
+from noisy_student import preparation, training
 from noisy_student.config import Config
 from noisy_student.config.load import check_same, read_snapshot
 from noisy_student.errors import StoppedError, UsageError
@@ -15,6 +15,7 @@ from noisy_student.plan import started
 from noisy_student.reporting import report
 from noisy_student.runs import Run, read_json
 from noisy_student.stages import STAGES
+from noisy_student.stats.sweeps import Sweep
 from noisy_student.workplace import Workplace
 
 TRAINING: Final = ("targets", "fit", "predict-valid", "calibrate", "promote")
@@ -128,6 +129,21 @@ def trained(run: Run) -> int:
 def train_teacher(work: Workplace, say: Say = lambda _: None) -> bool:
     """Make generation 0; return whether anything was left to do."""
     return run_stages(work, 0, training_stages(work.config, 0), say)
+
+
+def find_rate(work: Workplace, say: Say = lambda _: None) -> Sweep:
+    """Return the learning-rate sweep of generation 0; of the run, no more than the targets table is made for it.
+
+    Raises:
+        UsageError: training starts from a self-supervised start that has not been made.
+    """
+    if work.config.starts_from_pretraining(0) and not work.run.is_complete("pretrain", 0):
+        raise UsageError(
+            f"{work.run.path}: the teacher starts from the self-supervised start, and that has not been made",
+            "Run ns train-teacher once, or sweep with pretrain.method=none.",
+        )
+    run_stages(work, 0, ("targets",), say)
+    return training.find_rate(work)
 
 
 def pseudo_label(work: Workplace, say: Say = lambda _: None) -> int:

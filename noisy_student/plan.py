@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from noisy_student.config import Config
+from noisy_student.config import Config, PhaseConfig
 from noisy_student.config.load import check_same, config_hash, read_snapshot
 from noisy_student.data import manifest, sources, splits
 from noisy_student.preparation import STAGE, data_root
@@ -33,12 +34,6 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
         check_same(read_snapshot(output / "config.resolved.json"), config, output)
     root = data_root(config.data)
     phases = [config.phase(generation) for generation in range(rounds + 1)]
-    learnt = config.pretrain
-    steps = sum(phase.optim.steps * config.folds for phase in phases)
-    seen = sum(phase.optim.steps * phase.optim.batch_size * config.folds for phase in phases)
-    if learnt.method != "none":
-        steps += learnt.optim.steps
-        seen += 2 * learnt.optim.steps * learnt.optim.batch_size
     state = "new" if not started(run) else "is replaced" if overwrite else "exists: needs --resume or --overwrite"
     plan: dict[str, Any] = {
         "output": f"{output} ({state})",
@@ -48,8 +43,11 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
         "generations": f"{rounds + 1} (a teacher and {rounds} student{'' if rounds == 1 else 's'})",
         "teacher": _network(config, 0),
         "student": _students(config, rounds),
-        "steps": f"{steps:,} in all, {seen:,} films seen",
+        "steps": _steps(config, phases, None, None),
     }
+    staged = [f"generation {g}: {_staged(phase)}" for g, phase in enumerate(phases) if len(phase.phases()) > 1]
+    if staged:
+        plan["phases"] = "; ".join(staged)
     unused = [str(generation) for generation in sorted(config.generations) if generation > rounds]
     if unused:
         plan["not_used"] = f"generations.{', generations.'.join(unused)}: the last generation is {rounds} (--rounds)"
@@ -67,7 +65,39 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
     counts = {
         name: f"{part['images']:,} films of {part['patients']:,} patients" for name, part in split["counts"].items()
     }
+    plan["steps"] = _steps(config, phases, len(labelled), len(manifest.select(chosen, split="train", labelled=False)))
     return plan | counts | {"decoded_films": f"{size / 1e6:,.0f} MB on disk, as much in memory where they fit"}
+
+
+def _steps(config: Config, phases: Sequence[PhaseConfig], labelled: int | None, pool: int | None) -> str:
+    """Return the steps of all trainings and the films that they see, for so many labelled films and films of the pool.
+
+    Where lengths are given in epochs, the steps of a cross-fitted run are those of its labelled films: a network learns
+    from the label budget without its fold, which is about as many.
+    """
+    steps = seen = 0
+    for generation, phase in enumerate(phases):
+        films = None if labelled is None or pool is None else labelled + (pool if generation else 0)
+        own = phase.total_steps(films)
+        if own is None:
+            return "depend on the films, which are not there yet (phases in epochs)"
+        steps += own * config.folds
+        seen += own * phase.optim.batch_size * config.folds
+    learnt = config.pretrain
+    if learnt.method != "none":
+        steps += learnt.optim.steps
+        seen += 2 * learnt.optim.steps * learnt.optim.batch_size
+    return f"{steps:,} in all, {seen:,} films seen"
+
+
+def _staged(phase: PhaseConfig) -> str:
+    """Return what learns one after the other: ``head 30 steps, then all for the rest``."""
+    parts = []
+    for part in phase.phases():
+        what = part.trainable if isinstance(part.trainable, str) else f"head and {part.trainable} block(s)"
+        long = f"{part.epochs:g} epochs" if part.epochs else f"{part.steps:,} steps" if part.steps else "for the rest"
+        parts.append(f"{what} {long}")
+    return ", then ".join(parts)
 
 
 def _students(config: Config, rounds: int) -> str:

@@ -20,6 +20,7 @@ from noisy_student.data.manifest import Manifest
 from noisy_student.errors import ConfigError, ConfigWarning
 from noisy_student.randomness import generator, hash_u64
 from noisy_student.runs import PRETRAINING
+from noisy_student.stats.sweeps import Sweep
 from noisy_student.targets import folds, table
 from noisy_student.workplace import Stage, Traffic, Workplace, model_files
 
@@ -161,6 +162,20 @@ def _task(
     return task, reads
 
 
+def find_rate(work: Workplace) -> Sweep:
+    """Return the learning-rate sweep of generation 0, or of its first network; nothing of it is kept."""
+    from noisy_student.learning import sweep
+
+    films, fold = manifest.read(work.run.manifest), None if work.config.folds == 1 else 0
+    if fold is None:
+        judging = manifest.select(films, split="valid")
+    else:
+        budget = manifest.budget(films)
+        judging = manifest.rows(budget, folds.read(work.run.folds, budget.frame["image"].to_numpy(dtype=object)) == 0)
+    task, _ = _task(work, 0, films, judging, fold)
+    return sweep.sweep(task, stop=work.stop, progress=work.progress)
+
+
 def predict_networks(
     work: Workplace, generation: int, films: Manifest, pixels: Cache, title: str, only: Sequence[int] | None = None
 ) -> list[Floats32]:
@@ -298,11 +313,13 @@ def check_settings(config: Config, device: str, *, weights: bool = True) -> None
     Weights that may have seen labels of the pool or the test films are warned of.
 
     Raises:
-        ConfigError: a network is not known, or not with these settings, or its normalisation contradicts its weights.
+        ConfigError: a network is not known, or not with these settings, has fewer blocks
+            than are to learn, or its normalisation contradicts its weights.
         WeightsError: the weights are not there, or belong to another network.
         UsageError: there is no such device.
     """
-    from noisy_student.learning import models, predict
+    from noisy_student.learning import finetune, models, predict
+    from noisy_student.learning.blocks import blocks
 
     predict.best_device(device)
     folders = weight_folders(config)
@@ -315,6 +332,8 @@ def check_settings(config: Config, device: str, *, weights: bool = True) -> None
                 "Set it to 0 or to 2 and more.",
             )
         network = models.build(model, config.data.labels, config.data.channels, config.data.image_size, seed=0)
+        for part in phase.phases():
+            finetune.learning_names(network, part, finetune.depths(blocks(network.backbone)))
         if weights or model.weights in origins.BY_NAME:
             models.check_weights(network, model, folders)
         if phase.start == "weights" and (weights or model.weights.startswith(origins.XRV)):

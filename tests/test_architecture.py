@@ -46,6 +46,7 @@ LAZY_TENSORS = {"training", "illustration", "cli.doctor"}
 """Outside ``learning``, these import tensors, and only inside functions: everything else starts without torch."""
 
 LEARNING_MEETS_IN = {"fit", "goals", "state", "sweep", "predict"}
+"""Training (its loop, what it minimises, where it stands, its learning-rate sweep) and prediction."""
 LEARNING_PAIRS = {("checkpoint", "models")}
 """Modules of ``learning`` do not import each other, but these."""
 

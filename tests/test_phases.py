@@ -35,6 +35,8 @@ def test_networks_and_weights_of_every_generation_are_checked_before_the_run() -
     with pytest.raises(WeightsError, match=r"nowhere\.pth"):
         training.check_settings(load(None, ["generations.2.model.weights=nowhere.pth"]), "cpu")
     training.check_settings(load(None, ["generations.2.noise.strength=9"]), "cpu")
+    with pytest.raises(ConfigError, match="trainable: 9 asks for more blocks than the 5 of the backbone"):
+        training.check_settings(load(None, ["generations.2.optim.phases=[{trainable: 9, steps: 3}, {}]"]), "cpu")
 
 
 def test_a_generation_is_trained_with_its_own_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -35,6 +36,27 @@ def test_without_the_data_it_says_what_is_known_and_makes_nothing(tmp_path: Path
     assert plan["steps"] == "26 in all, 250 films seen"  # 5 + 3 * 7 steps; 5 * 8 + 3 * 7 * 10 films
     assert plan["teacher"] == "small_resnet"
     assert files(tmp_path) == []
+
+
+def test_phases_are_told_one_after_the_other(tmp_path: Path) -> None:
+    given = [
+        "teacher.optim={phases: [{trainable: head, epochs: 2}, {trainable: 3, steps: 4}], batch_size: 8}",
+        "student.optim.phases=[{trainable: head, steps: 3}, {}]",
+        f"data.cache_dir={tmp_path / 'cache'}",
+    ]
+    config = load(None, [*TINY[:-2], *given])
+    plan = describe(config, tmp_path / "run", rounds=1)
+    assert plan["phases"] == (
+        "generation 0: head 2 epochs, then head and 3 block(s) 4 steps; "
+        "generation 1: head 3 steps, then all for the rest"
+    )
+    assert plan["steps"] == "depend on the films, which are not there yet (phases in epochs)"
+    synthetic.write_dataset(preparation.data_root(config.data), config.data.synthetic)
+    plan = describe(config, tmp_path / "run", rounds=0)
+    films = int(plan["labelled"].split(" ")[0])
+    steps = math.ceil(2 * films / 8) + 4
+    assert plan["steps"] == f"{steps} in all, {steps * 8} films seen"
+    assert "phases" not in describe(load(None, [*TINY]), tmp_path / "run", rounds=1)
 
 
 def test_a_data_set_that_is_not_there_is_said(tmp_path: Path) -> None:

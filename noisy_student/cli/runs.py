@@ -122,18 +122,56 @@ def iterate(rounds: int, **asked: Any) -> None:
 
 
 @click.command("train-teacher")
+@click.option("--find-lr", is_flag=True, help="Only sweep the learning rate: draw the loss over it, propose a value.")
+@click.option(
+    "--curve",
+    type=click.Path(path_type=Path),
+    help="With --find-lr: where the picture goes, .svg or .png.  [default: find-lr.svg in the run]",
+)
 @_run_options
-@options.example("ns train-teacher --config configs/kermany160.yaml --set data.root=/data/kermany160 -o runs/kermany")
-def train_teacher(**asked: Any) -> None:
-    """Train generation 0 on the labelled films, and calibrate it on validation."""
+@options.example(
+    "ns train-teacher --config configs/kermany160.yaml --set data.root=/data/kermany160 -o runs/kermany\n"
+    "ns train-teacher --find-lr --curve sweep.png"
+)
+def train_teacher(find_lr: bool, curve: Path | None, **asked: Any) -> None:
+    """Train generation 0 on the labelled films, and calibrate it on validation.
+
+    With --find-lr nothing is trained: a short sweep from the start weights shows which optim.lr suits.
+    """
     from noisy_student import generations
 
     request = _Request(**asked)
+    if curve is not None and not find_lr:
+        raise click.UsageError("--curve goes with --find-lr.")
+    if curve is not None and curve.suffix.lower() not in (".svg", ".png"):
+        raise click.UsageError(f"--curve {curve}: the picture is .svg or .png.")
     with _opened(request, 0) as work:
-        if work is not None:
+        if work is not None and find_lr:
+            _find_rate(work, curve or work.run.path / "find-lr.svg", request)
+        elif work is not None:
             generations.train_teacher(work, options.speaker(request.verbose))
             following = f"ns pseudo-label {work.run.path}"
             _tell(work, 0, "Generation 0 is trained and calibrated.", following, request.as_json)
+
+
+def _find_rate(work: Workplace, curve: Path, request: _Request) -> None:
+    from noisy_student import generations
+    from noisy_student.reporting import sweep as picture
+
+    sweep = generations.find_rate(work, options.speaker(request.verbose))
+    picture.draw(sweep, curve)
+    proposal = sweep.proposal()
+    if request.as_json:
+        found = {"run": str(work.run.path), "proposal": proposal, "curve": str(curve)}
+        reason = None if proposal is not None else "the loss did not fall at any rate"
+        options.print_json(found | {"reason": reason, "rates": sweep.rates, "losses": sweep.losses})
+        return
+    if proposal is None:
+        click.echo("No rate is proposed: the loss did not fall at any.")
+    else:
+        click.echo(f"Proposed: --set teacher.optim.lr={proposal:.1e} (a tenth of the rate with the lowest loss).")
+        click.echo("A run keeps its settings: give the new rate with --overwrite, or to a new --output.")
+    click.echo(f"Curve: {curve}")
 
 
 def _stage_options(command: options.Command) -> options.Command:

@@ -159,7 +159,7 @@ def test_other_losses_equal_the_written_out_formula_and_know_no_class_weights(na
     assert total.item() == pytest.approx(weight.sum().item())
 
 
-@pytest.mark.parametrize(("name", "settings"), OTHERS)
+@pytest.mark.parametrize(("name", "settings"), [*OTHERS, ("logit_adjusted", {})])
 def test_gradients_of_the_other_losses(name, settings):
     logits, target, weight, _ = example(4, 5, seed=2)
     logits.requires_grad_(True)

@@ -1,0 +1,154 @@
+"""Class-balanced and positive-guaranteed draws: their frequencies, their guarantees, and what they depend on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from noisy_student.config import SamplerConfig
+from noisy_student.errors import ConfigError
+from noisy_student.learning.sampling import Sampler, odds_shift, positives, repeats, sampler
+from noisy_student.targets.table import Targets
+
+LABELS = ("common", "rare", "never")
+
+
+def make_targets(pseudo: int = 0) -> Targets:
+    """Return 60 labelled films, 30 of them with the common label, 3 with the rare one (one with both), and the pool."""
+    count = 60 + pseudo
+    target = np.zeros((count, 3), dtype=np.float32)
+    target[:30, 0] = 1
+    target[[5, 40, 50], 1] = 1
+    target[60:] = 0.9  # what a teacher says is no label
+    weight = np.ones_like(target)
+    target[7, 1], weight[7, 1] = 1, 0  # not known
+    images = np.array([f"film {number}" for number in range(count)], dtype=object)
+    return Targets(images, LABELS, target, weight, np.arange(count) >= 60)
+
+
+def make(pseudo: int = 0, *, size: int = 16, share: float = 0.5, seed: int = 3, **rule: float) -> Sampler:
+    return sampler(
+        make_targets(pseudo), batch_size=size, labelled_share=share, seed=seed, generation=1,
+        config=SamplerConfig(**rule),
+    )  # fmt: skip
+
+
+def drawn(order: Sampler, steps: int) -> np.ndarray:
+    return np.concatenate([order.film_numbers(step) for step in range(steps)])
+
+
+# -- class-balanced ------------------------------------------------------------------------------------------------
+
+
+def test_a_film_counts_by_its_rarest_label() -> None:
+    positive = positives(make_targets())
+    counts = positive.sum(axis=0)
+    assert counts.tolist() == [30, 3, 0]
+    for balance in (0.0, 0.5, 1.0):
+        expected = np.ones(60)
+        expected[[5, 40, 50]] = 10**balance  # 30 / 3
+        np.testing.assert_allclose(repeats(positive, counts, balance), expected)
+
+
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+def test_balanced_draws_have_their_frequencies_in_every_epoch(balance: float) -> None:
+    order = make(size=15, balance=balance)
+    expected = np.ones(60)
+    expected[[5, 40, 50]] = 10**balance
+    expected *= 60 / expected.sum()
+    epochs = drawn(order, 4 * 300).reshape(300, 60)  # four batches are an epoch
+    found = np.stack([np.bincount(epoch, minlength=60) for epoch in epochs])
+    assert (np.abs(found - expected) < 1).all()  # the floor or the ceiling
+    # 300 draws of floor or ceiling: a standard error of at most 0.029, and 60 films are looked at.
+    np.testing.assert_allclose(found.mean(axis=0), expected, atol=0.12)
+    plain = np.bincount(drawn(make(size=15), 4 * 300), minlength=60)
+    assert plain.tolist() == [300] * 60
+
+
+def test_balanced_epochs_are_shuffled_and_differ() -> None:
+    order = make(size=60, balance=1.0)
+    first, second = order.film_numbers(0), order.film_numbers(1)
+    assert not np.array_equal(first, second)
+    assert np.abs(np.diff(first)).mean() > 5  # copies of a film do not stand together
+    places = [np.flatnonzero(order.film_numbers(step) == 40).mean() for step in range(200)]
+    assert np.mean(places) == pytest.approx(29.5, abs=3)
+
+
+# -- positive-guaranteed -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pseudo", [0, 100])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_every_batch_has_the_positives_of_every_label_that_has_any(pseudo: int, count: int) -> None:
+    targets, order = make_targets(pseudo), make(pseudo, positives=count)
+    positive = np.zeros((len(targets.images), 3), dtype=bool)
+    positive[:60] = positives(targets)
+    for step in range(100):
+        numbers = order.film_numbers(step)
+        assert len(numbers) == 16
+        assert (numbers < 60).sum() == (8 if pseudo else 16)
+        assert (positive[numbers].sum(axis=0)[:2] >= count).all()
+    without = [positive[make(pseudo).film_numbers(step)].sum(axis=0)[1] for step in range(100)]
+    assert min(without) == 0
+
+
+def test_positives_take_turns() -> None:
+    order = make(positives=1)
+    rare = np.array([order.film_numbers(step)[1] for step in range(30)])
+    assert [sorted(three) for three in rare.reshape(10, 3).tolist()] == [[5, 40, 50]] * 10
+    assert len({tuple(three) for three in rare.reshape(10, 3).tolist()}) > 1
+
+
+def test_more_positives_than_places_are_an_error() -> None:
+    with pytest.raises(
+        ConfigError, match=r"sampler.positives: 5 of each of 2 labels are more than the 8 labelled films"
+    ):
+        make(100, positives=5)
+    assert make(100, positives=4).guaranteed == 8
+
+
+# -- both ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", [{"balance": 1.0}, {"positives": 2}, {"balance": 0.5, "positives": 1}])
+def test_draws_depend_on_seed_generation_and_step_alone(rule: dict[str, float]) -> None:
+    numbers = [make(100, **rule).film_numbers(step) for step in range(30)]
+    fresh = make(100, **rule)
+    for step in (29, 0, 11, 11):
+        np.testing.assert_array_equal(fresh.film_numbers(step), numbers[step])
+    assert not np.array_equal(make(100, seed=4, **rule).film_numbers(0), numbers[0])
+    other = Sampler(**{**vars(fresh), "generation": 2})
+    assert not np.array_equal(other.film_numbers(0), numbers[0])
+
+
+def test_pseudo_labelled_films_are_drawn_as_ever() -> None:
+    plain, ruled = make(100), make(100, balance=1.0, positives=2)
+    assert plain.labelled_per_batch == ruled.labelled_per_batch == 8
+    for step in range(40):
+        np.testing.assert_array_equal(plain.film_numbers(step)[8:], ruled.film_numbers(step)[8:])
+
+
+def test_without_a_rule_the_order_is_what_it_was() -> None:
+    """Settings that are off leave the permutations of which the golden trace is made."""
+    order = sampler(make_targets(), batch_size=6, labelled_share=1, seed=0, generation=0)
+    bare = Sampler(np.arange(60), np.empty(0, dtype=np.int64), 6, 6, 0, 0)
+    assert order.share is None
+    for step in range(20):
+        np.testing.assert_array_equal(order.film_numbers(step), bare.film_numbers(step))
+
+
+# -- what they do to the odds --------------------------------------------------------------------------------------
+
+
+def test_the_shift_is_how_much_more_often_a_film_is_drawn_with_the_label() -> None:
+    targets = make_targets()
+    assert odds_shift(targets, make(), 0.0).tolist() == [0, 0, 0]
+    balanced = odds_shift(targets, make(balance=1.0), 1.0)
+    # With the rare label every film would count 10, without it 1; with the common one no more than before.
+    np.testing.assert_allclose(balanced, [0, np.log(10), 0])
+    sure = odds_shift(targets, make(positives=2), 0.0)
+    # 12 of 16 places are free: 12 / 60 a film; a common film has 2 / 30 more and a rare one 2 / 3.
+    base = 12 / 60
+    common = (base + 2 / 30 + 3 / 60 * 2 / 3) / (base + 3 / 60 * 2 / 3)
+    rare = (base + 2 / 3 + 30 / 60 * 2 / 30) / (base + 30 / 60 * 2 / 30)
+    np.testing.assert_allclose(sure, [np.log(common), np.log(rare), 0])

@@ -1,0 +1,129 @@
+"""Settings of phases, losses and samplers: what cannot be is refused in words, and what is given comes back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noisy_student.config import Config, FinetuneConfig, ModelConfig, OptimConfig, PhaseConfig
+from noisy_student.config.load import config_hash, load, to_yaml
+from noisy_student.errors import ConfigError
+
+
+def says(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(None, overrides)
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optim.phases=[{trainble: head}]", "unknown key 'teacher.optim.phases.0.trainble'; did you mean 'trainable'?"),
+        ("optim.phases=[{trainable: hed}]", "teacher.optim.phases.0.trainable: Input should be 'all' or 'head'"),
+        ("optim.phases=[{trainable: 0}]", "trainable: give 'head', 'all' or how many of the highest blocks learn"),
+        ("optim.phases=[{steps: 3, epochs: 1}]", "epochs: give steps or epochs, not both"),
+        ("optim.phases=[{trainable: head, layer_decay: 0.5}]", "layer_decay: does nothing where the head alone learns"),
+        (
+            "optim.phases=[{trainable: head, backbone_lr_ratio: 0.5}]",
+            "backbone_lr_ratio: does nothing where the head alone learns",
+        ),
+        ("optim.phases=[{lr_ratio: 0}]", "teacher.optim.phases.0.lr_ratio: Input should be greater than 0"),
+        ("optim.phases=[{}, {}]", "phases: only one of them can do without steps or epochs"),
+        ("optim={steps: 5, phases: [{steps: 5}, {}]}", "phases: take 5 steps of 5 and leave none for the one without"),
+        (
+            "optim={steps: 5, phases: [{steps: 2}, {steps: 4}]}",
+            "steps: is 5 and the phases take 6 together; set it to 6",
+        ),
+        ("optim={steps: 5, phases: [{epochs: 2}]}", "steps: the phases say how long they take, in epochs"),
+        ("optim.phases=head", "teacher.optim.phases: Input should be a list"),
+        ("optim.layer_decay=1.5", "teacher.optim.layer_decay: Input should be less than or equal to 1"),
+        ("loss.name=focl", "did you mean 'focal'?"),
+        ("loss.gamma=3", "gamma: does nothing with name: weighted_bce; it is a setting of focal"),
+        ("loss={name: focal, tau: 2}", "tau: does nothing with name: focal; it is a setting of logit_adjusted"),
+        ("loss={name: asymmetric, margin: 2}", "margin: does nothing with name: asymmetric"),
+        ("loss.smoothing=1", "teacher.loss.smoothing: Input should be less than 1"),
+        ("loss.name=auc_margin", "set sampler.positives to 1 or more"),
+        (
+            "sampler.positives=5",
+            "teacher.sampler.positives: 5 of each of 14 labels are more than the 64 labelled films",
+        ),
+        ("sampler.balance=2", "teacher.sampler.balance: Input should be less than or equal to 1"),
+    ],
+)
+def test_what_cannot_be_is_refused(override: str, words: str) -> None:
+    assert words in says(f"teacher.{override}")
+
+
+def test_class_weights_are_those_of_one_loss() -> None:
+    assert load(None, ["teacher.loss.name=bce"]).teacher.pos_weight_cap == 1
+    assert load(None, ["teacher.pos_weight_cap=3"]).teacher.pos_weight_cap == 3
+    message = says("teacher={loss: {name: bce}, pos_weight_cap: 3}")
+    assert "pos_weight_cap: does nothing with loss.name: bce; leave it out or set it to 1" in message
+    assert "pos_weight_cap: does nothing" in says("generations.0.loss.name=focal")  # the teacher's cap is laid under it
+    changed = load(None, ["generations.0={loss: {name: focal}, pos_weight_cap: 1}"]).phase(0)
+    assert (changed.loss.name, changed.pos_weight_cap) == ("focal", 1)
+
+
+def test_a_students_places_are_those_of_its_labelled_films() -> None:
+    given = ["student.sampler.positives=2", "student.optim.batch_size=64"]
+    assert "student.sampler.positives: 2 of each of 14 labels are more than the 16" in says(*given)
+    assert load(None, [*given, "student.optim.labelled_share=0.5"]).student.sampler.positives == 2
+
+
+def test_the_self_supervised_start_has_no_phases() -> None:
+    assert "optim.phases: there is no classifier here" in says(
+        "pretrain.optim.phases=[{trainable: head, steps: 3}, {}]"
+    )
+
+
+GIVEN: list[tuple[dict[str, Any], int, list[tuple[int, int]]]] = [
+    ({}, 600, [(0, 600)]),
+    ({"steps": 10, "phases": [{"trainable": "head", "steps": 3}, {}]}, 10, [(0, 3), (3, 10)]),
+    ({"steps": 10, "phases": [{}, {"steps": 3}]}, 10, [(0, 7), (7, 10)]),
+    ({"phases": [{"steps": 3}, {"steps": 4}]}, 7, [(0, 3), (3, 7)]),
+    ({"steps": 7, "phases": [{"steps": 3}, {"steps": 4}]}, 7, [(0, 3), (3, 7)]),
+    ({"phases": [{"epochs": 2}, {"steps": 4}], "batch_size": 32}, 0, [(0, 7), (7, 11)]),  # 200 films of 100
+    ({"steps": 20, "phases": [{"epochs": 2}, {}], "batch_size": 32}, 20, [(0, 7), (7, 20)]),
+]
+
+
+@pytest.mark.parametrize(("optim", "steps", "stretches"), GIVEN)
+def test_lengths_of_phases(optim: dict[str, Any], steps: int, stretches: list[tuple[int, int]]) -> None:
+    phase = PhaseConfig(optim=OptimConfig(**optim))
+    assert phase.optim.steps == steps
+    assert [(part.first, part.stop) for part in phase.stretches(100)] == stretches
+    assert phase.total_steps(100) == stretches[-1][1]
+    assert phase.total_steps(None) == (steps or None)
+
+
+@pytest.mark.parametrize(("optim", "steps", "stretches"), GIVEN)
+def test_a_stored_configuration_is_the_same(
+    tmp_path: Path, optim: dict[str, Any], steps: int, stretches: list[tuple[int, int]]
+) -> None:
+    config = load(None, [f"teacher.optim={json.dumps(optim)}", "teacher.loss.name=asymmetric"])
+    (tmp_path / "again.yaml").write_text(to_yaml(config))
+    again = load(tmp_path / "again.yaml")
+    assert again == config
+    assert config_hash(again) == config_hash(config)
+
+
+def test_pretrained_weights_begin_with_the_head() -> None:
+    scratch = PhaseConfig().phases()
+    assert scratch == (FinetuneConfig(),)
+    pretrained = PhaseConfig(model=ModelConfig(name="resnet18", weights="imagenet"))
+    head, whole = pretrained.stretches(1000)
+    assert (head.does.trainable, head.first, head.stop) == ("head", 0, 60)
+    assert (whole.does.trainable, whole.does.lr_ratio, whole.stop) == ("all", 0.1, 600)
+    assert pretrained.model_copy(update={"start": "teacher"}).phases() == scratch
+    own = pretrained.model_copy(update={"optim": OptimConfig(phases=(FinetuneConfig(),))})
+    assert own.phases() == scratch
+
+
+def test_a_generation_can_have_phases_of_its_own() -> None:
+    config = load(None, ["generations.2.optim.phases=[{trainable: 2, steps: 100}, {}]"])
+    assert [part.does.trainable for part in config.phase(2).stretches(10)] == [2, "all"]
+    assert config.phase(1) == Config().student

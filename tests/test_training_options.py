@@ -1,0 +1,113 @@
+"""Losses, samplers and phases of a configuration reach the training, its checkpoint and its calibration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_runs import TINY, in_process, ns, write_config
+
+from noisy_student.config.load import load
+from noisy_student.learning import goals, objectives
+from noisy_student.targets import table
+
+PLAIN = TINY.replace("method: byol", "method: none")
+
+
+def teacher(tmp_path: Path, *overrides: str) -> Path:
+    config = write_config(tmp_path, PLAIN)
+    given = [word for override in overrides for word in ("--set", override)]
+    run = tmp_path / "run"
+    arguments = ["train-teacher", "--config", str(config), "-o", str(run), "-q", "--device", "cpu", *given]
+    assert in_process(ns, arguments) == 0
+    return run / "gen-0"
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_bent_and_smoothed_loss_with_balanced_draws_is_undone_in_the_calibration(tmp_path: Path) -> None:
+    loss = "teacher.loss={name: focal, gamma: 1.5, alpha: 0.75, smoothing: 0.1}"
+    folder = teacher(tmp_path, loss, "teacher.sampler.balance=0.5", "teacher.pos_weight_cap=1")
+    meta, fitted = read(folder / "checkpoint" / "best" / "meta.json"), read(folder / "calibration.json")
+    assert meta["loss"]["name"] == "focal"
+    assert meta["pos_weight"] == [1, 1, 1]
+    assert fitted["link"] == {
+        "name": "focal", "gamma_positive": 1.5, "gamma_negative": 1.5, "free": 0.0,
+        "odds": pytest.approx(np.log(3)), "smoothing": 0.1,
+    }  # fmt: skip
+    targets = table.read(folder / "targets.parquet")
+    counts = targets.target.sum(axis=0)
+    entries = list(fitted["labels"].values())
+    assert [entry["shift"] for entry in entries] == [0, 0, 0]
+    assert [entry["drawn"] for entry in entries] == meta["drawn"]
+    assert meta["drawn"][int(np.argmax(counts))] == 0  # the most frequent label is drawn no more often
+    assert meta["drawn"][int(np.argmin(counts))] == max(meta["drawn"]) > 0
+
+
+def test_the_auc_margin_trains_with_guaranteed_positives_and_keeps_its_parameters(tmp_path: Path) -> None:
+    given = ["teacher.loss.name=auc_margin", "teacher.sampler.positives=2", "teacher.pos_weight_cap=1"]
+    folder = teacher(tmp_path, *given)
+    saved = torch.load(folder / "checkpoint" / "last" / "resume.pt", weights_only=True)
+    assert set(saved["objective"]) == {"a", "b", "alpha"}
+    assert (saved["objective"]["a"] > saved["objective"]["b"]).any()
+    fitted = read(folder / "calibration.json")
+    assert fitted["link"]["name"] == "identity"
+    assert all(entry["shift"] == entry["drawn"] == 0 for entry in fitted["labels"].values())
+
+
+def test_the_shift_of_a_weighted_loss_is_what_it_was(tmp_path: Path) -> None:
+    folder = teacher(tmp_path)
+    meta, fitted = read(folder / "checkpoint" / "best" / "meta.json"), read(folder / "calibration.json")
+    assert max(meta["pos_weight"]) > 1
+    shifts = [entry["shift"] for entry in fitted["labels"].values()]
+    assert shifts == meta["shift"] == np.log(np.asarray(meta["pos_weight"])).tolist()
+    assert fitted["link"]["name"] == "identity"
+    assert meta["drawn"] == [0, 0, 0]
+
+
+LOSSES = [
+    "{name: weighted_bce}",
+    "{name: bce}",
+    "{name: weighted_bce, smoothing: 0.1}",
+    "{name: focal}",
+    "{name: focal, gamma: 1}",
+    "{name: focal, alpha: 0.3}",
+    "{name: asymmetric}",
+    "{name: asymmetric, gamma_positive: 1}",
+    "{name: asymmetric, gamma_negative: 2}",
+    "{name: asymmetric, shift: 0.1}",
+    "{name: logit_adjusted}",
+    "{name: logit_adjusted, tau: 2}",
+    "{name: auc_margin}",
+    "{name: auc_margin, margin: 0.5}",
+    "{name: auc_margin, smoothing: 0.1}",
+]
+
+
+def test_every_setting_of_a_loss_changes_what_a_batch_costs() -> None:
+    """One batch, one network, and as many different costs as there are settings."""
+    draw, labels = np.random.default_rng(0), ("a", "b")
+    target = (draw.random((40, 2)) < [0.4, 0.15]).astype(np.float32)
+    images = np.array([f"film {number}" for number in range(40)], dtype=object)
+    targets = table.Targets(images, labels, target, np.ones_like(target), np.zeros(40, dtype=bool))
+    films = torch.from_numpy(draw.random((40, 1, 2, 2)).astype(np.float32))
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    torch.nn.init.constant_(model[1].weight, 0.7)
+    found = {}
+    for text in LOSSES:
+        phase = load(None, [f"teacher.loss={text}", "teacher.sampler.positives=1"]).teacher
+        made = goals.goal(phase, targets)
+        batch = objectives.Noised(
+            films,
+            torch.from_numpy(target),
+            torch.ones(40, 2),
+            torch.from_numpy(made.pos_weight).expand(40, 2),
+        )
+        found[text] = round(made.objective(model, model, batch).item(), 6)
+    assert len(set(found.values())) == len(LOSSES), found
