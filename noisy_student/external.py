@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from noisy_student import evaluation, preparation, training
 from noisy_student.config import Config
 from noisy_student.data import manifest, splits
+from noisy_student.data.cache import Cache
 from noisy_student.data.manifest import Manifest
 from noisy_student.errors import DataError, UsageError
 from noisy_student.labels import shared
 from noisy_student.runs import Run, read_json
-from noisy_student.stats.calibration import Calibration
 from noisy_student.workplace import Workplace
 
 
@@ -32,8 +31,58 @@ def best_generation(run: Run) -> int:
     return ready[-1]
 
 
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """Labelled films of another data set, their pixels, and the labels that both have: (the model's, the data's)."""
+
+    films: Manifest
+    pixels: Cache
+    pairs: tuple[tuple[str, str], ...]
+
+    def matched(self, labels: tuple[str, ...]) -> dict[str, Any]:
+        """Return which labels are compared and which only the model (of ``labels``) or only the data has."""
+        ours, theirs = [name for name, _ in self.pairs], [name for _, name in self.pairs]
+        return {
+            "compared": [{"model": one, "data": other} for one, other in self.pairs],
+            "only_model": [name for name in labels if name not in ours],
+            "only_data": [name for name in self.films.labels if name not in theirs],
+        }
+
+    def with_shared_labels(self) -> Manifest:
+        """Return the films with the labels that both have, in the data's names."""
+        return Manifest(self.films.frame, tuple(name for _, name in self.pairs))
+
+
 def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
     """Return the measures of ``generation`` on the test films of ``other``, per film and per study.
+
+    Probabilities are those of the run's own calibration, which nothing is fitted to again: what is off on the other
+    data set shows in Brier score and ECE. ``compared`` names each label in both data sets' words; ``only_model`` and
+    ``only_data`` are the labels left out. Arguments and errors are those of :func:`opened`.
+    """
+    run, config = work.run, work.config
+    data = opened(work, other, generation)
+    title = f"generation {generation}: predicting {other.data.source}"
+    logits = training.said(
+        work, generation, training.predict_networks(work, generation, data.films, data.pixels, title)
+    )
+    fitted = evaluation.calibrations(run, generation)
+    columns = [config.data.labels.index(ours) for ours, _ in data.pairs]
+    probability = fitted.image(logits)[:, columns]
+    study = fitted.study(logits, evaluation.views(data.films))[:, columns]
+    labels = [ours for ours, _ in data.pairs]
+    levels = evaluation.by_level(data.with_shared_labels(), probability, study, other.targets.blank)
+    return {
+        "generation": generation,
+        "source": other.data.source,
+        **data.matched(config.data.labels),
+        "confidence": config.evaluation.confidence,
+        "splits": {"test": evaluation.measured(levels, labels, labels, config)},
+    }
+
+
+def opened(work: Workplace, other: Config, generation: int) -> Opened:
+    """Return the test films of ``other``, decoded as ``generation`` was trained to see them.
 
     The films are those of :func:`noisy_student.data.splits.films_to_measure`: the official test set, or all films of a
     data set without splits. Where the other data set lies in the folder of the run's own, patients whom the run trained
@@ -42,10 +91,6 @@ def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
     Films are decoded as the model was trained to see them: size, channels and fit are the run's. ``window`` says how
     the values of films of more than 8 bits become grey, which differs from one collection to the next, so it is the
     other data set's where that sets one, and the run's where it does not.
-
-    Probabilities are those of the run's own calibration, which nothing is fitted to again: what is off on the other
-    data set shows in Brier score and ECE. ``compared`` names each label in both data sets' words; ``only_model`` and
-    ``only_data`` are the labels left out.
 
     Args:
         work: the run; its own films are not needed.
@@ -73,22 +118,7 @@ def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
     source = preparation.open_source(other.data.model_copy(update=seen_as), progress=work.progress, stop=work.stop)
     readable = preparation.with_parents(manifest.rows(source.manifest, source.cache.ok), other)
     test = _not_seen(work, other, splits.films_to_measure(readable, other.split, other.data.max_bad_share))
-    title = f"generation {generation}: predicting {other.data.source}"
-    logits = np.mean(training.predict_networks(work, generation, test, source.cache, title), axis=0)
-    calibration = Calibration.from_json(read_json(run.generation(generation) / "calibration.json"))
-    columns = [config.data.labels.index(ours) for ours, _ in pairs]
-    probability = calibration.probability(logits)[:, columns]
-    labels, theirs = [ours for ours, _ in pairs], tuple(name for _, name in pairs)
-    levels = evaluation.by_level(Manifest(test.frame, theirs), probability, other.targets.blank)
-    return {
-        "generation": generation,
-        "source": other.data.source,
-        "compared": [{"model": ours, "data": name} for ours, name in pairs],
-        "only_model": [name for name in config.data.labels if name not in labels],
-        "only_data": [name for name in other.data.labels if name not in theirs],
-        "confidence": config.evaluation.confidence,
-        "splits": {"test": evaluation.measured(levels, labels, labels, config)},
-    }
+    return Opened(test, source.cache, pairs)
 
 
 def _not_seen(work: Workplace, other: Config, films: Manifest) -> Manifest:

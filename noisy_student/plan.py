@@ -8,7 +8,7 @@ from typing import Any
 from noisy_student.config import Config
 from noisy_student.config.load import check_same, config_hash, read_snapshot
 from noisy_student.data import manifest, sources, splits
-from noisy_student.preparation import STAGE, data_root
+from noisy_student.preparation import STAGE, check_views, data_root
 from noisy_student.runs import Run
 from noisy_student.targets.uncertainty import label_targets
 
@@ -32,10 +32,10 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
     if not overwrite and (output / "config.resolved.json").exists() and started(run):
         check_same(read_snapshot(output / "config.resolved.json"), config, output)
     root = data_root(config.data)
-    phases = [config.phase(generation) for generation in range(rounds + 1)]
+    phases = [phase for generation in range(rounds + 1) for phase in config.networks(generation)]
     learnt = config.pretrain
-    steps = sum(phase.optim.steps * config.folds for phase in phases)
-    seen = sum(phase.optim.steps * phase.optim.batch_size * config.folds for phase in phases)
+    steps = sum(phase.optim.steps for phase in phases)
+    seen = sum(phase.optim.steps * phase.optim.batch_size for phase in phases)
     if learnt.method != "none":
         steps += learnt.optim.steps
         seen += 2 * learnt.optim.steps * learnt.optim.batch_size
@@ -57,6 +57,7 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
         missing = "is made when the run starts" if config.data.source == "synthetic" else "is not there"
         return plan | {"films": f"unknown: the data set {missing}"}
     films = sources.load(config.data.model_copy(update={"root": root}))
+    check_views(films, config)
     chosen, split = splits.assign(films, config.split)
     labelled = manifest.select(chosen, split="train", labelled=True)
     target, weight = label_targets(
@@ -83,10 +84,16 @@ def _students(config: Config, rounds: int) -> str:
 
 
 def _network(config: Config, generation: int) -> str:
-    phase = config.phase(generation)
+    if config.phase(generation).members:
+        return " + ".join(_member(config, generation, number) for number in range(len(config.networks(generation))))
+    return _member(config, generation, 0)
+
+
+def _member(config: Config, generation: int, number: int) -> str:
+    phase = config.networks(generation)[number]
     if phase.start == "teacher":
         return f"{phase.model.name} from its teacher"
-    if config.starts_from_pretraining(generation):
+    if config.starts_from_pretraining(generation, number):
         return f"{phase.model.name} from the self-supervised start"
     weights = phase.model.weights
     start = {"none": "", "imagenet": " from ImageNet"}.get(weights, f" from {weights}")

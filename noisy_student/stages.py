@@ -10,12 +10,13 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from noisy_student import evaluation, illustration, promotion, training
 from noisy_student.data import manifest, predictions
 from noisy_student.reporting import report
 from noisy_student.runs import read_json, write_json
-from noisy_student.stats import calibration
+from noisy_student.stats import consensus
 from noisy_student.targets import folds, table
 from noisy_student.targets.pseudo import PseudoLabels, mean_of, pseudo_labels
 from noisy_student.targets.uncertainty import label_targets
@@ -52,7 +53,7 @@ def make_targets(work: Workplace, generation: int) -> Traffic:
         own = known.rows(fold != number) if crossed else known
         if teachers and len(pool):
             of = number if crossed else None
-            probability = np.mean([evaluation.probabilities(run, g, "pool", pool, of) for g in teachers], axis=0)
+            probability = np.mean([evaluation.teaching(run, config, g, pool, of) for g in teachers], axis=0)
             reads += [run.network(teacher, of) / "predictions" / "pool.parquet" for teacher in teachers]
             positives, total = (own.target * own.weight).sum(axis=0), own.weight.sum(axis=0)
             counts = [(float(p), float(n)) for p, n in zip(positives, total, strict=True)]
@@ -125,23 +126,39 @@ def _target_statistics(
 
 
 def calibrate(work: Workplace, generation: int) -> Traffic:
-    """Fit the calibration on validation, and on labelled films out of fold where there are any; write it."""
-    run, labels = work.run, work.config.data.labels
+    """Fit the calibrations on validation, and on labelled films out of fold where there are any; write them.
+
+    Members of an ensemble are calibrated one by one, and how far they differ on the validation films is written too.
+    """
+    run, config, labels = work.run, work.config, work.config.data.labels
     folder, films = run.generation(generation), manifest.read(run.manifest)
-    judged = evaluation.judging_films(work.config, films)
-    model = run.networks(generation)[0] / "meta.json"  # the networks of a generation share their class weights
-    reads = [run.manifest, model, folder / "targets.parquet"]
-    logits, truth = [], []
+    judged = evaluation.judging_films(config, films)
+    # The networks of a cross-fitted generation share their class weights, and are calibrated as one.
+    models = [path / "meta.json" for path in run.networks(generation)[: 1 if config.folds > 1 else None]]
+    reads = [run.manifest, *models, folder / "targets.parquet"]
+    found = []
     for name, part in judged.items():
         reads.append(folder / "predictions" / f"{name}.parquet")
-        logits.append(predictions.read(reads[-1], part.frame["image"].to_numpy(dtype=object)).logits)
-        truth.append(evaluation.known_truth(manifest.values(part), work.config.targets.blank))
+        found.append(predictions.read(reads[-1], part.frame["image"].to_numpy(dtype=object)))
+    together = manifest.Manifest(pd.concat([part.frame for part in judged.values()], ignore_index=True), labels)
     # A student's labelled films are a part of its batches, so its shift is not known and is left to Platt.
     alone = not table.read(folder / "targets.parquet").pseudo.any()
-    shift = np.log(np.asarray(read_json(model)["pos_weight"])) if alone else np.zeros(len(labels))
-    fitted = calibration.fit(np.concatenate(logits), np.concatenate(truth), labels, shift)
-    write_json(folder / "calibration.json", fitted.to_json())
-    return Traffic(reads, [folder / "calibration.json"])
+    weights = np.array([read_json(model)["pos_weight"] for model in models])
+    fitted = consensus.fit(
+        np.concatenate([stored.each for stored in found], axis=1),
+        evaluation.known_truth(manifest.values(together), config.targets.blank),
+        evaluation.views(together),
+        labels,
+        np.log(weights) if alone else np.zeros_like(weights),
+        config.evaluation.aggregation,
+    )
+    writes = [folder / "calibration.json"]
+    write_json(writes[0], fitted.to_json())
+    if found[0].members is not None:
+        writes.append(predictions.spread_path(folder / "predictions" / "valid.parquet"))
+        spread = consensus.spread(fitted.each(found[0].each))
+        predictions.write_spread(found[0].images, labels, spread, writes[-1])
+    return Traffic(reads, writes)
 
 
 def evaluate(work: Workplace, generation: int) -> Traffic:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -80,6 +80,19 @@ class PhaseConfig(Section):
     """Optimisation."""
     pos_weight_cap: float = Field(10.0, ge=1)
     """Cap of the class weight negatives / positives in the loss of labelled films; 1 turns it off."""
+    members: tuple[dict[str, Any], ...] = ()
+    """Several networks in place of one: what each does differently, ``[{}, {}, {model: {name: resnet18}}]`` for two
+    that differ by seed alone and one of another architecture. Each is calibrated by itself, and a generation says the
+    mean of their probabilities."""
+
+    @model_validator(mode="after")
+    def _check_members(self) -> Self:
+        if len(self.members) == 1:
+            raise ValueError("members: one member is no ensemble; name two or more, or leave members out")
+        for number, changes in enumerate(self.members):
+            if "members" in changes:
+                raise ValueError(f"members.{number}.members: a member is one network and has no members of its own")
+        return self
 
 
 class StudentConfig(PhaseConfig):

@@ -56,7 +56,9 @@ class Task:
     macro_columns: tuple[int, ...]
     precision: str
     fold: int | None = None
-    """Which network of the generation this is, where it has several."""
+    """Which network of a cross-fitted generation this is."""
+    member: int | None = None
+    """Which network of an ensemble this is."""
     objective: objectives.Objective = field(default=objectives.supervised(losses.weighted_bce, losses.mean_loss))
     views: Literal[1, 2] = 1
     """Noisy views of each film in a step; two for objectives that compare them."""
@@ -142,7 +144,8 @@ def start_state(task: Task, device: torch.device) -> State:
 def _name(model: Path) -> str:
     """Return ``gen-0`` or ``gen-0, fold-1`` for a model folder of a run."""
     folder = model.parent.parent
-    return f"{folder.parent.name}, {folder.name}" if folder.name.startswith("fold-") else folder.name
+    several = folder.name.startswith(("fold-", "member-"))
+    return f"{folder.parent.name}, {folder.name}" if several else folder.name
 
 
 def fit(
@@ -159,13 +162,13 @@ def fit(
         StoppedError: ``stop()`` became true; a checkpoint was written first.
     """
     config, device = task.phase.optim, task.films.device
-    folder = run.network(task.generation, task.fold)
+    folder = run.network(task.generation, task.fold, task.member)
     last, best = folder / "checkpoint" / "last", folder / "checkpoint" / "best"
     autocast = autocaster(device, task.precision)
     state = start_state(task, device)
     if (saved := checkpoint.load_resume(last / "resume.pt")) is not None:
         state.restore(saved)
-    run.cut_log(task.generation, state.step, task.fold)
+    run.cut_log(task.generation, state.step, task.fold, task.member)
 
     noise = augment.Augment(
         task.phase.noise,
@@ -189,6 +192,7 @@ def fit(
 
     title = "self-supervised start" if task.generation == PRETRAINING else f"generation {task.generation}"
     title += "" if task.fold is None else f", fold {task.fold}"
+    title += "" if task.member is None else f", member {task.member}"
     with tqdm(total=config.steps, initial=state.step, desc=title, unit="step", disable=not progress) as bar:
         for films in batches.stream(state.step, config.steps):
             # The step's own seed makes dropout a function of the step, so a resumed run draws what it would have.
@@ -222,6 +226,7 @@ def fit(
                     task.generation,
                     state.step,
                     task.fold,
+                    task.member,
                     loss=loss.item(),
                     lr=rate,
                     gradient_norm=gradient_norm.item(),
@@ -304,7 +309,7 @@ def _look(run: Run, task: Task, state: State, autocast: Callable[[], torch.autoc
         state.keep(network)
         return
     logits = predict(network, task.valid_films, autocast=autocast).astype(np.float64)
-    last = run.network(task.generation, task.fold) / "checkpoint" / "last"
+    last = run.network(task.generation, task.fold, task.member) / "checkpoint" / "last"
     _check_finite(torch.from_numpy(logits), task.generation, state.step, last, "prediction")
     areas, costs = [], []
     for k in task.macro_columns:
@@ -318,6 +323,7 @@ def _look(run: Run, task: Task, state: State, autocast: Callable[[], torch.autoc
         task.generation,
         state.step,
         task.fold,
+        task.member,
         valid_auroc=score,
         valid_log_loss=float(np.mean(costs)) if costs else None,
     )
