@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from noisy_student import evaluation, preparation, training
@@ -13,6 +14,7 @@ from noisy_student.data.manifest import Manifest
 from noisy_student.errors import DataError, UsageError
 from noisy_student.labels import shared
 from noisy_student.runs import Run, read_json
+from noisy_student.stats.consensus import Consensus
 from noisy_student.workplace import Workplace
 
 
@@ -53,12 +55,16 @@ class Opened:
         return Manifest(self.films.frame, tuple(name for _, name in self.pairs))
 
 
-def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
+def evaluate(work: Workplace, other: Config, generation: int, calibration: Path | None = None) -> dict[str, Any]:
     """Return the measures of ``generation`` on the test films of ``other``, per film and per study.
 
     Probabilities are those of the run's own calibration, which nothing is fitted to again: what is off on the other
     data set shows in Brier score and ECE. ``compared`` names each label in both data sets' words; ``only_model`` and
-    ``only_data`` are the labels left out. Arguments and errors are those of :func:`opened`.
+    ``only_data`` are the labels left out. ``calibration`` is a file of ``ns recalibrate`` to use in
+    place of the run's own; the other arguments and errors are those of :func:`opened`.
+
+    Raises:
+        UsageError: the file is of another generation, or is no calibration.
     """
     run, config = work.run, work.config
     data = opened(work, other, generation)
@@ -66,7 +72,7 @@ def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
     logits = training.said(
         work, generation, training.predict_networks(work, generation, data.films, data.pixels, title)
     )
-    fitted = evaluation.calibrations(run, generation)
+    fitted = evaluation.calibrations(run, generation) if calibration is None else _refitted(calibration, generation)
     columns = [config.data.labels.index(ours) for ours, _ in data.pairs]
     probability = fitted.image(logits)[:, columns]
     study = fitted.study(logits, evaluation.views(data.films))[:, columns]
@@ -75,13 +81,24 @@ def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
     return {
         "generation": generation,
         "source": other.data.source,
+        "calibration": None if calibration is None else calibration.name,
         **data.matched(config.data.labels),
         "confidence": config.evaluation.confidence,
         "splits": {"test": evaluation.measured(levels, labels, labels, config)},
     }
 
 
-def opened(work: Workplace, other: Config, generation: int) -> Opened:
+def _refitted(path: Path, generation: int) -> Consensus:
+    found = read_json(path)
+    if not isinstance(found, dict) or "calibration" not in found or found.get("generation") != generation:
+        raise UsageError(
+            f"{path}: is no calibration of generation {generation} by ns recalibrate",
+            "Name a file of the run's folder recalibrated/, and its generation with --generation.",
+        )
+    return Consensus.from_json(found["calibration"])
+
+
+def opened(work: Workplace, other: Config, generation: int, *, own_test: bool = True) -> Opened:
     """Return the test films of ``other``, decoded as ``generation`` was trained to see them.
 
     The films are those of :func:`noisy_student.data.splits.films_to_measure`: the official test set, or all films of a
@@ -96,6 +113,7 @@ def opened(work: Workplace, other: Config, generation: int) -> Opened:
         work: the run; its own films are not needed.
         other: configuration of the other data set.
         generation: a calibrated generation of the run.
+        own_test: whether patients of the run's own test set may be among them.
 
     Raises:
         UsageError: the generation is not trained and calibrated.
@@ -117,12 +135,14 @@ def opened(work: Workplace, other: Config, generation: int) -> Opened:
     seen_as["window"] = other.data.window or config.data.window
     source = preparation.open_source(other.data.model_copy(update=seen_as), progress=work.progress, stop=work.stop)
     readable = preparation.with_parents(manifest.rows(source.manifest, source.cache.ok), other)
-    test = _not_seen(work, other, splits.films_to_measure(readable, other.split, other.data.max_bad_share))
+    test = splits.films_to_measure(readable, other.split, other.data.max_bad_share)
+    test = _not_seen(work, other, test, own_test)
     return Opened(test, source.cache, pairs)
 
 
-def _not_seen(work: Workplace, other: Config, films: Manifest) -> Manifest:
-    """Return the films without the patients of the run's train and validation films, where both share a folder.
+def _not_seen(work: Workplace, other: Config, films: Manifest, own_test: bool) -> Manifest:
+    """Return the films without the patients of the run's train and validation films, where both share a folder, and
+    without those of its test films unless ``own_test``.
 
     Raises:
         DataError: no film is left.
@@ -131,11 +151,13 @@ def _not_seen(work: Workplace, other: Config, films: Manifest) -> Manifest:
         return films
     own = manifest.read(work.run.manifest).frame
     patient = films.frame["patient"]
-    used = patient[films.frame["image"].isin(own["image"][own["split"] != "test"])]
+    seen = own["image"] if not own_test else own["image"][own["split"] != "test"]
+    used = patient[films.frame["image"].isin(seen)]
     left = manifest.rows(films, (~patient.isin(used)).to_numpy())
     if not len(left):
         raise DataError(
-            f"{preparation.data_root(other.data)}: the run was trained on or validated with all of the test films",
+            f"{preparation.data_root(other.data)}: the run was trained on or validated with all of the test films"
+            + ("" if own_test else ", or is measured on them"),
             "Name another data set, or measure the run's own test films with ns evaluate without --config.",
         )
     return left
