@@ -198,19 +198,22 @@ def measured(
 
 
 def by_level(
-    films: Manifest, probability: Floats, study: Floats, blank: str
+    films: Manifest, probability: Floats, blank: str, study: Floats | None = None
 ) -> dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]:
-    """Return truth (N, K), probability (N, K) and patient codes (N,) per "image", and the same (S, K) per "study"."""
+    """Return truth (N, K), probability (N, K) and patient codes (N,) per "image", and the same (S, K) per "study".
+
+    ``study`` is what is said of the studies, in the order of their codes; without it the mean over a study's films.
+    """
     truth, patients = known_truth(manifest.values(films), blank), codes(films.frame["patient"])
-    known, _, of_study = by_study(truth, probability, patients, codes(films.frame["study"]))
-    return {"image": (truth, probability, patients), "study": (known, study, of_study)}
+    known, mean, of_study = by_study(truth, probability, patients, codes(films.frame["study"]))
+    return {"image": (truth, probability, patients), "study": (known, mean if study is None else study, of_study)}
 
 
 def _levels(
     run: Run, generation: int, split: str, films: Manifest, blank: str
 ) -> dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]:
     probability = probabilities(run, generation, split, films)
-    return by_level(films, probability, study_probabilities(run, generation, split, films), blank)
+    return by_level(films, probability, blank, study_probabilities(run, generation, split, films))
 
 
 def _uncertainty(

@@ -77,7 +77,7 @@ def evaluate(work: Workplace, other: Config, generation: int, calibration: Path 
     probability = fitted.image(logits)[:, columns]
     study = fitted.study(logits, evaluation.views(data.films))[:, columns]
     labels = [ours for ours, _ in data.pairs]
-    levels = evaluation.by_level(data.with_shared_labels(), probability, study, other.targets.blank)
+    levels = evaluation.by_level(data.with_shared_labels(), probability, other.targets.blank, study)
     return {
         "generation": generation,
         "source": other.data.source,

@@ -66,7 +66,7 @@ def recalibrate(work: Workplace, local: Config, generation: int) -> dict[str, An
     fold = folds.deal(names, truth[:, columns] == 1, FOLDS, config.seed)
     after = recalibration.held_out(own, logits, truth, views, fold)
     levels = {
-        kind: evaluation.by_level(theirs, image[:, columns], study[:, columns], local.targets.blank)
+        kind: evaluation.by_level(theirs, image[:, columns], local.targets.blank, study[:, columns])
         for kind, (image, study) in {"before": (own.image(logits), own.study(logits, views)), "after": after}.items()
     }
     measures, labels = config.evaluation, [ours for ours, _ in data.pairs]

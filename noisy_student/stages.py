@@ -6,6 +6,7 @@ predict-pool, predict-test -> evaluate -> gallery -> maps -> report. A stage kno
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +17,7 @@ from noisy_student import evaluation, illustration, promotion, training
 from noisy_student.data import manifest, predictions
 from noisy_student.reporting import report
 from noisy_student.runs import read_json, write_json
-from noisy_student.stats import consensus
+from noisy_student.stats import calibration, consensus
 from noisy_student.targets import folds, table
 from noisy_student.targets.pseudo import PseudoLabels, mean_of, pseudo_labels
 from noisy_student.targets.uncertainty import label_targets
@@ -143,14 +144,13 @@ def calibrate(work: Workplace, generation: int) -> Traffic:
     together = manifest.Manifest(pd.concat([part.frame for part in judged.values()], ignore_index=True), labels)
     # A student's labelled films are a part of its batches, so its shift is not known and is left to Platt.
     alone = not table.read(folder / "targets.parquet").pseudo.any()
-    weights = np.array([read_json(model)["pos_weight"] for model in models])
+    shifts = [np.log(read_json(model)["pos_weight"]) if alone else np.zeros(len(labels)) for model in models]
     fitted = consensus.fit(
         np.concatenate([stored.each for stored in found], axis=1),
         evaluation.known_truth(manifest.values(together), config.targets.blank),
         evaluation.views(together),
-        labels,
-        np.log(weights) if alone else np.zeros_like(weights),
         config.evaluation.aggregation,
+        [partial(calibration.fit, labels=labels, shift=shift) for shift in shifts],
     )
     writes = [folder / "calibration.json"]
     write_json(writes[0], fitted.to_json())

@@ -8,7 +8,7 @@ of one recipe and have each a part of the films to be judged on; the mean of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -17,10 +17,13 @@ import numpy.typing as npt
 from scipy.special import entr
 
 from noisy_student.errors import DataError
-from noisy_student.stats import calibration, metrics
+from noisy_student.stats import metrics
 from noisy_student.stats.calibration import Calibration
 from noisy_student.stats.evaluation import Aggregation, aggregate, agreed
 from noisy_student.stats.metrics import Floats, Ints
+
+Calibrator = Callable[[Floats, Floats], Calibration]
+"""Takes logits and truth (N, K) to a calibration."""
 
 ONE_NETWORK = "one network says the same as itself: a spread needs several"
 
@@ -139,23 +142,16 @@ class Consensus:
 
 
 def fit(
-    logits: npt.ArrayLike,
-    truth: Floats,
-    views: Views,
-    labels: Sequence[str],
-    shifts: npt.ArrayLike,
-    how: Aggregation,
+    logits: npt.ArrayLike, truth: Floats, views: Views, how: Aggregation, calibrators: Sequence[Calibrator]
 ) -> Consensus:
     """Return the calibrations of ``logits`` (C, N, K) to ``truth`` (N, K; 1, 0, NaN), per film and per study.
 
-    ``shifts`` (C, K) is log(pos_weight) of each network and label (:func:`noisy_student.stats.calibration.fit`).
+    ``calibrators`` has one function per network, because networks differ in the shift of their loss.
     """
     of_study = agreed(truth, views.study)
     fitted = []
-    for said, shift in zip(np.asarray(logits, dtype=np.float64), np.asarray(shifts, dtype=np.float64), strict=True):
-        image = calibration.fit(said, truth, labels, shift)
-        study = calibration.fit(views.aggregate(said, how), of_study, labels, shift)
-        fitted.append(Fitted(image, study, how))
+    for said, calibrate in zip(np.asarray(logits, dtype=np.float64), calibrators, strict=True):
+        fitted.append(Fitted(calibrate(said, truth), calibrate(views.aggregate(said, how), of_study), how))
     return Consensus(tuple(fitted))
 
 

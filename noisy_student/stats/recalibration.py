@@ -42,12 +42,14 @@ def moved(own: Calibration, logits: npt.ArrayLike, truth: npt.ArrayLike) -> Cali
     for k, new in zip(known, change.platt, strict=True):
         before = own.platt[k]
         platts[k] = replace(
-            new,
-            shift=before.shift,
+            before,
             slope=new.slope * before.slope,
             intercept=new.slope * before.intercept + new.intercept,
+            pooled=new.pooled,
+            positives=new.positives,
+            negatives=new.negatives,
         )
-    return Calibration(own.labels, tuple(platts))
+    return replace(own, platt=tuple(platts))
 
 
 def recalibrated(own: Consensus, logits: Floats, truth: Floats, views: Views) -> Consensus:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -116,12 +118,13 @@ def test_studies_are_calibrated_after_their_views_are_one(how: str) -> None:
     truth[0, 0] = np.nan  # the other view of the study knows
     said = (truth * 2 - 1 + rng.normal(size=truth.shape))[None]
     said[np.isnan(said)] = 0.5
-    shifts = np.array([[0.3, 0.0]])
-    made = consensus.fit(said, truth, views, LABELS, shifts, how)  # type: ignore[arg-type]
+    shift = np.array([0.3, 0.0])
+    calibrate = partial(calibration.fit, labels=LABELS, shift=shift)
+    made = consensus.fit(said, truth, views, how, [calibrate])  # type: ignore[arg-type]
     (fitted,) = made.fitted
-    assert fitted.image == calibration.fit(said[0], truth, LABELS, shifts[0])
+    assert fitted.image == calibration.fit(said[0], truth, LABELS, shift)
     rows = views.aggregate(said[0], how)  # type: ignore[arg-type]
-    assert fitted.study == calibration.fit(rows, np.nan_to_num(truth[::2], nan=truth[1, 0]), LABELS, shifts[0])
+    assert fitted.study == calibration.fit(rows, np.nan_to_num(truth[::2], nan=truth[1, 0]), LABELS, shift)
     # Calibrated on these very studies, the mean probability is the frequency (up to the weak prior).
     np.testing.assert_allclose(made.study(said, views).mean(axis=0), truth[1::2].mean(axis=0), atol=0.01)
 
