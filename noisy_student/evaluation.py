@@ -19,8 +19,8 @@ from noisy_student.data import manifest, predictions
 from noisy_student.data.manifest import Manifest
 from noisy_student.labels import COMPETITION
 from noisy_student.runs import Run, read_json
-from noisy_student.stats import metrics
-from noisy_student.stats.calibration import Calibration
+from noisy_student.stats import consensus, metrics
+from noisy_student.stats.consensus import Consensus, Views
 from noisy_student.stats.evaluation import by_study, evaluate
 from noisy_student.stats.intervals import Difference, bootstrap_auroc, interval, macro
 from noisy_student.stats.intervals import compare as compare_paired
@@ -62,10 +62,42 @@ def probabilities(run: Run, generation: int, split: str, films: Manifest, fold: 
     """Return the calibrated probabilities (N, K) of a generation on the films of ``split``; of one network of it with
     ``fold``.
     """
-    path = run.network(generation, fold) / "predictions" / f"{split}.parquet"
-    stored = predictions.read(path, films.frame["image"].to_numpy(dtype=object))
-    fitted = Calibration.from_json(read_json(run.generation(generation) / "calibration.json"))
-    return fitted.probability(stored.logits)
+    stored = predictions.read(predictions_path(run, generation, split, fold), _images(films))
+    return calibrations(run, generation).image(stored.each)
+
+
+def study_probabilities(run: Run, generation: int, split: str, films: Manifest, fold: int | None = None) -> Floats:
+    """Return the calibrated probabilities (S, K) of a generation on the studies of ``split``, in the order of the codes
+    of their names; of one network of it with ``fold``.
+    """
+    stored = predictions.read(predictions_path(run, generation, split, fold), _images(films))
+    return calibrations(run, generation).study(stored.each, views(films))
+
+
+def teaching(run: Run, config: Config, generation: int, films: Manifest, fold: int | None = None) -> Floats:
+    """Return what a generation teaches of the pool: probabilities (N, K), a study's own where studies are the unit."""
+    if config.evaluation.level == "image":
+        return probabilities(run, generation, "pool", films, fold)
+    return study_probabilities(run, generation, "pool", films, fold)[codes(films.frame["study"])]
+
+
+def predictions_path(run: Run, generation: int, split: str, fold: int | None = None) -> Path:
+    """Return where the predictions of a generation on ``split`` lie; those of one network of it with ``fold``."""
+    return run.network(generation, fold) / "predictions" / f"{split}.parquet"
+
+
+def calibrations(run: Run, generation: int) -> Consensus:
+    """Return the calibrations of a generation."""
+    return Consensus.from_json(read_json(run.generation(generation) / "calibration.json"))
+
+
+def views(films: Manifest) -> Views:
+    """Return the study of each film, and whether it is frontal."""
+    return Views(codes(films.frame["study"]), (films.frame["view"] == "frontal").to_numpy(dtype=bool))
+
+
+def _images(films: Manifest) -> npt.NDArray[np.object_]:
+    return films.frame["image"].to_numpy(dtype=object)
 
 
 def judging_films(config: Config, films: Manifest) -> dict[str, Manifest]:
@@ -121,18 +153,22 @@ def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict
         "paired": None,
         "competition": None,
         "pool": None,
+        "uncertainty": {"networks": 1, "reason": consensus.ONE_NETWORK, "splits": {}},
     }
     films = {"valid": manifest.select(seen, split="valid"), "test": manifest.select(sealed, split="test")}
     arrays: dict[str, dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]] = {}
     for split, chosen in films.items():
-        arrays[split] = by_level(chosen, probabilities(run, generation, split, chosen), blank)
+        arrays[split] = _levels(run, generation, split, chosen, blank)
         result["splits"][split] = measured(arrays[split], labels, macro_labels, config)
+    if (networks := len(run.networks(generation))) > 1:
+        result["uncertainty"], more = _uncertainty(run, generation, films, arrays, networks, labels)
+        reads += more
     truth, probability, patients = arrays["test"][measures.level]
     if set(COMPETITION) <= set(labels):
         result["competition"] = _competition(*arrays["test"]["study"], config)
     if generation > 0:
         before = generation - 1
-        earlier = by_level(films["test"], probabilities(run, before, "test", films["test"]), blank)[measures.level][1]
+        earlier = _levels(run, before, "test", films["test"], blank)[measures.level][1]
         reads += [run.generation(before) / name for name in ("calibration.json", "predictions/test.parquet")]
         result["paired"] = _paired(truth, earlier, probability, patients, config, before)
     result["pool"] = _pool(run, generation, manifest.select(sealed, split="train"), config)
@@ -162,14 +198,44 @@ def measured(
 
 
 def by_level(
-    films: Manifest, probability: Floats, blank: str
+    films: Manifest, probability: Floats, blank: str, study: Floats | None = None
 ) -> dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]:
-    """Return truth (N, K), probability (N, K) and patient codes (N,) per "image", and the same per "study"."""
+    """Return truth (N, K), probability (N, K) and patient codes (N,) per "image", and the same (S, K) per "study".
+
+    ``study`` is what is said of the studies, in the order of their codes; without it the mean over a study's films.
+    """
     truth, patients = known_truth(manifest.values(films), blank), codes(films.frame["patient"])
-    return {
-        "image": (truth, probability, patients),
-        "study": by_study(truth, probability, patients, codes(films.frame["study"])),
-    }
+    known, mean, of_study = by_study(truth, probability, patients, codes(films.frame["study"]))
+    return {"image": (truth, probability, patients), "study": (known, mean if study is None else study, of_study)}
+
+
+def _levels(
+    run: Run, generation: int, split: str, films: Manifest, blank: str
+) -> dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]:
+    probability = probabilities(run, generation, split, films)
+    return by_level(films, probability, blank, study_probabilities(run, generation, split, films))
+
+
+def _uncertainty(
+    run: Run,
+    generation: int,
+    films: dict[str, Manifest],
+    arrays: dict[str, dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]],
+    networks: int,
+    labels: tuple[str, ...],
+) -> tuple[dict[str, Any], list[Path]]:
+    """Return how far the networks of a generation differ on the films of each split, and the files that say so."""
+    splits, reads = {}, []
+    for split, chosen in films.items():
+        path = predictions.spread_path(predictions_path(run, generation, split))
+        reads += [path] if path.is_file() else []
+        truth, probability, _ = arrays[split]["image"]
+        splits[split] = consensus.summary(
+            predictions.read_spread(path, _images(chosen), labels), truth, probability, labels
+        )
+    found = {split: entries for split, entries in splits.items() if entries is not None}
+    reason = None if found else "no spread is stored with the predictions"
+    return {"networks": networks, "reason": reason, "splits": found}, reads
 
 
 def _competition(

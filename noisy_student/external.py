@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from noisy_student import evaluation, preparation, training
 from noisy_student.config import Config
 from noisy_student.data import manifest, splits
+from noisy_student.data.cache import Cache
 from noisy_student.data.manifest import Manifest
 from noisy_student.errors import DataError, UsageError
 from noisy_student.labels import shared
 from noisy_student.runs import Run, read_json
-from noisy_student.stats.calibration import Calibration
+from noisy_student.stats.consensus import Consensus
 from noisy_student.workplace import Workplace
 
 
@@ -32,8 +33,73 @@ def best_generation(run: Run) -> int:
     return ready[-1]
 
 
-def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """Labelled films of another data set, their pixels, and the labels that both have: (the model's, the data's)."""
+
+    films: Manifest
+    pixels: Cache
+    pairs: tuple[tuple[str, str], ...]
+
+    def matched(self, labels: tuple[str, ...]) -> dict[str, Any]:
+        """Return which labels are compared and which only the model (of ``labels``) or only the data has."""
+        ours, theirs = [name for name, _ in self.pairs], [name for _, name in self.pairs]
+        return {
+            "compared": [{"model": one, "data": other} for one, other in self.pairs],
+            "only_model": [name for name in labels if name not in ours],
+            "only_data": [name for name in self.films.labels if name not in theirs],
+        }
+
+    def with_shared_labels(self) -> Manifest:
+        """Return the films with the labels that both have, in the data's names."""
+        return Manifest(self.films.frame, tuple(name for _, name in self.pairs))
+
+
+def evaluate(work: Workplace, other: Config, generation: int, calibration: Path | None = None) -> dict[str, Any]:
     """Return the measures of ``generation`` on the test films of ``other``, per film and per study.
+
+    Probabilities are those of the run's own calibration, which nothing is fitted to again: what is off on the other
+    data set shows in Brier score and ECE. ``compared`` names each label in both data sets' words; ``only_model`` and
+    ``only_data`` are the labels left out. ``calibration`` is a file of ``ns recalibrate`` to use in
+    place of the run's own; the other arguments and errors are those of :func:`opened`.
+
+    Raises:
+        UsageError: the file is of another generation, or is no calibration.
+    """
+    run, config = work.run, work.config
+    data = opened(work, other, generation)
+    title = f"generation {generation}: predicting {other.data.source}"
+    logits = training.said(
+        work, generation, training.predict_networks(work, generation, data.films, data.pixels, title)
+    )
+    fitted = evaluation.calibrations(run, generation) if calibration is None else _refitted(calibration, generation)
+    columns = [config.data.labels.index(ours) for ours, _ in data.pairs]
+    probability = fitted.image(logits)[:, columns]
+    study = fitted.study(logits, evaluation.views(data.films))[:, columns]
+    labels = [ours for ours, _ in data.pairs]
+    levels = evaluation.by_level(data.with_shared_labels(), probability, other.targets.blank, study)
+    return {
+        "generation": generation,
+        "source": other.data.source,
+        "calibration": None if calibration is None else calibration.name,
+        **data.matched(config.data.labels),
+        "confidence": config.evaluation.confidence,
+        "splits": {"test": evaluation.measured(levels, labels, labels, config)},
+    }
+
+
+def _refitted(path: Path, generation: int) -> Consensus:
+    found = read_json(path)
+    if not isinstance(found, dict) or "calibration" not in found or found.get("generation") != generation:
+        raise UsageError(
+            f"{path}: is no calibration of generation {generation} by ns recalibrate",
+            "Name a file of the run's folder recalibrated/, and its generation with --generation.",
+        )
+    return Consensus.from_json(found["calibration"])
+
+
+def opened(work: Workplace, other: Config, generation: int, *, own_test: bool = True) -> Opened:
+    """Return the test films of ``other``, decoded as ``generation`` was trained to see them.
 
     The films are those of :func:`noisy_student.data.splits.films_to_measure`: the official test set, or all films of a
     data set without splits. Where the other data set lies in the folder of the run's own, patients whom the run trained
@@ -43,14 +109,11 @@ def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
     the values of films of more than 8 bits become grey, which differs from one collection to the next, so it is the
     other data set's where that sets one, and the run's where it does not.
 
-    Probabilities are those of the run's own calibration, which nothing is fitted to again: what is off on the other
-    data set shows in Brier score and ECE. ``compared`` names each label in both data sets' words; ``only_model`` and
-    ``only_data`` are the labels left out.
-
     Args:
         work: the run; its own films are not needed.
         other: configuration of the other data set.
         generation: a calibrated generation of the run.
+        own_test: whether patients of the run's own test set may be among them.
 
     Raises:
         UsageError: the generation is not trained and calibrated.
@@ -72,27 +135,14 @@ def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
     seen_as["window"] = other.data.window or config.data.window
     source = preparation.open_source(other.data.model_copy(update=seen_as), progress=work.progress, stop=work.stop)
     readable = preparation.with_parents(manifest.rows(source.manifest, source.cache.ok), other)
-    test = _not_seen(work, other, splits.films_to_measure(readable, other.split, other.data.max_bad_share))
-    title = f"generation {generation}: predicting {other.data.source}"
-    logits = np.mean(training.predict_networks(work, generation, test, source.cache, title), axis=0)
-    calibration = Calibration.from_json(read_json(run.generation(generation) / "calibration.json"))
-    columns = [config.data.labels.index(ours) for ours, _ in pairs]
-    probability = calibration.probability(logits)[:, columns]
-    labels, theirs = [ours for ours, _ in pairs], tuple(name for _, name in pairs)
-    levels = evaluation.by_level(Manifest(test.frame, theirs), probability, other.targets.blank)
-    return {
-        "generation": generation,
-        "source": other.data.source,
-        "compared": [{"model": ours, "data": name} for ours, name in pairs],
-        "only_model": [name for name in config.data.labels if name not in labels],
-        "only_data": [name for name in other.data.labels if name not in theirs],
-        "confidence": config.evaluation.confidence,
-        "splits": {"test": evaluation.measured(levels, labels, labels, config)},
-    }
+    test = splits.films_to_measure(readable, other.split, other.data.max_bad_share)
+    test = _not_seen(work, other, test, own_test)
+    return Opened(test, source.cache, pairs)
 
 
-def _not_seen(work: Workplace, other: Config, films: Manifest) -> Manifest:
-    """Return the films without the patients of the run's train and validation films, where both share a folder.
+def _not_seen(work: Workplace, other: Config, films: Manifest, own_test: bool) -> Manifest:
+    """Return the films without the patients of the run's train and validation films, where both share a folder, and
+    without those of its test films unless ``own_test``.
 
     Raises:
         DataError: no film is left.
@@ -101,11 +151,13 @@ def _not_seen(work: Workplace, other: Config, films: Manifest) -> Manifest:
         return films
     own = manifest.read(work.run.manifest).frame
     patient = films.frame["patient"]
-    used = patient[films.frame["image"].isin(own["image"][own["split"] != "test"])]
+    seen = own["image"] if not own_test else own["image"][own["split"] != "test"]
+    used = patient[films.frame["image"].isin(seen)]
     left = manifest.rows(films, (~patient.isin(used)).to_numpy())
     if not len(left):
         raise DataError(
-            f"{preparation.data_root(other.data)}: the run was trained on or validated with all of the test films",
+            f"{preparation.data_root(other.data)}: the run was trained on or validated with all of the test films"
+            + ("" if own_test else ", or is measured on them"),
             "Name another data set, or measure the run's own test films with ns evaluate without --config.",
         )
     return left

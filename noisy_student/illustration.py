@@ -25,21 +25,23 @@ def choose_gallery(work: Workplace, generation: int) -> Traffic:
     from noisy_student.learning import checkpoint, maps
 
     folder = work.run.generation(generation)
-    best = work.run.networks(generation)[0]
-    network, _ = checkpoint.load(best, work.config.data.labels)
-    mapped = maps.has_feature_map(network, work.cache.pixels.shape[1:])
+    folders = work.run.networks(generation)
+    networks = [checkpoint.load(best, work.config.data.labels)[0] for best in folders]
+    mapped = any(maps.has_feature_map(network, work.cache.pixels.shape[1:]) for network in networks)
     content, reads = gallery.choose(work.run, work.config, generation, mapped=mapped)
     writes = []
     for entry, row in zip(content["entries"], _rows(work, content["entries"]), strict=True):
         writes.append(_write(thumbnail(work.cache.pixels[row]), folder / entry["thumb"]))
     write_json(folder / "gallery.json", content)
-    return Traffic([*reads, *model_files(best)], [folder / "gallery.json", *writes])
+    return Traffic(
+        [*reads, *(path for best in folders for path in model_files(best))], [folder / "gallery.json", *writes]
+    )
 
 
 def draw_maps(work: Workplace, generation: int) -> Traffic:
     """Write the activation map of every film of the gallery that has one, in colours over the film.
 
-    Of several networks the mean of their maps is drawn.
+    Of several networks the mean of their maps is drawn, of those that have one.
     """
     import torch
 
@@ -60,8 +62,8 @@ def draw_maps(work: Workplace, generation: int) -> Traffic:
         found = []
         for network in networks:
             values = maps.activation_maps(network, images, [labels.index(entry["label"])])
-            assert values is not None, "the stage before has looked whether there are maps"
-            found.append(values[0])
+            found += [] if values is None else [values[0]]
+        assert found, "the stage before has looked whether there are maps"
         film = thumbnail(work.cache.pixels[films.rows[number]])
         writes.append(_write(overlay(film, np.mean(found, axis=0, dtype=np.float32)), folder / entry["map"]))
     return Traffic([folder / "gallery.json", *(path for best in folders for path in model_files(best))], writes)

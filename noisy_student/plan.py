@@ -9,7 +9,7 @@ from typing import Any
 from noisy_student.config import Config, PhaseConfig
 from noisy_student.config.load import check_same, config_hash, read_snapshot
 from noisy_student.data import manifest, sources, splits
-from noisy_student.preparation import STAGE, data_root
+from noisy_student.preparation import STAGE, check_views, data_root
 from noisy_student.runs import Run
 from noisy_student.targets.uncertainty import label_targets
 
@@ -33,7 +33,7 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
     if not overwrite and (output / "config.resolved.json").exists() and started(run):
         check_same(read_snapshot(output / "config.resolved.json"), config, output)
     root = data_root(config.data)
-    phases = [config.phase(generation) for generation in range(rounds + 1)]
+    networks = [(generation, phase) for generation in range(rounds + 1) for phase in config.networks(generation)]
     state = "new" if not started(run) else "is replaced" if overwrite else "exists: needs --resume or --overwrite"
     plan: dict[str, Any] = {
         "output": f"{output} ({state})",
@@ -43,11 +43,11 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
         "generations": f"{rounds + 1} (a teacher and {rounds} student{'' if rounds == 1 else 's'})",
         "teacher": _network(config, 0),
         "student": _students(config, rounds),
-        "steps": _steps(config, phases, None, None),
+        "steps": _steps(config, networks, None, None),
     }
-    staged = [f"generation {g}: {_staged(phase)}" for g, phase in enumerate(phases) if len(phase.phases()) > 1]
+    staged = [f"generation {g}: {_staged(phase)}" for g, phase in networks if len(phase.phases()) > 1]
     if staged:
-        plan["phases"] = "; ".join(staged)
+        plan["phases"] = "; ".join(dict.fromkeys(staged))
     unused = [str(generation) for generation in sorted(config.generations) if generation > rounds]
     if unused:
         plan["not_used"] = f"generations.{', generations.'.join(unused)}: the last generation is {rounds} (--rounds)"
@@ -55,6 +55,7 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
         missing = "is made when the run starts" if config.data.source == "synthetic" else "is not there"
         return plan | {"films": f"unknown: the data set {missing}"}
     films = sources.load(config.data.model_copy(update={"root": root}))
+    check_views(films, config)
     chosen, split = splits.assign(films, config.split)
     labelled = manifest.select(chosen, split="train", labelled=True)
     target, weight = label_targets(
@@ -65,18 +66,18 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
     counts = {
         name: f"{part['images']:,} films of {part['patients']:,} patients" for name, part in split["counts"].items()
     }
-    plan["steps"] = _steps(config, phases, len(labelled), len(manifest.select(chosen, split="train", labelled=False)))
+    plan["steps"] = _steps(config, networks, len(labelled), len(manifest.select(chosen, split="train", labelled=False)))
     return plan | counts | {"decoded_films": f"{size / 1e6:,.0f} MB on disk, as much in memory where they fit"}
 
 
-def _steps(config: Config, phases: Sequence[PhaseConfig], labelled: int | None, pool: int | None) -> str:
+def _steps(config: Config, networks: Sequence[tuple[int, PhaseConfig]], labelled: int | None, pool: int | None) -> str:
     """Return the steps of all trainings and the films that they see, for so many labelled films and films of the pool.
 
     Where lengths are given in epochs, the steps of a cross-fitted run are those of its labelled films: a network learns
     from the label budget without its fold, which is about as many.
     """
     steps = seen = 0
-    for generation, phase in enumerate(phases):
+    for generation, phase in networks:
         films = None if labelled is None or pool is None else labelled + (pool if generation else 0)
         own = phase.total_steps(films)
         if own is None:
@@ -113,10 +114,16 @@ def _students(config: Config, rounds: int) -> str:
 
 
 def _network(config: Config, generation: int) -> str:
-    phase = config.phase(generation)
+    if config.phase(generation).members:
+        return " + ".join(_member(config, generation, number) for number in range(len(config.networks(generation))))
+    return _member(config, generation, 0)
+
+
+def _member(config: Config, generation: int, number: int) -> str:
+    phase = config.networks(generation)[number]
     if phase.start == "teacher":
         return f"{phase.model.name} from its teacher"
-    if config.starts_from_pretraining(generation):
+    if config.starts_from_pretraining(generation, number):
         return f"{phase.model.name} from the self-supervised start"
     weights = phase.model.weights
     start = {"none": "", "imagenet": " from ImageNet"}.get(weights, f" from {weights}")

@@ -176,6 +176,15 @@ def check_films(config: Config, *, progress: bool = False) -> dict[str, Any]:
     )
 
 
+def check_views(films: Manifest, config: Config) -> None:
+    """Raise :class:`DataError` where frontal views come first and no film is known to be one."""
+    if config.evaluation.aggregation == "frontal" and not (films.frame["view"] == "frontal").any():
+        raise DataError(
+            "evaluation.aggregation: frontal, and of no film of the data set is it known that it is frontal",
+            "Use mean or max, or say which column holds the view (data.columns.view).",
+        )
+
+
 def prepare(run: Run, config: Config, *, progress: bool = False, stop: Callable[[], bool] = lambda: False) -> Cache:
     """Make the run's manifest, sealed labels and split (once), and return the cache of its films.
 
@@ -188,6 +197,7 @@ def prepare(run: Run, config: Config, *, progress: bool = False, stop: Callable[
         run.verify(STAGE)
         return source.cache
     readable = with_parents(manifest.rows(source.manifest, source.cache.ok), config)
+    check_views(readable, config)
     films, split = splits.assign(readable, config.split, config.data.max_bad_share)
     labelled = manifest.select(films, split="train", labelled=True)
     target, weight = label_targets(

@@ -152,19 +152,23 @@ class Run:
         """Return the folder of generation ``index``; of the self-supervised start for :data:`PRETRAINING`."""
         return self.path / ("pretrain" if index == PRETRAINING else f"gen-{index}")
 
-    def network(self, generation: int, fold: int | None = None) -> Path:
-        """Return the folder in which a network of a generation is trained; ``fold`` where there are several."""
+    def network(self, generation: int, fold: int | None = None, member: int | None = None) -> Path:
+        """Return the folder in which a network of a generation is trained; ``fold`` or ``member`` where there are
+        several.
+        """
         folder = self.generation(generation)
+        if member is not None:
+            return folder / f"member-{member}"
         return folder if fold is None else folder / f"fold-{fold}"
 
     def networks(self, generation: int) -> list[Path]:
-        """Return the model folders of a trained generation, in order: one, or one per fold."""
+        """Return the model folders of a trained generation, in order: one, or one per fold or member."""
         folder = self.generation(generation)
         single = folder / "checkpoint" / "best"
         if single.is_dir():
             return [single]
-        folds = sorted(folder.glob("fold-*"), key=lambda path: int(path.name.removeprefix("fold-")))
-        return [fold / "checkpoint" / "best" for fold in folds]
+        parts = [*folder.glob("fold-*"), *folder.glob("member-*")]
+        return [part / "checkpoint" / "best" for part in sorted(parts, key=lambda path: int(path.name.split("-")[1]))]
 
     def generations(self) -> list[int]:
         """Return the indices of the generations that have a folder, in order."""
@@ -317,13 +321,16 @@ class Run:
 
     # -- the training log --------------------------------------------------------------------------------------
 
-    def log(self, generation: int, step: int, fold: int | None = None, **values: Any) -> None:
-        """Append one line of ``values`` to the training log; ``fold`` where the generation has several networks."""
-        of = {"generation": generation} | ({} if fold is None else {"fold": fold})
+    def log(
+        self, generation: int, step: int, fold: int | None = None, member: int | None = None, **values: Any
+    ) -> None:
+        """Append one line of ``values`` to the training log; ``fold`` or ``member`` where there are several."""
+        which = {"fold": fold, "member": member}
+        of = {"generation": generation} | {name: number for name, number in which.items() if number is not None}
         with storage_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(of | {"step": step} | values, allow_nan=False) + "\n")
 
-    def cut_log(self, generation: int, step: int, fold: int | None = None) -> None:
+    def cut_log(self, generation: int, step: int, fold: int | None = None, member: int | None = None) -> None:
         """Drop what the log says of a network after ``step``: it will happen again, or never happened.
 
         A line that a killed process left half written goes as well.
@@ -332,7 +339,8 @@ class Run:
             return
         kept = []
         for line, entry in self._log_lines():
-            if (entry["generation"], entry.get("fold")) != (generation, fold) or entry["step"] <= step:
+            of = (entry["generation"], entry.get("fold"), entry.get("member"))
+            if of != (generation, fold, member) or entry["step"] <= step:
                 kept.append(f"{line}\n")
         write_text(self.metrics, "".join(kept))
 

@@ -6,16 +6,18 @@ predict-pool, predict-test -> evaluate -> gallery -> maps -> report. A stage kno
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from noisy_student import evaluation, illustration, promotion, training
 from noisy_student.data import manifest, predictions
 from noisy_student.reporting import report
 from noisy_student.runs import read_json, write_json
-from noisy_student.stats import calibration
+from noisy_student.stats import calibration, consensus
 from noisy_student.stats.links import Link
 from noisy_student.targets import folds, table
 from noisy_student.targets.pseudo import PseudoLabels, mean_of, pseudo_labels
@@ -53,7 +55,7 @@ def make_targets(work: Workplace, generation: int) -> Traffic:
         own = known.rows(fold != number) if crossed else known
         if teachers and len(pool):
             of = number if crossed else None
-            probability = np.mean([evaluation.probabilities(run, g, "pool", pool, of) for g in teachers], axis=0)
+            probability = np.mean([evaluation.teaching(run, config, g, pool, of) for g in teachers], axis=0)
             reads += [run.network(teacher, of) / "predictions" / "pool.parquet" for teacher in teachers]
             positives, total = (own.target * own.weight).sum(axis=0), own.weight.sum(axis=0)
             counts = [(float(p), float(n)) for p, n in zip(positives, total, strict=True)]
@@ -126,28 +128,41 @@ def _target_statistics(
 
 
 def calibrate(work: Workplace, generation: int) -> Traffic:
-    """Fit the calibration on validation, and on labelled films out of fold where there are any; write it."""
-    run, labels = work.run, work.config.data.labels
+    """Fit the calibrations on validation, and on labelled films out of fold where there are any; write them.
+
+    Members of an ensemble are calibrated one by one, and how far they differ on the validation films is written too.
+    """
+    run, config, labels = work.run, work.config, work.config.data.labels
     folder, films = run.generation(generation), manifest.read(run.manifest)
-    judged = evaluation.judging_films(work.config, films)
-    model = run.networks(generation)[0] / "meta.json"  # the networks of a generation share their loss and its shift
-    reads = [run.manifest, model]
-    logits, truth = [], []
+    judged = evaluation.judging_films(config, films)
+    # The networks of a cross-fitted generation share their loss and its shift, and are calibrated as one.
+    models = [path / "meta.json" for path in run.networks(generation)[: 1 if config.folds > 1 else None]]
+    reads = [run.manifest, *models]
+    found = []
     for name, part in judged.items():
         reads.append(folder / "predictions" / f"{name}.parquet")
-        logits.append(predictions.read(reads[-1], part.frame["image"].to_numpy(dtype=object)).logits)
-        truth.append(evaluation.known_truth(manifest.values(part), work.config.targets.blank))
-    learnt = read_json(model)
-    fitted = calibration.fit(
-        np.concatenate(logits),
-        np.concatenate(truth),
-        labels,
-        learnt["shift"],
-        link=Link.of_loss(learnt["loss"]),
-        drawn=learnt["drawn"],
+        found.append(predictions.read(reads[-1], part.frame["image"].to_numpy(dtype=object)))
+    together = manifest.Manifest(pd.concat([part.frame for part in judged.values()], ignore_index=True), labels)
+    learnt = [read_json(model) for model in models]
+    fitted = consensus.fit(
+        np.concatenate([stored.each for stored in found], axis=1),
+        evaluation.known_truth(manifest.values(together), config.targets.blank),
+        evaluation.views(together),
+        config.evaluation.aggregation,
+        [
+            partial(
+                calibration.fit, labels=labels, shift=one["shift"], link=Link.of_loss(one["loss"]), drawn=one["drawn"]
+            )
+            for one in learnt
+        ],
     )
-    write_json(folder / "calibration.json", fitted.to_json())
-    return Traffic(reads, [folder / "calibration.json"])
+    writes = [folder / "calibration.json"]
+    write_json(writes[0], fitted.to_json())
+    if found[0].members is not None:
+        writes.append(predictions.spread_path(folder / "predictions" / "valid.parquet"))
+        spread = consensus.spread(fitted.each(found[0].each))
+        predictions.write_spread(found[0].images, labels, spread, writes[-1])
+    return Traffic(reads, writes)
 
 
 def evaluate(work: Workplace, generation: int) -> Traffic:

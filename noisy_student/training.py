@@ -18,8 +18,9 @@ from noisy_student.data import manifest, predictions
 from noisy_student.data.cache import Cache
 from noisy_student.data.manifest import Manifest
 from noisy_student.errors import ConfigError, ConfigWarning
-from noisy_student.randomness import generator, hash_u64
+from noisy_student.randomness import generator, hash_u64, text_ids
 from noisy_student.runs import PRETRAINING
+from noisy_student.stats import consensus
 from noisy_student.stats.sweeps import Sweep
 from noisy_student.targets import folds, table
 from noisy_student.workplace import Stage, Traffic, Workplace, model_files
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from noisy_student.learning.fit import Task
 
 Floats32 = npt.NDArray[np.float32]
-_BN_FILMS, _FOLD = 0x424E, 0x464F4C44  # separate the streams of random numbers
+_BN_FILMS, _FOLD, _MEMBER = 0x424E, 0x464F4C44, 0x4D454D42  # separate the streams of random numbers
 
 
 def pool_of(films: Manifest) -> Manifest:
@@ -92,43 +93,53 @@ def pretrain(work: Workplace, generation: int) -> Traffic:  # noqa: ARG001 - one
 def train(work: Workplace, generation: int) -> Traffic:
     """Train the networks of the generation, each on its targets table, and write their checkpoints."""
     films = manifest.read(work.run.manifest)
-    if work.config.folds == 1:
-        return _train_network(work, generation, films, manifest.select(films, split="valid"))
-    budget = manifest.budget(films)
-    fold = folds.read(work.run.folds, budget.frame["image"].to_numpy(dtype=object))
-    traffic = [
-        _train_network(work, generation, films, manifest.rows(budget, fold == number), number)
-        for number in range(work.config.folds)
-    ]
-    reads = [path for part in traffic for path in part.reads]
-    return Traffic([work.run.folds, *reads], [path for part in traffic for path in part.writes])
+    reads: list[Path] = []
+    if work.config.folds > 1:
+        reads.append(work.run.folds)
+        budget = manifest.budget(films)
+        fold = folds.read(work.run.folds, budget.frame["image"].to_numpy(dtype=object))
+        judging = [manifest.rows(budget, fold == number) for number in range(work.config.folds)]
+    else:
+        judging = [manifest.select(films, split="valid")] * len(work.config.networks(generation))
+    traffic = [_train_network(work, generation, films, judged, number) for number, judged in enumerate(judging)]
+    reads += [path for part in traffic for path in part.reads]
+    return Traffic(reads, [path for part in traffic for path in part.writes])
 
 
-def _train_network(
-    work: Workplace, generation: int, films: Manifest, judging: Manifest, fold: int | None = None
-) -> Traffic:
+def network_seed(config: Config, number: int) -> int:
+    """Return the seed of network ``number`` of every generation; the first member of an ensemble has the run's own.
+
+    So an ensemble holds the network that the run would have without it.
+    """
+    if config.folds == 1 and number == 0:
+        return config.seed
+    return int(hash_u64(_FOLD if config.folds > 1 else _MEMBER, config.seed, number) >> np.uint64(1))
+
+
+def _train_network(work: Workplace, generation: int, films: Manifest, judging: Manifest, number: int) -> Traffic:
     """Train a network on its targets table, looking now and then at those of the ``films`` that are ``judging`` it."""
     from noisy_student.learning import fit
 
-    task, reads = _task(work, generation, films, judging, fold)
+    task, reads = _task(work, generation, films, judging, number)
     return Traffic(reads, fit.fit(work.run, task, stop=work.stop, progress=work.progress))
 
 
-def _task(
-    work: Workplace, generation: int, films: Manifest, judging: Manifest, fold: int | None
-) -> tuple[Task, list[Path]]:
+def _task(work: Workplace, generation: int, films: Manifest, judging: Manifest, number: int) -> tuple[Task, list[Path]]:
     """Return what a network of the generation is trained on and how, and the files that say so."""
     from noisy_student.learning import fit, goals
 
     run, config, device = work.run, work.config, _device(work)
-    phase, path = config.phase(generation), run.network(generation, fold) / "targets.parquet"
+    fold = number if config.folds > 1 else None
+    member = number if config.phase(generation).members else None
+    phase, path = config.networks(generation)[number], run.network(generation, fold) / "targets.parquet"
     whole = table.read(run.generation(generation) / "targets.parquet")
     targets = whole if fold is None else table.read(path)
     start, reads = None, [run.manifest, path, run.generation(generation) / "targets.parquet"]
-    if config.starts_from_pretraining(generation):
+    if config.starts_from_pretraining(generation, number):
         start = run.networks(PRETRAINING)[0]
     elif phase.start == "teacher":
-        start = run.networks(promotion.teachers_of(run, generation)[-1])[fold or 0]
+        teachers = run.networks(promotion.teachers_of(run, generation)[-1])
+        start = teachers[number % len(teachers)]
     if start is not None:
         reads.append(start / "model.safetensors")
     # Of the whole table, also where a network learns from a part of it: the calibration takes out one shift for all.
@@ -136,7 +147,8 @@ def _task(
     task = fit.Task(
         generation=generation,
         fold=fold,
-        seed=config.seed if fold is None else int(hash_u64(_FOLD, config.seed, fold) >> np.uint64(1)),
+        member=member,
+        seed=network_seed(config, number),
         phase=phase,
         targets=targets,
         films=_on_device(work, work.cache.rows([str(image) for image in targets.images]), device),
@@ -166,13 +178,13 @@ def find_rate(work: Workplace) -> Sweep:
     """Return the learning-rate sweep of generation 0, or of its first network; nothing of it is kept."""
     from noisy_student.learning import sweep
 
-    films, fold = manifest.read(work.run.manifest), None if work.config.folds == 1 else 0
-    if fold is None:
+    films = manifest.read(work.run.manifest)
+    if work.config.folds == 1:
         judging = manifest.select(films, split="valid")
     else:
         budget = manifest.budget(films)
         judging = manifest.rows(budget, folds.read(work.run.folds, budget.frame["image"].to_numpy(dtype=object)) == 0)
-    task, _ = _task(work, 0, films, judging, fold)
+    task, _ = _task(work, 0, films, judging, 0)
     return sweep.sweep(task, stop=work.stop, progress=work.progress)
 
 
@@ -181,7 +193,8 @@ def predict_networks(
 ) -> list[Floats32]:
     """Return the logits (N, K) of each network of a generation on ``films``, whose pixels are in ``pixels``.
 
-    ``only`` names the networks to ask; the mean of all is what the generation says.
+    ``only`` names the networks to ask; :func:`said` is what the generation says. With test-time augmentation a
+    network's logits are the mean over the views of a film.
     """
     import torch
 
@@ -194,18 +207,36 @@ def predict_networks(
     if not len(films):
         return [np.empty((0, len(config.data.labels)), dtype=np.float32) for _ in asked]
     rows = Films(pixels.pixels, preparation.film_rows(pixels, films), device, resident=False)
+    views = predict.views(
+        config.prediction.tta, text_ids([str(image) for image in films.frame["image"]]), rows, seed=config.seed
+    )
+    kind = "fold" if config.folds > 1 else "member"
     found = []
     for number in asked:
         network, _ = checkpoint.load(folders[number], config.data.labels)
         network.to(device).to(memory_format=torch.channels_last)
-        which = "" if len(folders) == 1 else f" (fold {number})"
+        which = "" if len(folders) == 1 else f" ({kind} {number})"
         autocast = fit.autocaster(device, config.precision)
         found.append(
             predict.predict(
-                network, rows, autocast=autocast, title=title + which, progress=work.progress, stop=work.stop
+                network,
+                rows,
+                autocast=autocast,
+                views=views,
+                title=title + which,
+                progress=work.progress,
+                stop=work.stop,
             )
         )
     return found
+
+
+def said(work: Workplace, generation: int, logits: Sequence[Floats32]) -> Floats32:
+    """Return the logits (C, N, K) to calibrate, from those of every network (N, K): each member's, else their mean."""
+    if work.config.phase(generation).members:
+        return np.stack(logits)
+    mean: Floats32 = np.mean(logits, axis=0, dtype=np.float32)
+    return mean[None]
 
 
 def predict_split(split: str) -> Stage:
@@ -214,6 +245,9 @@ def predict_split(split: str) -> Stage:
     A cross-fitted generation says the mean of its networks' logits, except of its own label budget: there every film is
     predicted by the network that was trained without its patient, and "valid" writes the labelled films too. What each
     network says of the pool is kept: it teaches the network of the same fold.
+
+    Of an ensemble the logits of every member are kept. Where several networks said something of the pool or the test
+    films, their spread is written beside; that of the validation films waits for the calibration.
     """
 
     def stage(work: Workplace, generation: int) -> Traffic:
@@ -222,10 +256,10 @@ def predict_split(split: str) -> Stage:
         reads = [run.manifest, *(path for network in run.networks(generation) for path in model_files(network))]
         writes: list[Path] = []
 
-        def write(folder: Path, name: str, chosen: Manifest, logits: Floats32) -> None:
+        def write(folder: Path, name: str, chosen: Manifest, logits: Floats32, members: Floats32 | None = None) -> None:
             images = chosen.frame["image"].to_numpy(dtype=object)
             writes.append(folder / "predictions" / f"{name}.parquet")
-            predictions.write(predictions.Predictions(images, config.data.labels, logits), writes[-1])
+            predictions.write(predictions.Predictions(images, config.data.labels, logits, members), writes[-1])
 
         folder = run.generation(generation)
         if split == "valid" and config.folds > 1:
@@ -238,7 +272,14 @@ def predict_split(split: str) -> Stage:
         if split == "pool" and config.folds > 1:
             for number, logits in enumerate(found):
                 write(run.network(generation, number), split, chosen, logits)
-        write(folder, split, chosen, np.mean(found, axis=0, dtype=np.float32))
+        members = said(work, generation, found) if config.phase(generation).members else None
+        write(folder, split, chosen, np.mean(found, axis=0, dtype=np.float32), members)
+        if split != "valid" and len(found) > 1:
+            reads.append(folder / "calibration.json")
+            spread = consensus.spread(evaluation.calibrations(run, generation).each(np.stack(found)))
+            images = chosen.frame["image"].to_numpy(dtype=object)
+            writes.append(predictions.spread_path(folder / "predictions" / f"{split}.parquet"))
+            predictions.write_spread(images, config.data.labels, spread, writes[-1])
         return Traffic(reads, writes)
 
     return stage
@@ -324,7 +365,7 @@ def check_settings(config: Config, device: str, *, weights: bool = True) -> None
     predict.best_device(device)
     folders = weight_folders(config)
     cautions: dict[str | None, None] = {}
-    for phase in config.phases().values():
+    for phase in (network for generation in config.phases() for network in config.networks(generation)):
         model = phase.model
         if model.head == "hidden" and phase.optim.bn_images == 1:
             raise ConfigError(

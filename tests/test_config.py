@@ -159,6 +159,17 @@ def test_an_unknown_key_without_a_neighbour_lists_the_known_ones() -> None:
         ("pseudo.labels={Hernia: false}", "pseudo.labels: 'Hernia' is not in data.labels"),
         ("pseudo.prevalence={Edema: 1}", "pseudo.prevalence.Edema: 1.0 is not between 0 and 1"),
         ("teacher.start=teacher", "teacher.start: generation 0 has no teacher to start from; use 'weights'"),
+        ("teacher.members=3", "teacher.members: Input should be a list, such as [A, B] (given: 3)"),
+        ("teacher.members=[{}]", "teacher: members: one member is no ensemble; name two or more, or leave members out"),
+        ("student.members=[{}, {members: []}]", "student: members.1.members: a member is one network and has no"),
+        ("teacher.members=[{}, {model: {nam: x}}]", "unknown key 'teacher.members.1.model.nam'; did you mean 'name'?"),
+        (
+            "teacher.members=[{}, {start: teacher}]",
+            "teacher.members.1.start: generation 0 has no teacher",
+        ),
+        ("generations.2.members=[{}, {optim: {steps: 0}}]", "generations.2.members.1.optim.steps: Input should be"),
+        ("generations.2.members=[{}, {optim: {stps: 9}}]", "unknown key 'generations.2.members.1.optim.stps'; did you"),
+        ("evaluation.aggregation=frontl", "Input should be 'mean', 'max' or 'frontal'; did you mean 'frontal'?"),
     ],
 )
 def test_wrong_values_are_named_with_their_key(override: str, says: str) -> None:
@@ -172,6 +183,57 @@ def test_a_student_starts_from_its_teacher_only_with_the_same_network() -> None:
     assert load(None, ["student.start=teacher"]).student.start == "teacher"
     message = fails(None, "student.start=teacher", "student.model.name=resnet18").message
     assert "needs the same network" in message
+
+
+def test_members_lay_their_changes_over_their_phase(write) -> None:
+    path = write("teacher: {optim: {steps: 9}, members: [{}, {model: {name: resnet18}, optim: {lr: 1e-4}}]}\n")
+    config = load(path)
+    first, second = config.networks(0)
+    assert first == config.teacher.model_copy(update={"members": ()})
+    assert (second.model.name, second.optim.lr, second.optim.steps) == ("resnet18", 1e-4, 9)
+    assert config.networks(1) == (config.student,)
+    assert load(None, ["folds=3"]).networks(0) == (Config().teacher,) * 3
+    assert load(write(to_yaml(config))) == config
+    over = load(path, ["generations.0.members=[]"])
+    assert over.networks(0) == (over.phase(0),)
+
+
+def test_members_and_folds_exclude_each_other() -> None:
+    message = fails(None, "folds=2", "student.members=[{}, {}]").message
+    assert "student.members: a cross-fitted run (folds: 2) has 2 networks in every generation already" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "wrong"),
+    [
+        (["teacher.members=[{}, {model: {name: resnet18}}]"], None),
+        (["teacher.members=[{}, {model: {name: resnet18}}]", "student.members=[{}, {}]"], "student.members.1.start"),
+        (["teacher.members=[{model: {name: resnet18}}, {}]"], "student.start"),
+        (["teacher.members=[{}, {}]", "student.members=[{}, {}, {}]"], None),
+        (["teacher.members=[{}, {model: {name: resnet18}}]", "student.start=weights"], None),
+        (["student.members=[{}, {model: {name: resnet18}}]"], "student.members.1.start"),
+        (["student.members=[{}, {model: {name: resnet18}, start: weights}]"], None),
+        (["student.members=[{}, {model: {name: resnet18}, start: weights}]", "generations.2.members=[]"], None),
+    ],
+)
+def test_each_network_starts_from_the_teachers_of_its_number(overrides: list[str], wrong: str | None) -> None:
+    if wrong is None:
+        assert load(None, overrides).phase(1) is not None
+        return
+    assert f"{wrong}: 'teacher' needs the same network" in fails(None, *overrides).message
+
+
+def test_views_are_a_word_or_a_number() -> None:
+    assert load(None, ["prediction.tta=4"]).prediction.tta == 4
+    assert load(None, ["prediction.tta=flip"]).prediction.tta == "flip"
+    assert load(None).prediction.tta == "none"
+    words = fails(None, "prediction.tta=mirror").message
+    assert "prediction.tta: Input should be 'none' or 'flip' (given: 'mirror')" in words
+    assert "constrained" not in words
+    assert (
+        "prediction.tta: Input should be greater than or equal to 2 (given: 1)"
+        in fails(None, "prediction.tta=1").message
+    )
 
 
 # -- noise ---------------------------------------------------------------------------------------------------------

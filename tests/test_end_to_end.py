@@ -82,19 +82,40 @@ def test_a_run_leaves_exactly_these_files(finished: Path) -> None:
     assert {name for name in pictures if name.startswith("gen-1/")} == named
 
 
+SPREAD = {f"predictions/{split}-spread.parquet" for split in ("pool", "test")}
+SEVERAL = {
+    "folds=2": (
+        "fold",
+        {*WEIGHTS, "targets.parquet", "predictions/pool.parquet"},
+        {*SPREAD, "predictions/labelled.parquet"},
+        {"folds.parquet"},
+    ),
+    "teacher.members=[{}, {model: {dropout: 0}}]": (
+        "member",
+        WEIGHTS,
+        {*SPREAD, "predictions/valid-spread.parquet"},
+        set(),
+    ),
+}
+"""Of a run with several networks: their folders, the files of each, of the generation, and of the run."""
+
+
 @pytest.mark.slow
-def test_a_cross_fitted_run_leaves_these_files_and_survives_being_killed(config: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", SEVERAL, ids=["folds", "members"])
+def test_a_run_of_several_networks_leaves_these_files_and_survives_being_killed(
+    config: Path, tmp_path: Path, change: str
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    more = ("--set", "folds=2")
+    kind, own, generations_own, runs_own = SEVERAL[change]
+    more = ["--set", change, "--set", "prediction.tta=flip"]
+    if kind == "member":
+        more += ["--set", "student.members=[{}, {model: {dropout: 0}}]"]
     assert in_process(ns, arguments(config, whole, *more)) == 0
     found = {name for name in content(whole) if "/thumbs/" not in name and "/maps/" not in name}
-    own = {*WEIGHTS, "targets.parquet", "predictions/pool.parquet"}
-    expected = RUN_FILES | {"folds.parquet"}
+    expected = RUN_FILES | runs_own
     for generation in (0, 1):
-        expected |= {
-            f"gen-{generation}/{name}" for name in (GENERATION_FILES - WEIGHTS) | {"predictions/labelled.parquet"}
-        }
-        expected |= {f"gen-{generation}/fold-{fold}/{name}" for fold in (0, 1) for name in own}
+        expected |= {f"gen-{generation}/{name}" for name in (GENERATION_FILES - WEIGHTS) | generations_own}
+        expected |= {f"gen-{generation}/{kind}-{number}/{name}" for number in (0, 1) for name in own}
     assert found == expected
     draw = random.Random(5)
     for _ in range(6):

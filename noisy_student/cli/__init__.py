@@ -21,6 +21,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "pseudo-label": ("runs", "Label the pool with the current teacher."),
     "train-student": ("runs", "Train the next generation on labels and pseudo-labels."),
     "evaluate": ("runs", "Measure every trained generation."),
+    "recalibrate": ("recalibrate", "Fit a new calibration to local labels."),
     "report": ("runs", "Write the reports from the files of a run."),
     "augment-preview": ("augment_preview", "Draw what the input noise does to films of the data set."),
     "data": ("data", "Look at a data set, split it, check it, prepare it."),

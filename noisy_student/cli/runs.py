@@ -218,6 +218,11 @@ def train_student(
     help="Another data set: measure the best generation on its test films, over the labels that both have.",
 )
 @click.option("--generation", type=click.IntRange(0), help="With --config: this generation in place of the best.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="With --config: a calibration by ns recalibrate in place of the run's own.",
+)
 @_stage_options
 @options.example(
     "ns evaluate runs/demo\nns evaluate runs/chexpert --config configs/nih14.yaml --set data.root=/data/nih14"
@@ -226,6 +231,7 @@ def evaluate(
     run_path: Path,
     config_path: Path | None,
     generation: int | None,
+    calibration: Path | None,
     overrides: tuple[str, ...],
     device: str,
     as_json: bool,
@@ -239,8 +245,10 @@ def evaluate(
     from noisy_student import generations
 
     if config_path is not None:
-        _evaluate_elsewhere(run_path, config_path, generation, overrides, device, as_json, quiet)
+        _evaluate_elsewhere(run_path, config_path, generation, calibration, overrides, device, as_json, quiet)
         return
+    if calibration is not None:
+        raise click.UsageError("--calibration goes with --config; the run's own films have the run's own calibration.")
     if generation is not None:
         raise click.UsageError("--generation goes with --config; without it every generation is measured.")
     with _existing(run_path, overrides, device, quiet) as work:
@@ -252,6 +260,7 @@ def _evaluate_elsewhere(
     run_path: Path,
     config_path: Path,
     generation: int | None,
+    calibration: Path | None,
     overrides: tuple[str, ...],
     device: str,
     as_json: bool,
@@ -267,8 +276,9 @@ def _evaluate_elsewhere(
     with run.lock():
         work = Workplace(run, config, None, device, options.show_progress(quiet))
         chosen = external.best_generation(run) if generation is None else generation
-        found = external.evaluate(work, load(config_path, overrides), chosen)
-        path = run.path / "external" / f"{config_path.stem}-gen-{chosen}.json"
+        found = external.evaluate(work, load(config_path, overrides), chosen, calibration)
+        with_it = "" if calibration is None else f"-with-{calibration.stem}"
+        path = run.path / "external" / f"{config_path.stem}-gen-{chosen}{with_it}.json"
         write_json(path, found)
     if as_json:
         options.print_json(found)

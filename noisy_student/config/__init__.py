@@ -38,6 +38,7 @@ __all__ = [
     "Operation",
     "OptimConfig",
     "PhaseConfig",
+    "PredictionConfig",
     "PretrainConfig",
     "PromotionConfig",
     "PseudoConfig",
@@ -55,13 +56,25 @@ class EvaluationConfig(Section):
     macro_labels: tuple[str, ...] = ()
     """Labels of the macro mean; empty means all of ``data.labels``."""
     level: Literal["image", "study"] = "image"
-    """Unit of the headline figures; a study's probability is the mean over its films."""
+    """Unit of the headline figures; with ``study`` pseudo-labels too are what a teacher says of a study."""
+    aggregation: Literal["mean", "max", "frontal"] = "mean"
+    """How the logits of a study's films become one: their ``mean``, their ``max``, or the mean of the ``frontal`` ones
+    where a study has any, else of all. The calibration of studies is fitted after it."""
     replicates: int = Field(2000, ge=100)
     """Bootstrap replicates (patients are resampled)."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Coverage of the intervals."""
     bins: int = Field(10, ge=2)
     """Bins of equal mass for ECE and reliability diagrams."""
+
+
+class PredictionConfig(Section):
+    """How a trained network is asked, on films of every split alike."""
+
+    tta: Literal["none", "flip"] | Annotated[int, Field(ge=2, le=32)] = "none"
+    """Test-time augmentation: ``none``, ``flip`` (the film and its mirror image) or a number of views: the film, and
+    others moved and scaled by at most 3 %, the same for a film whenever it is asked. The mean of the logits counts; n
+    views take n times as long."""
 
 
 class PromotionConfig(Section):
@@ -109,6 +122,8 @@ class Config(Section):
     generations: dict[Annotated[int, Field(ge=0)], dict[str, Any]] = Field({})
     """What single generations do differently: ``2: {noise: {strength: 8}}`` is laid over ``student`` (over ``teacher``
     for 0) when generation 2 is trained."""
+    prediction: PredictionConfig = PredictionConfig()
+    """Asking a trained network."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Measures and intervals."""
     promotion: PromotionConfig = PromotionConfig()
@@ -156,28 +171,51 @@ class Config(Section):
         named = self.phases()
         for generation, phase in named.items():
             where = f"generations.{generation}" if generation in self.generations else self._name(generation)
-            if self.folds > 1 and phase.optim.select == "best":
+            if phase.members:
+                self._check_members(generation, phase, where)
+            for number, network in enumerate(self.networks(generation) if phase.members else (phase,)):
+                place = f"{where}.members.{number}" if phase.members else where
+                self._check_network(generation, number, network, place, list(named))
+
+    def _check_members(self, generation: int, phase: PhaseConfig, where: str) -> None:
+        if self.folds > 1:
+            raise ValueError(
+                f"{where}.members: a cross-fitted run (folds: {self.folds}) has {self.folds} networks in every "
+                "generation already, each judged on a fold of its own; use folds or members, not both"
+            )
+        base = phase.model_dump(exclude={"members"})
+        laid = {"members": [_laid_over(base, changes) for changes in phase.members]}
+        named = {generation: laid}
+        _Members.model_validate({"generations": named} if generation in self.generations else {where: laid})
+
+    def _check_network(
+        self, generation: int, number: int, network: PhaseConfig, where: str, generations: list[int]
+    ) -> None:
+        """Raise where network ``number`` of a generation starts from what can be another network."""
+        if self.folds > 1 and network.optim.select == "best":
+            raise ValueError(
+                f"{where}.optim.select: 'best' would choose weights on the fold that judges them; use 'last'"
+            )
+        optim = network.optim
+        places = labelled_places(optim.batch_size, optim.labelled_share) if generation else optim.batch_size
+        if network.sampler.positives * len(self.data.labels) > places:
+            raise ValueError(
+                f"{where}.sampler.positives: {network.sampler.positives} of each of {len(self.data.labels)} labels "
+                f"are more than the {places} labelled films of a batch; raise optim.batch_size"
+                + (" or optim.labelled_share" if generation else "")
+            )
+        if network.start != "teacher":
+            return
+        if generation == 0:
+            raise ValueError(f"{where}.start: generation 0 has no teacher to start from; use 'weights'")
+        for earlier in (index for index in generations if index < generation):
+            teachers = self.networks(earlier)
+            other = teachers[number % len(teachers)].model
+            if not network.model.takes_all_of(other):
                 raise ValueError(
-                    f"{where}.optim.select: 'best' would choose weights on the fold that judges them; use 'last'"
+                    f"{where}.start: 'teacher' needs the same network, head and normalisation in every generation "
+                    f"before it, and generation {earlier} has another; use 'weights'"
                 )
-            optim = phase.optim
-            places = labelled_places(optim.batch_size, optim.labelled_share) if generation else optim.batch_size
-            if phase.sampler.positives * len(self.data.labels) > places:
-                raise ValueError(
-                    f"{where}.sampler.positives: {phase.sampler.positives} of each of {len(self.data.labels)} labels "
-                    f"are more than the {places} labelled films of a batch; raise optim.batch_size"
-                    + (" or optim.labelled_share" if generation else "")
-                )
-            if phase.start != "teacher":
-                continue
-            if generation == 0:
-                raise ValueError(f"{where}.start: generation 0 has no teacher to start from; use 'weights'")
-            for earlier in (number for number in named if number < generation):
-                if not phase.model.takes_all_of(named[earlier].model):
-                    raise ValueError(
-                        f"{where}.start: 'teacher' needs the same network, head and normalisation in every generation "
-                        f"before it, and generation {earlier} has another; use 'weights'"
-                    )
 
     @staticmethod
     def _name(generation: int) -> Literal["teacher", "student"]:
@@ -194,14 +232,26 @@ class Config(Section):
             return base
         return type(base).model_validate(_laid_over(base.model_dump(), self.generations[generation]))
 
+    def networks(self, generation: int) -> tuple[PhaseConfig, ...]:
+        """Return how each network of ``generation`` is trained: one, one per fold, or one per member.
+
+        A network that starts from its teacher starts from the teacher's network of the same number; where the teacher
+        has fewer, they are counted through again.
+        """
+        phase = self.phase(generation)
+        if not phase.members:
+            return (phase,) * self.folds
+        base = phase.model_dump(exclude={"members"})
+        return tuple(type(phase).model_validate(_laid_over(base, changes)) for changes in phase.members)
+
     def phases(self) -> dict[int, PhaseConfig]:
         """Return the phases that differ, by generation: the last one stands for all generations after it."""
         listed = {0, 1, *self.generations, max(self.generations, default=0) + 1}
         return {generation: self.phase(generation) for generation in sorted(listed)}
 
-    def starts_from_pretraining(self, generation: int) -> bool:
-        """Return whether ``generation`` starts from what the self-supervised start has learnt."""
-        phase = self.phase(generation)
+    def starts_from_pretraining(self, generation: int, number: int = 0) -> bool:
+        """Return whether network ``number`` of ``generation`` starts from what the self-supervised start has learnt."""
+        phase = self.networks(generation)[number]
         same = phase.model.takes_all_of(self.teacher.model)
         return self.pretrain.method != "none" and phase.start == "weights" and same
 
@@ -212,6 +262,16 @@ class Config(Section):
 
 class _Phases(Section):
     generations: dict[int, StudentConfig]
+
+
+class _MembersOf(Section):
+    members: tuple[StudentConfig, ...] = ()
+
+
+class _Members(Section):
+    teacher: _MembersOf = _MembersOf()
+    student: _MembersOf = _MembersOf()
+    generations: dict[int, _MembersOf] = Field({})
 
 
 def _laid_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -160,6 +160,19 @@ class PhaseConfig(Section):
     pos_weight_cap: float = Field(10.0, ge=1)
     """Cap of the class weight negatives / positives of labelled films in ``loss.name: weighted_bce``; 1 turns it off,
     and is the default of the other losses."""
+    members: tuple[dict[str, Any], ...] = ()
+    """Several networks in place of one: what each does differently, ``[{}, {}, {model: {name: resnet18}}]`` for two
+    that differ by seed alone and one of another architecture. Each is calibrated by itself, and a generation says the
+    mean of their probabilities."""
+
+    @model_validator(mode="after")
+    def _check_members(self) -> Self:
+        if len(self.members) == 1:
+            raise ValueError("members: one member is no ensemble; name two or more, or leave members out")
+        for number, changes in enumerate(self.members):
+            if "members" in changes:
+                raise ValueError(f"members.{number}.members: a member is one network and has no members of its own")
+        return self
 
     @model_validator(mode="before")
     @classmethod

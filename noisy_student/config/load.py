@@ -16,7 +16,7 @@ from noisy_student.config import Config
 from noisy_student.errors import ConfigError
 from noisy_student.runs import read_json, text_hash
 
-_NO_KEYS: Final = ("[key]", "int")
+_NO_KEYS: Final = ("[key]", "int", "constrained-int")
 WHERE_NOT_WHAT: Final = (("data", "root"), ("data", "cache_dir"))
 """Keys that say where things are: they may change between a run and its resumption and stay out of the hash."""
 
@@ -172,6 +172,9 @@ def _known_keys(location: Sequence[str]) -> list[str]:
     model: type[BaseModel] = Config
     if location[:1] == ["generations"]:  # what is below a generation's number is laid over a phase
         location = ["student", *location[2:]]
+    if "members" in location:  # what is below a member's number is laid over the phase that names it
+        at = location.index("members")
+        location = [*location[:at], *location[at + 2 :]]
     for part in location:
         if part.isdecimal():  # a place of a list, whose sections are those that the list holds
             continue

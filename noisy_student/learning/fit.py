@@ -59,7 +59,9 @@ class Task:
     macro_columns: tuple[int, ...]
     precision: str
     fold: int | None = None
-    """Which network of the generation this is, where it has several."""
+    """Which network of a cross-fitted generation this is."""
+    member: int | None = None
+    """Which network of an ensemble this is."""
     objective: objectives.Objective = field(default=objectives.supervised(losses.weighted_bce, losses.mean_loss))
     views: Literal[1, 2] = 1
     """Noisy views of each film in a step; two for objectives that compare them."""
@@ -102,7 +104,8 @@ def start_state(task: Task, device: torch.device) -> State:
 def _name(model: Path) -> str:
     """Return ``gen-0`` or ``gen-0, fold-1`` for a model folder of a run."""
     folder = model.parent.parent
-    return f"{folder.parent.name}, {folder.name}" if folder.name.startswith("fold-") else folder.name
+    several = folder.name.startswith(("fold-", "member-"))
+    return f"{folder.parent.name}, {folder.name}" if several else folder.name
 
 
 class Course:
@@ -133,6 +136,7 @@ class Course:
         )
         self.batches = Batches(task.films, task.targets, order, task.pos_weight)
         self.autocast = autocaster(device, task.precision)
+        self._set = -1  # the stretch that the network is set to learn in
         self._stepped = models.Compiled(self.state.network) if task.compiled else self.state.network
 
     def stream(self, start: int) -> Iterator[Batch]:
@@ -151,7 +155,9 @@ class Course:
         task, number = self.task, self._number(step)
         # The step's own seed makes dropout a function of the step, so a resumed run draws what it would have.
         torch.manual_seed(int(hash_u64(_DROPOUT, task.seed, task.generation, step) >> np.uint64(1)))
-        finetune.set_trainable(self.state.network, self._learning[number], task.phase.optim.freeze_bn)
+        if number != self._set:
+            finetune.set_trainable(self.state.network, self._learning[number], task.phase.optim.freeze_bn)
+            self._set = number
         with self.autocast():
             return task.objective(self._stepped, self.state.averaged, batch)
 
@@ -187,15 +193,16 @@ def fit(
     """
     config, course = task.phase.optim, Course(task)
     state, steps = course.state, course.steps
-    folder = run.network(task.generation, task.fold)
+    folder = run.network(task.generation, task.fold, task.member)
     last, best = folder / "checkpoint" / "last", folder / "checkpoint" / "best"
     if (saved := checkpoint.load_resume(last / "resume.pt")) is not None:
         state.restore(saved)
-    run.cut_log(task.generation, state.step, task.fold)
+    run.cut_log(task.generation, state.step, task.fold, task.member)
     clock, since = time.perf_counter(), state.step
 
     title = "self-supervised start" if task.generation == PRETRAINING else f"generation {task.generation}"
     title += "" if task.fold is None else f", fold {task.fold}"
+    title += "" if task.member is None else f", member {task.member}"
     with tqdm(total=steps, initial=state.step, desc=title, unit="step", disable=not progress) as bar:
         for films in course.stream(state.step):
             batch = course.noised(films)
@@ -221,6 +228,7 @@ def fit(
                     task.generation,
                     state.step,
                     task.fold,
+                    task.member,
                     loss=loss.item(),
                     lr=rate,
                     gradient_norm=gradient_norm.item(),
@@ -285,7 +293,7 @@ def _look(run: Run, task: Task, state: State, autocast: Callable[[], torch.autoc
         state.keep(network)
         return
     logits = predict(network, task.valid_films, autocast=autocast).astype(np.float64)
-    last = run.network(task.generation, task.fold) / "checkpoint" / "last"
+    last = run.network(task.generation, task.fold, task.member) / "checkpoint" / "last"
     _check_finite(torch.from_numpy(logits), task.generation, state.step, last, "prediction")
     areas, costs = [], []
     for k in task.macro_columns:
@@ -299,6 +307,7 @@ def _look(run: Run, task: Task, state: State, autocast: Callable[[], torch.autoc
         task.generation,
         state.step,
         task.fold,
+        task.member,
         valid_auroc=score,
         valid_log_loss=float(np.mean(costs)) if costs else None,
     )

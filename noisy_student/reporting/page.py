@@ -214,7 +214,8 @@ def _training_figures(run: Run, report: Mapping[str, Any]) -> dict[int, Captione
         for key, title in curves.items():
             rows = [row for row in log if row.get("generation") == index and row.get(key) is not None]
             networks = [
-                [row for row in rows if row.get("fold") == fold] for fold in {row.get("fold"): 0 for row in rows}
+                [row for row in rows if (row.get("fold"), row.get("member")) == which]
+                for which in {(row.get("fold"), row.get("member")): 0 for row in rows}
             ]
             lines = [([row["step"] for row in of], [row[key] for row in of]) for of in networks if len(of) > 1]
             if lines:

@@ -156,6 +156,7 @@ def _entry(run: Run, index: int) -> dict[str, Any]:
         "pseudo": _optional(folder / "targets.json"),
         "promotion": promotion,
         "calibration": _calibration(_optional(folder / "calibration.json")),
+        "uncertainty": evaluation.get("uncertainty"),
         "model": _model(metas),
         "training": _training(run, index),
     }
@@ -198,18 +199,23 @@ def _paired(paired: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _calibration(fitted: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the calibration by label, whether the file holds a table by label or two lists side by side."""
+    """Return the calibration by label, whether the file holds a table by label or two lists side by side; of an
+    ensemble that of each member.
+    """
     if not fitted:
         return None
+    if members := fitted.get("members"):
+        return {"members": [_calibration(member) for member in members]}
     labels = fitted["labels"]
     by_label = dict(labels) if isinstance(labels, Mapping) else dict(zip(labels, fitted["platt"], strict=True))
-    return {"labels": by_label}
+    return {"labels": by_label} | ({"study": fitted["study"]} if fitted.get("study") else {})
 
 
 def _model(metas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first = metas[0] if metas else {}
-    model = first.get("model")
-    name = model.get("name") if isinstance(model, Mapping) else model
+    models = [meta.get("model") for meta in metas]
+    names = [model.get("name") if isinstance(model, Mapping) else model for model in models]
+    name = " + ".join(dict.fromkeys(map(str, names))) if any(names) else None
     origin = first.get("origin")
     seen = [meta["images_seen"] for meta in metas if meta.get("images_seen") is not None]
     return {

@@ -169,6 +169,7 @@ _ENTRY = _object(
     competition=_or_null(_anything),
     promotion=_or_null(_anything),
     calibration=_or_null(_anything),
+    uncertainty=_or_null(_anything),
     model=_object(networks=_whole, name=_or_null(_text), origin=_or_null(_text), images_seen=_or_null(_amount)),
     training=_object(steps=_whole, loss=_or_null(_number()), films_per_second=_or_null(_amount)),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from noisy_student.errors import ConfigError, DataError
 from noisy_student.stats import metrics
 from noisy_student.stats.intervals import bootstrap_auroc, interval, macro
 from noisy_student.stats.metrics import Floats, Ints, checked
+
+Aggregation = Literal["mean", "max", "frontal"]
+"""How the views of a study become one: their mean, their largest, or the mean of the frontal ones if there are any."""
 
 NO_INTERVAL = "no interval: fewer than half of the resamples hold both classes"
 
@@ -126,19 +129,42 @@ def _rounded(values: Floats) -> list[float]:
     return [round(float(value), 6) for value in values]
 
 
-def aggregate(values: npt.ArrayLike, groups: npt.ArrayLike) -> Floats:
-    """Return the mean (G, K) of ``values`` (N, K) per group, groups in the order of their codes.
+def aggregate(
+    values: npt.ArrayLike, groups: npt.ArrayLike, how: Aggregation = "mean", frontal: npt.ArrayLike | None = None
+) -> Floats:
+    """Return one row (G, K) of ``values`` (N, K) per group, groups in the order of their codes.
 
-    NaN entries are left out; a group with nothing but NaN is NaN.
+    ``how`` is the mean, the largest value (``max``), or the mean of the rows that are ``frontal`` (N,) in groups that
+    have any and of all rows in the others. NaN entries are left out; a group with nothing but NaN is NaN.
+
+    Raises:
+        DataError: ``how`` is "frontal" and ``frontal`` does not say of each row whether it is.
     """
     values = np.asarray(values, dtype=np.float64)
     codes, group = np.unique(np.asarray(groups), return_inverse=True)
     known = ~np.isnan(values)
+    if how == "max":
+        most: Floats = np.full((codes.size, *values.shape[1:]), -np.inf)
+        np.maximum.at(most, group, np.where(known, values, -np.inf))
+        return np.where(np.isneginf(most), np.nan, most)
+    if how == "frontal":
+        first = np.asarray(frontal, dtype=bool)
+        if frontal is None or first.shape != group.shape:
+            raise DataError("frontal views come first, and it is not known which views are frontal", "Say it per film.")
+        used = first | (np.bincount(group, first, minlength=codes.size) == 0)[group]
+        known &= used.reshape(-1, *(1,) * (values.ndim - 1))
     total, count = np.zeros((2, codes.size, *values.shape[1:]))
     np.add.at(total, group, np.where(known, values, 0.0))
     np.add.at(count, group, known)
     mean: Floats = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
     return mean
+
+
+def agreed(truth: npt.ArrayLike, studies: npt.ArrayLike) -> Floats:
+    """Return the truth (S, K) of each study: what its known views (N, K) agree on, else NaN."""
+    known = aggregate(truth, studies)
+    known[(known > 0) & (known < 1)] = np.nan
+    return known
 
 
 def by_study(
@@ -159,6 +185,4 @@ def by_study(
     _, first, group = np.unique(np.asarray(studies), return_index=True, return_inverse=True)
     if (patients != patients[first][group]).any():
         raise DataError("a study has films of two patients", "Make study codes unique across patients.")
-    known = aggregate(truth, studies)
-    known[(known > 0) & (known < 1)] = np.nan
-    return known, aggregate(probability, studies), patients[first].astype(np.int64)
+    return agreed(truth, studies), aggregate(probability, studies), patients[first].astype(np.int64)

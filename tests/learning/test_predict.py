@@ -11,7 +11,7 @@ from noisy_student.config import ModelConfig
 from noisy_student.errors import StoppedError
 from noisy_student.learning import models
 from noisy_student.learning.batches import Films
-from noisy_student.learning.predict import BATCH, best_device, clean_batches, predict
+from noisy_student.learning.predict import BATCH, MOVED, best_device, clean, clean_batches, predict, views
 
 CPU = torch.device("cpu")
 FP32 = partial(torch.autocast, "cpu", dtype=torch.bfloat16, enabled=False)
@@ -106,3 +106,68 @@ def test_the_device_is_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> Non
     assert best_device() == CPU
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert best_device().type == "cuda"
+
+
+# -- test-time augmentation ------------------------------------------------------------------------------------------
+
+
+def ids(count: int, start: int = 100) -> np.ndarray:
+    return np.arange(start, start + count, dtype=np.int64)
+
+
+def test_one_clean_view_is_the_prediction_without_views(network: models.Network) -> None:
+    films = make_films(BATCH + 3)
+    alone = views("none", ids(len(films)), films, seed=0)
+    assert alone == [clean]
+    first, second = (predict(network, films, autocast=FP32, **more) for more in ({}, {"views": alone}))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_the_logits_of_a_film_and_its_mirror_image_are_averaged(network: models.Network) -> None:
+    films = make_films(7)
+    mirror = Films(films.pixels[..., ::-1].copy(), films.rows, CPU)
+    found = predict(network, films, autocast=FP32, views=views("flip", ids(7), films, seed=0))
+    expected = (predict(network, films, autocast=FP32) + predict(network, mirror, autocast=FP32)) / 2
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(found - predict(network, films, autocast=FP32)).max() > 1e-3
+
+
+def test_light_views_are_the_film_first_and_then_moved_a_little() -> None:
+    pixels = np.zeros((4, 1, 64, 64), dtype=np.uint8)
+    pixels[:, :, 24:40, 20:44] = 200
+    films = Films(pixels, np.arange(4), CPU)
+    shown = [view(films.gather(np.arange(4)), np.arange(4)) for view in views(6, ids(4), films, seed=1)]
+    torch.testing.assert_close(shown[0][:, :, 30, 30], torch.full((4, 1), 200 / 255))
+    rows = torch.arange(64.0)
+    inside = (shown[0] > 0.4).float()
+    for view in shown[1:]:
+        assert not torch.equal(view, shown[0])
+        mass = (view > 0.4).float()
+        for other in (2, 3):
+            place = (mass.sum(other) * rows).sum(-1) / mass.sum((2, 3))
+            before = (inside.sum(other) * rows).sum(-1) / inside.sum((2, 3))
+            assert (place - before).abs().max() <= MOVED * 64 + 0.5  # half a pixel for the threshold
+        side = (mass.sum((2, 3)) / inside.sum((2, 3))).sqrt()
+        assert ((side > 1 - MOVED - 0.06) & (side < 1 + MOVED + 0.06)).all()  # one row of 16 is 6 %
+        torch.testing.assert_close(view.amax((1, 2, 3)), torch.full((4,), 200 / 255))  # tones stay
+
+
+def test_a_view_depends_on_seed_and_film_alone(network: models.Network) -> None:
+    films = make_films(9)
+    together = predict(network, films, autocast=FP32, views=views(3, ids(9), films, seed=4))
+    alone = Films(films.pixels, films.rows[[8]], CPU)
+    same = predict(network, alone, autocast=FP32, views=views(3, ids(9)[[8]], alone, seed=4))
+    np.testing.assert_allclose(same[0], together[8], rtol=1e-4, atol=1e-5)
+    for count, first, seed in ((3, 100, 5), (3, 200, 4), (4, 100, 4)):
+        other = views(count, ids(9, first), films, seed=seed)
+        assert np.abs(predict(network, films, autocast=FP32, views=other) - together).max() > 1e-4
+    again = predict(network, films, autocast=FP32, views=views(3, ids(9), films, seed=4))
+    np.testing.assert_array_equal(again, together)
+
+
+def test_logits_of_views_are_averaged_in_float32(network: models.Network) -> None:
+    half = partial(torch.autocast, "cpu", dtype=torch.bfloat16, enabled=True)
+    films = make_films(4)
+    each = [predict(network, films, autocast=half, views=[view]) for view in views(3, ids(4), films, seed=0)]
+    found = predict(network, films, autocast=half, views=views(3, ids(4), films, seed=0))
+    np.testing.assert_allclose(found, np.mean(each, axis=0), rtol=1e-6)
