@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from noisy_student import evaluation, preparation, training
 from noisy_student.config import Config
@@ -44,7 +45,8 @@ def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
     other data set's where that sets one, and the run's where it does not.
 
     Probabilities are those of the run's own calibration, which nothing is fitted to again: what is off on the other
-    data set shows in Brier score and ECE. ``compared`` names each label in both data sets' words; ``only_model`` and
+    data set shows in Brier score and ECE. Operating points keep the thresholds that were chosen on the run's own films.
+    ``compared`` names each label in both data sets' words; ``only_model`` and
     ``only_data`` are the labels left out.
 
     Args:
@@ -79,7 +81,10 @@ def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
     columns = [config.data.labels.index(ours) for ours, _ in pairs]
     probability = calibration.probability(logits)[:, columns]
     labels, theirs = [ours for ours, _ in pairs], tuple(name for _, name in pairs)
-    levels = evaluation.by_level(Manifest(test.frame, theirs), probability, other.targets.blank)
+    films, blank = Manifest(test.frame, theirs), other.targets.blank
+    levels = evaluation.by_level(films, probability, blank)
+    before = evaluation.by_level(films, expit(np.asarray(logits, dtype=np.float64)[:, columns]), blank)
+    points = evaluation.thresholds(run, config, generation)
     return {
         "generation": generation,
         "source": other.data.source,
@@ -87,7 +92,8 @@ def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
         "only_model": [name for name in config.data.labels if name not in labels],
         "only_data": [name for name in other.data.labels if name not in theirs],
         "confidence": config.evaluation.confidence,
-        "splits": {"test": evaluation.measured(levels, labels, labels, config)},
+        "splits": {"test": evaluation.measured(levels, labels, labels, config, before, points)},
+        "subgroups": evaluation.subgroups(films, probability, labels, labels, config, blank),
     }
 
 
