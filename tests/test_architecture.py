@@ -29,6 +29,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("gallery", "promotion", "plan"),
     ("illustration", "training"),
     ("external",),
+    ("comparison",),
     ("stages",),
     ("generations",),
     ("api", "export"),
