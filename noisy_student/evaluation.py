@@ -258,7 +258,9 @@ def subgroups(
     )
 
 
-def by_level(films: Manifest, probability: Floats, blank: str) -> Levels:
+def by_level(
+    films: Manifest, probability: Floats, blank: str
+) -> dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]:
     """Return truth (N, K), probability (N, K) and patient codes (N,) per "image", and the same per "study"."""
     truth, patients = known_truth(manifest.values(films), blank), codes(films.frame["patient"])
     return {

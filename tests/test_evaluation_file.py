@@ -111,6 +111,24 @@ def test_thresholds_come_from_validation_and_not_from_test(run: Run, content: di
     assert "do not hold both classes" in fracture["reason"]
 
 
+def test_in_a_cross_fitted_run_labelled_films_choose_too(tmp_path: Path) -> None:
+    films = described(make_films())
+    crossed = write_run(tmp_path / "crossed", films, 1)
+    labelled = manifest.select(films, split="train", labelled=True)
+    images = labelled.frame["image"].to_numpy(dtype=object)
+    logits = np.full((len(labelled), len(LABELS)), -9, dtype=np.float32)
+    logits[:6] = 9  # six films above all of validation, of which not all are positive
+    path = crossed.generation(0) / "predictions" / "labelled.parquet"
+    predictions.write(predictions.Predictions(images, LABELS, logits), path)
+    content, reads = evaluation.evaluate_generation(crossed, config("folds=2"), 0)
+    assert path in reads
+    points = content["splits"]["test"]["image"]["labels"][LABELS[0]]["operating_points"]
+    assert points["youden"]["chosen_on"] == "validation and labelled films, out of fold"
+    alone = evaluation.evaluate_generation(crossed, config(), 0)[0]
+    without = alone["splits"]["test"]["image"]["labels"][LABELS[0]]["operating_points"]
+    assert without["specificity"]["threshold"] != points["specificity"]["threshold"]
+
+
 def test_targets_of_the_operating_points_are_settings(run: Run) -> None:
     chosen = evaluation.thresholds(run, config("evaluation.target_sensitivity=0.5"), 0)["image"][LABELS[0]]
     strict = evaluation.thresholds(run, config("evaluation.target_specificity=1"), 0)["image"][LABELS[0]]
