@@ -6,12 +6,12 @@ has one case. Shapes: ``truth``, scores and ``patients`` (N,); ``truth`` is 1, 0
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri
+from scipy.special import expit, logit, ndtr, ndtri
 from scipy.stats import rankdata
 
 from noisy_student.errors import DataError
@@ -19,6 +19,8 @@ from noisy_student.stats.metrics import Floats, checked
 
 DELONG: Final = "DeLong"
 CLUSTERED: Final = "Obuchowski (clustered)"
+NO_SPREAD: Final = 1e-15
+"""A variance as small as this is rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,18 @@ def areas(truth: npt.ArrayLike, scores: npt.ArrayLike, patients: npt.ArrayLike) 
 
 
 def interval(truth: npt.ArrayLike, score: npt.ArrayLike, patients: npt.ArrayLike, confidence: float) -> Interval:
-    """Return the AUROC of ``score`` (N,) with its normal interval, cut at 0 and 1."""
+    """Return the AUROC of ``score`` (N,) with its interval, normal on the logit scale (Pepe 2003, section 5.2).
+
+    On the scale of AUROC itself it reaches over 1 and covers less: with 20 positives and an AUROC of 0.9, 87 % in place
+    of 95 %, on the logit scale 92 %.
+    """
     found = areas(truth, np.asarray(score, dtype=np.float64)[None], patients)
-    return _normal(found, float(found.auroc[0]), float(found.covariance[0, 0]), confidence, (0.0, 1.0), test=False)
+    value, variance = float(found.auroc[0]), float(found.covariance[0, 0])
+    if (nothing := _without(found, value, variance, "the scores separate the classes completely")) is not None:
+        return nothing
+    half = _z(confidence) * np.sqrt(variance) / (value * (1 - value))
+    low, high = expit(logit(value) - half), expit(logit(value) + half)
+    return Interval(value, (float(low), float(high)), None, found.method, None)
 
 
 def difference(
@@ -115,23 +126,28 @@ def difference(
     """Return the AUROC of ``score_b`` minus that of ``score_a`` on the same cases, interval and two-sided p-value."""
     found = areas(truth, np.stack([np.asarray(score_a), np.asarray(score_b)]), patients)
     contrast = np.array([-1.0, 1.0])
-    variance = float(contrast @ found.covariance @ contrast)
-    return _normal(found, float(contrast @ found.auroc), variance, confidence, (-1.0, 1.0), test=True)
+    value, variance = float(contrast @ found.auroc), float(contrast @ found.covariance @ contrast)
+    if (nothing := _without(found, value, variance, "the two scores rank the cases alike")) is not None:
+        same = nothing.value is not None and found.reason is None and abs(value) < NO_SPREAD
+        return replace(nothing, p_value=1.0) if same else nothing
+    half = _z(confidence) * np.sqrt(variance)
+    p_value = float(2 * ndtr(-abs(value) / np.sqrt(variance)))
+    return Interval(value, (max(-1.0, value - half), min(1.0, value + half)), p_value, found.method, None)
 
 
-def _normal(
-    found: Areas, value: float, variance: float, confidence: float, limits: tuple[float, float], *, test: bool
-) -> Interval:
+def _without(found: Areas, value: float, variance: float, without_spread: str) -> Interval | None:
+    """Return the value without interval where there is none, ``None`` where there is one."""
     if np.isnan(value):
         return Interval(None, None, None, found.method, found.reason)
     if found.reason is not None:
         return Interval(value, None, None, found.method, found.reason)
-    if variance <= 1e-15:  # rounding alone: areas are shares of at most 1e8 pairs
-        identical = "the two scores rank the cases alike" if test else "the scores separate the classes completely"
-        return Interval(value, None, 1.0 if test and abs(value) < 1e-12 else None, found.method, identical)
-    half = float(ndtri((1 + confidence) / 2) * np.sqrt(variance))
-    p_value = float(2 * ndtr(-abs(value) / np.sqrt(variance))) if test else None
-    return Interval(value, (max(limits[0], value - half), min(limits[1], value + half)), p_value, found.method, None)
+    if variance <= NO_SPREAD:
+        return Interval(value, None, None, found.method, without_spread)
+    return None
+
+
+def _z(confidence: float) -> float:
+    return float(ndtri((1 + confidence) / 2))
 
 
 def _known(

@@ -114,12 +114,14 @@ def test_repeated_cases_widen_the_clustered_interval_alone() -> None:
     assert fooled.ci[1] - fooled.ci[0] < 0.7 * (once.ci[1] - once.ci[0])
 
 
-def test_intervals_and_p_values_are_normal() -> None:
+def test_intervals_are_normal_on_the_logit_scale_and_differences_on_their_own() -> None:
     truth, scores, patients = sample(2)
     covariance = brute_clustered(truth, scores, patients)
     one = delong.interval(truth, scores[1], patients, 0.9)
-    half = norm.ppf(0.95) * np.sqrt(covariance[1, 1])
-    assert one.ci == pytest.approx((one.value - half, one.value + half))
+    assert one.value is not None
+    half = norm.ppf(0.95) * np.sqrt(covariance[1, 1]) / (one.value * (1 - one.value))
+    odds = np.log(one.value / (1 - one.value))
+    assert one.ci == pytest.approx((1 / (1 + np.exp(half - odds)), 1 / (1 + np.exp(-half - odds))))
     found = delong.difference(truth, scores[0], scores[1], patients, 0.9)
     sd = np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     assert found.value is not None
