@@ -77,6 +77,9 @@ def compare(entries: Sequence[Path], truth: Path | None, overrides: Sequence[str
     """
     if len(entries) < 2:
         raise UsageError("there is nothing to compare with", "Name at least two runs or tables of scores.")
+    for entry in entries:
+        if not entry.exists():
+            raise DataError(f"{entry}: is missing", "Name a run directory, or a CSV or Parquet file of scores.")
     runs = {entry: _run(entry) for entry in entries if entry.is_dir()}
     tables = [entry for entry in entries if entry not in runs]
     if truth is None and tables:
@@ -168,7 +171,7 @@ def _about(joined: Joined, config: Config) -> dict[str, Any]:
 def _left_out(joined: Joined) -> list[str]:
     notes = []
     if joined.surplus:
-        notes.append(f"{joined.surplus:,} rows of scores have no truth and are left out")
+        notes.append(f"rows of scores without truth, left out: {joined.surplus:,}")
     if joined.clusters == "rows":
         notes.append("no column and no path tells patients: every row counts as a patient of its own")
     return notes

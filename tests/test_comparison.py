@@ -126,7 +126,7 @@ def test_each_row_is_a_patient_where_nothing_tells_them(tmp_path: Path) -> None:
     assert found["labels"]["Edema"]["auroc"] == 0.75
     assert found["competition"] is None
     assert found["notes"][1:] == [
-        "1 rows of scores have no truth and are left out",
+        "rows of scores without truth, left out: 1",
         "no column and no path tells patients: every row counts as a patient of its own",
     ]
 
@@ -262,6 +262,8 @@ def test_what_cannot_be_compared_says_why(tmp_path: Path, folder: Path) -> None:
         comparison.compare([run.path], None)
     with pytest.raises(UsageError, match="says nothing of what is true"):
         comparison.compare([run.path, folder / "weak.csv"], None)
+    with pytest.raises(DataError, match="none: is missing"):
+        comparison.compare([run.path, tmp_path / "none"], None)
     with pytest.raises(UsageError, match="is not a run"):
         comparison.compare([run.path, tmp_path], None)
     films = described(make_films())

@@ -78,6 +78,7 @@ def test_what_is_not_defined_is_none_with_a_reason() -> None:
         assert [found[name] for name in ("threshold", "tp", "fn", "sensitivity", "ppv", "f1")] == [None] * 6
         assert found["ci"] == {"sensitivity": None, "specificity": None}
         assert found["reason"] == threshold.reason
+    assert operating.choose([], [], "validation", 0.9, 0.9)["youden"].value is None
     tied = operating.choose([1.0, 0, 0], [0.9, 0.9, 0.1], "validation", 0.9, 0.9)
     assert tied["specificity"].reason == "no threshold reaches a specificity of 0.9 on validation"
     assert tied["sensitivity"].value == tied["youden"].value == 0.9
