@@ -6,27 +6,35 @@ report; the pool's labels serve one diagnostic, the true quality of the pseudo-l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 
 from noisy_student.config import Config
-from noisy_student.data import manifest, predictions
+from noisy_student.data import groups, manifest, predictions
 from noisy_student.data.manifest import Manifest
 from noisy_student.labels import COMPETITION
 from noisy_student.runs import Run, read_json
-from noisy_student.stats import consensus, metrics
+from noisy_student.stats import consensus, metrics, operating
+from noisy_student.stats.comparison import compare_models, comparison_json
 from noisy_student.stats.consensus import Consensus, Views
-from noisy_student.stats.evaluation import by_study, evaluate
-from noisy_student.stats.intervals import Difference, bootstrap_auroc, interval, macro
-from noisy_student.stats.intervals import compare as compare_paired
+from noisy_student.stats.evaluation import Aggregation, by_study, evaluate
+from noisy_student.stats.intervals import bootstrap_auroc, interval, macro
+from noisy_student.stats.operating import Threshold
+from noisy_student.stats.strata import strata
+from noisy_student.stats.subgroups import Group, measure_groups
 from noisy_student.targets import table
 
 Floats = npt.NDArray[np.float64]
+Levels = dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]
+"""Truth (N, K), probability (N, K) and patient codes (N,) per "image" and per "study"."""
+Points = dict[str, dict[str, Threshold]]
+"""Label -> kind of operating point -> threshold."""
 
 POOL_NOTE = (
     "Diagnostic only: the sealed labels of the pool were opened after the fact. "
@@ -111,6 +119,42 @@ def judging_films(config: Config, films: Manifest) -> dict[str, Manifest]:
 
 
 @dataclass(frozen=True, eq=False)
+class Scores:
+    """What a generation says of films: ``logits`` (C, N, L) of its calibrated networks, and their calibrations.
+
+    ``columns`` are the K of its L labels that the films have, in the order of theirs.
+    """
+
+    films: Manifest
+    logits: Floats
+    fitted: Consensus
+    columns: tuple[int, ...]
+
+    def rows(self, keep: npt.NDArray[np.bool_]) -> Scores:
+        """Return what is said of the films ``keep`` (N,)."""
+        return replace(self, films=manifest.rows(self.films, keep), logits=self.logits[:, keep])
+
+    def levels(self, blank: str) -> Levels:
+        """Return truth, calibrated probability and patients per film and per study."""
+        chosen = list(self.columns)
+        study = self.fitted.study(self.logits, views(self.films))[:, chosen]
+        return by_level(self.films, self.fitted.image(self.logits)[:, chosen], blank, study)
+
+    def uncalibrated(self, blank: str, aggregation: Aggregation) -> Levels:
+        """Return the same of the sigmoid of the logits, the mean over networks."""
+        chosen, seen = list(self.columns), views(self.films)
+        study = expit([seen.aggregate(logits, aggregation) for logits in self.logits]).mean(axis=0)[:, chosen]
+        return by_level(self.films, expit(self.logits).mean(axis=0)[:, chosen], blank, study)
+
+
+def scores_of(run: Run, generation: int, split: str, films: Manifest) -> Scores:
+    """Return what a generation says of the films of ``split``."""
+    stored = predictions.read(predictions_path(run, generation, split), _images(films))
+    logits: Floats = np.asarray(stored.each, dtype=np.float64)
+    return Scores(films, logits, calibrations(run, generation), tuple(range(len(films.labels))))
+
+
+@dataclass(frozen=True, eq=False)
 class Cases:
     """Test films with truth (N, K), 1, 0 or NaN, and calibrated probability (N, K), and the files they came from."""
 
@@ -134,14 +178,16 @@ def test_cases(run: Run, config: Config, generation: int) -> Cases:
 def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict[str, Any], list[Path]]:
     """Return the content of ``evaluation.json`` and the files it was made from.
 
-    Splits ``valid`` and ``test``, each per film and per study; the difference to the generation before on the same
-    test patients; the five competition labels where the data set has them; the pool diagnostic.
+    Splits ``valid`` and ``test``, each per film and per study; the differences to the generation before and to the
+    first on the same test patients; subgroups of the test films; the five competition labels where the data set has
+    them; the pool diagnostic.
     """
     labels, macro_labels = config.data.labels, config.macro_labels()
     seen, sealed = manifest.read(run.manifest), manifest.read(run.sealed)
     folder = run.generation(generation)
     reads = [run.manifest, run.sealed, folder / "calibration.json", folder / "targets.parquet"]
-    reads += [folder / "predictions" / f"{split}.parquet" for split in ("valid", "test", "pool")]
+    parts = {"valid", "test", "pool", *judging_files(config)}
+    reads += [folder / "predictions" / f"{split}.parquet" for split in sorted(parts)]
     measures, blank = config.evaluation, config.targets.blank
     result: dict[str, Any] = {
         "generation": generation,
@@ -151,37 +197,77 @@ def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict
         "confidence": measures.confidence,
         "splits": {},
         "paired": None,
+        "paired_first": None,
+        "subgroups": None,
         "competition": None,
         "pool": None,
         "uncertainty": {"networks": 1, "reason": consensus.ONE_NETWORK, "splits": {}},
     }
     films = {"valid": manifest.select(seen, split="valid"), "test": manifest.select(sealed, split="test")}
-    arrays: dict[str, dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]] = {}
+    points = thresholds(run, config, generation)
+    arrays: dict[str, Levels] = {}
     for split, chosen in films.items():
-        arrays[split] = _levels(run, generation, split, chosen, blank)
-        result["splits"][split] = measured(arrays[split], labels, macro_labels, config)
+        scores = scores_of(run, generation, split, chosen)
+        arrays[split] = scores.levels(blank)
+        before = scores.uncalibrated(blank, measures.aggregation)
+        result["splits"][split] = measured(arrays[split], labels, macro_labels, config, before, points)
     if (networks := len(run.networks(generation))) > 1:
         result["uncertainty"], more = _uncertainty(run, generation, films, arrays, networks, labels)
         reads += more
-    truth, probability, patients = arrays["test"][measures.level]
     if set(COMPETITION) <= set(labels):
         result["competition"] = _competition(*arrays["test"]["study"], config)
-    if generation > 0:
-        before = generation - 1
-        earlier = _levels(run, before, "test", films["test"], blank)[measures.level][1]
-        reads += [run.generation(before) / name for name in ("calibration.json", "predictions/test.parquet")]
-        result["paired"] = _paired(truth, earlier, probability, patients, config, before)
+    earlier = sorted({0, generation - 1}) if generation > 0 else []
+    if earlier:
+        others = [scores_of(run, index, "test", films["test"]).levels(blank)[measures.level][1] for index in earlier]
+        reads += [
+            run.generation(index) / name
+            for index in earlier
+            for name in ("calibration.json", "predictions/test.parquet")
+        ]
+        compared = _paired(arrays["test"][measures.level], others, config, earlier)
+        result["paired"] = compared[-1]
+        result["paired_first"] = compared[0] if len(compared) > 1 else None
+    test = scores_of(run, generation, "test", films["test"])
+    result["subgroups"] = subgroups(test, labels, macro_labels, config, blank)
     result["pool"] = _pool(run, generation, manifest.select(sealed, split="train"), config)
     return result, reads
 
 
+def judging_files(config: Config) -> tuple[str, ...]:
+    """Return the names of the predictions that judge a generation."""
+    return ("valid", "labelled") if config.folds > 1 else ("valid",)
+
+
+def thresholds(run: Run, config: Config, generation: int) -> dict[str, Points]:
+    """Return the operating points per level ("image", "study") and label, chosen on the judging films alone."""
+    parts = judging_films(config, manifest.read(run.manifest))
+    blank, measures = config.targets.blank, config.evaluation
+    levels = [scores_of(run, generation, name, part).levels(blank) for name, part in parts.items()]
+    where = "validation" if config.folds == 1 else "validation and labelled films, out of fold"
+    found: dict[str, Points] = {}
+    for level in ("image", "study"):
+        truth, probability = (np.concatenate([part[level][index] for part in levels]) for index in (0, 1))
+        found[level] = {
+            label: operating.choose(
+                truth[:, k], probability[:, k], where, measures.target_sensitivity, measures.target_specificity
+            )
+            for k, label in enumerate(config.data.labels)
+        }
+    return found
+
+
 def measured(
-    levels: dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]],
+    levels: Levels,
     labels: Sequence[str],
     macro_labels: Sequence[str],
     config: Config,
+    before: Levels | None = None,
+    points: Mapping[str, Points] | None = None,
 ) -> dict[str, Any]:
-    """Return the measures of each level ("image", "study") of (truth, probability, patients), as ``config`` asks."""
+    """Return the measures of each level ("image", "study") of (truth, probability, patients), as ``config`` asks.
+
+    ``before`` are the same films before calibration, ``points`` the thresholds per level and label.
+    """
     measures = config.evaluation
     return {
         level: evaluate(
@@ -192,14 +278,47 @@ def measured(
             confidence=measures.confidence,
             bins=measures.bins,
             seed=config.seed,
+            stratify=measures.stratify,
+            before=None if before is None else before[level][1],
+            points=None if points is None else points[level],
         )
         for level, arrays in levels.items()
     }
 
 
-def by_level(
-    films: Manifest, probability: Floats, blank: str, study: Floats | None = None
-) -> dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]:
+def subgroups(
+    scores: Scores, labels: Sequence[str], macro_labels: Sequence[str], config: Config, blank: str
+) -> dict[str, Any] | None:
+    """Return AUROC by sex, age band, view, projection and site, as far as the manifest knows them; ``None`` otherwise.
+
+    At level ``study`` a group's studies are made of its own films: those of ``lateral`` have lateral films alone.
+    """
+    measures, films = config.evaluation, scores.films
+    members = groups.of_films(films, measures.age_bands)
+    if not members:
+        return None
+    everyone = np.unique(films.frame["patient"].to_numpy(dtype=str))
+
+    def group(name: str, keep: npt.NDArray[np.bool_]) -> Group:
+        own = scores.rows(keep)
+        truth, score, patients = own.levels(blank)[measures.level]
+        # Codes of a part of the films are places among its own patients.
+        names = np.unique(own.films.frame["patient"].to_numpy(dtype=str))
+        return Group(name, truth, score, np.searchsorted(everyone, names)[patients])
+
+    return measure_groups(
+        {column: [group(name, keep) for name, keep in parts.items()] for column, parts in members.items()},
+        labels,
+        macro_labels,
+        smallest=measures.subgroup_patients,
+        replicates=measures.replicates,
+        confidence=measures.confidence,
+        seed=config.seed,
+        stratify=measures.stratify,
+    )
+
+
+def by_level(films: Manifest, probability: Floats, blank: str, study: Floats | None = None) -> Levels:
     """Return truth (N, K), probability (N, K) and patient codes (N,) per "image", and the same (S, K) per "study".
 
     ``study`` is what is said of the studies, in the order of their codes; without it the mean over a study's films.
@@ -209,18 +328,11 @@ def by_level(
     return {"image": (truth, probability, patients), "study": (known, mean if study is None else study, of_study)}
 
 
-def _levels(
-    run: Run, generation: int, split: str, films: Manifest, blank: str
-) -> dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]:
-    probability = probabilities(run, generation, split, films)
-    return by_level(films, probability, blank, study_probabilities(run, generation, split, films))
-
-
 def _uncertainty(
     run: Run,
     generation: int,
     films: dict[str, Manifest],
-    arrays: dict[str, dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]],
+    arrays: dict[str, Levels],
     networks: int,
     labels: tuple[str, ...],
 ) -> tuple[dict[str, Any], list[Path]]:
@@ -246,7 +358,12 @@ def _competition(
     if np.isnan(areas).any():
         return None
     draws = bootstrap_auroc(
-        truth[:, columns], probability[:, columns], patients, config.evaluation.replicates, config.seed
+        truth[:, columns],
+        probability[:, columns],
+        patients,
+        config.evaluation.replicates,
+        config.seed,
+        strata(truth[:, columns], patients) if config.evaluation.stratify else None,
     )
     bounds = interval(macro(draws, list(range(len(columns)))), config.evaluation.confidence)
     return {"auroc": float(areas.mean()), "ci": bounds and list(bounds), "labels": list(COMPETITION)}
@@ -258,39 +375,34 @@ def _known(truth: Floats, score: Floats) -> tuple[Floats, Floats]:
 
 
 def _paired(
-    truth: Floats,
-    earlier: Floats,
-    later: Floats,
-    patients: npt.NDArray[np.int64],
+    later: tuple[Floats, Floats, npt.NDArray[np.int64]],
+    earlier: Sequence[Floats],
     config: Config,
-    against: int,
-) -> dict[str, Any]:
-    def difference(columns: list[int]) -> dict[str, Any]:
-        measures = config.evaluation
-        found = compare_paired(
-            truth, earlier, later, patients, columns, measures.replicates, config.seed, measures.confidence
-        ).auroc
-        return difference_json(found)
-
-    labels = config.data.labels
-    return {
-        "against": against,
-        "split": "test",
-        "macro": difference([labels.index(name) for name in config.macro_labels()]),
-        "labels": {name: difference([k]) for k, name in enumerate(labels)},
-    }
-
-
-def difference_json(found: Difference) -> dict[str, Any]:
-    """Return a difference as it stands in the files of a run; undefined is ``null`` with a reason."""
-    return {
-        "difference": found.value,
-        "ci": None if found.ci is None else list(found.ci),
-        "lower": found.lower,
-        "upper": found.upper,
-        "p": found.p_value,
-        "reason": found.reason,
-    }
+    against: Sequence[int],
+) -> list[dict[str, Any]]:
+    """Return the difference of a generation (truth, probability, patients) to the probabilities of earlier ones."""
+    measures, labels = config.evaluation, config.data.labels
+    truth, probability, patients = later
+    models = list(earlier)
+    found = compare_models(
+        truth,
+        [*models, probability],
+        [(index, len(models)) for index in range(len(models))],
+        patients,
+        [labels.index(name) for name in config.macro_labels()],
+        replicates=measures.replicates,
+        seed=config.seed,
+        confidence=measures.confidence,
+        stratify=strata(truth, patients) if measures.stratify else None,
+    )
+    return [
+        {
+            "against": index,
+            "split": "test",
+            **comparison_json(one, labels, measures.smallest_difference, measures.confidence),
+        }
+        for index, one in zip(against, found, strict=True)
+    ]
 
 
 def _pool(run: Run, generation: int, pool: Manifest, config: Config) -> dict[str, Any] | None:

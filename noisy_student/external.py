@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from noisy_student import evaluation, preparation, training
 from noisy_student.config import Config
 from noisy_student.data import manifest, splits
@@ -59,9 +61,10 @@ def evaluate(work: Workplace, other: Config, generation: int, calibration: Path 
     """Return the measures of ``generation`` on the test films of ``other``, per film and per study.
 
     Probabilities are those of the run's own calibration, which nothing is fitted to again: what is off on the other
-    data set shows in Brier score and ECE. ``compared`` names each label in both data sets' words; ``only_model`` and
-    ``only_data`` are the labels left out. ``calibration`` is a file of ``ns recalibrate`` to use in
-    place of the run's own; the other arguments and errors are those of :func:`opened`.
+    data set shows in Brier score and ECE. Operating points keep the thresholds that were chosen on the run's own films.
+    ``compared`` names each label in both data sets' words; ``only_model`` and ``only_data`` are the labels left out.
+    ``calibration`` is a file of ``ns recalibrate`` to use in place of the run's own; the other arguments and errors are
+    those of :func:`opened`.
 
     Raises:
         UsageError: the file is of another generation, or is no calibration.
@@ -73,18 +76,20 @@ def evaluate(work: Workplace, other: Config, generation: int, calibration: Path 
         work, generation, training.predict_networks(work, generation, data.films, data.pixels, title)
     )
     fitted = evaluation.calibrations(run, generation) if calibration is None else _refitted(calibration, generation)
-    columns = [config.data.labels.index(ours) for ours, _ in data.pairs]
-    probability = fitted.image(logits)[:, columns]
-    study = fitted.study(logits, evaluation.views(data.films))[:, columns]
     labels = [ours for ours, _ in data.pairs]
-    levels = evaluation.by_level(data.with_shared_labels(), probability, other.targets.blank, study)
+    columns = tuple(config.data.labels.index(name) for name in labels)
+    blank, said = other.targets.blank, np.asarray(logits, dtype=np.float64)
+    scores = evaluation.Scores(data.with_shared_labels(), said, fitted, columns)
+    before = scores.uncalibrated(blank, config.evaluation.aggregation)
+    points = evaluation.thresholds(run, config, generation)
     return {
         "generation": generation,
         "source": other.data.source,
         "calibration": None if calibration is None else calibration.name,
         **data.matched(config.data.labels),
         "confidence": config.evaluation.confidence,
-        "splits": {"test": evaluation.measured(levels, labels, labels, config)},
+        "splits": {"test": evaluation.measured(scores.levels(blank), labels, labels, config, before, points)},
+        "subgroups": evaluation.subgroups(scores, labels, labels, config, blank),
     }
 
 

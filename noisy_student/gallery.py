@@ -12,6 +12,7 @@ from noisy_student import evaluation
 from noisy_student.config import Config
 from noisy_student.data import manifest
 from noisy_student.runs import Run
+from noisy_student.stats import operating
 
 Floats = npt.NDArray[np.float64]
 
@@ -84,14 +85,10 @@ def threshold(truth: Floats, probability: Floats) -> float:
         truth: (N,) 1, 0 or NaN for unknown.
         probability: (N,) in [0, 1].
     """
-    known = ~np.isnan(truth)
-    positive, probability = truth[known] == 1, probability[known]
-    if (probability >= THRESHOLD).any() or positive.all() or not positive.any():
+    if (probability[~np.isnan(truth)] >= THRESHOLD).any():
         return THRESHOLD
-    candidates = np.unique(probability)[::-1]
-    called = probability >= candidates[:, None]  # (candidates, N)
-    index = called[:, positive].mean(axis=1) - called[:, ~positive].mean(axis=1)
-    return float(candidates[np.argmax(index)])
+    found = operating.youden(truth, probability)
+    return THRESHOLD if found is None else found
 
 
 def pick(truth: Floats, probability: Floats, threshold: float) -> dict[str, int]:

@@ -82,8 +82,8 @@ def _steps(config: Config, networks: Sequence[tuple[int, PhaseConfig]], labelled
         own = phase.total_steps(films)
         if own is None:
             return "depend on the films, which are not there yet (phases in epochs)"
-        steps += own * config.folds
-        seen += own * phase.optim.batch_size * config.folds
+        steps += own
+        seen += own * phase.optim.batch_size
     learnt = config.pretrain
     if learnt.method != "none":
         steps += learnt.optim.steps

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from noisy_student import evaluation
 from noisy_student.data import manifest
 from noisy_student.runs import Run, read_json, write_json
+from noisy_student.stats.comparison import difference_json
 from noisy_student.stats.intervals import PairedComparison, compare
 from noisy_student.workplace import Traffic, Workplace
 
@@ -121,8 +122,8 @@ def decision(
         "promoted": word != "worse",
         "against": against,
         "teachers": following,
-        "auroc": evaluation.difference_json(found.auroc),
-        "log_loss": evaluation.difference_json(found.log_loss),
+        "auroc": difference_json(found.auroc),
+        "log_loss": difference_json(found.log_loss),
         "sentence": _sentence(generation, teachers, found, word, following, who),
     }
 

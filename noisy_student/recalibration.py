@@ -12,6 +12,7 @@ from noisy_student.data import manifest
 from noisy_student.errors import DataError
 from noisy_student.stats import recalibration
 from noisy_student.stats.calibration import Calibration
+from noisy_student.stats.comparison import difference_json
 from noisy_student.stats.recalibration import Helped
 from noisy_student.targets import folds
 from noisy_student.workplace import Workplace
@@ -101,7 +102,7 @@ def recalibrate(work: Workplace, local: Config, generation: int) -> dict[str, An
         "verdict": verdict(shown),
         "sentence": sentence(shown, len(films), few),
         "levels": {
-            level: {"labels": part.labels, "log_loss": evaluation.difference_json(part.found.log_loss)}
+            level: {"labels": part.labels, "log_loss": difference_json(part.found.log_loss)}
             for level, part in found.items()
         },
         "calibration": fitted.to_json(),

@@ -169,7 +169,7 @@ def _task(work: Workplace, generation: int, films: Manifest, judging: Manifest, 
             "shift": goal.shift.tolist(),
             "drawn": goal.drawn.tolist(),
         }
-        | _history(config, phase, start, None if generation == 0 else run.networks(generation - 1)[0]),
+        | _history(config, phase, start, () if generation == 0 else run.networks(generation - 1)),
     )
     return task, reads
 
@@ -326,7 +326,7 @@ def weight_folders(config: Config) -> list[Path]:
 
 
 def _history(
-    config: Config, phase: PhaseConfig, start: Path | None, before: Path | None = None
+    config: Config, phase: PhaseConfig, start: Path | None, before: Sequence[Path] = ()
 ) -> dict[str, Sequence[str]]:
     """Return what ``meta.json`` records of the labels that a network's weights, or its teachers, have seen elsewhere.
 
@@ -339,7 +339,7 @@ def _history(
         seen |= set(origins.labels_seen(phase.model.weights, folders))
         if (own := origins.caution(config, phase.model.weights, folders)) is not None:
             cautions[own] = None
-    for folder in (start, before):  # what a teacher has seen reaches its students with the pseudo-labels
+    for folder in (start, *before):  # what a teacher has seen reaches its students with the pseudo-labels
         if folder is not None:
             meta = origins.read_meta(folder)
             seen |= set(meta.get("labels_seen", ()))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from noisy_student import evaluation, generations
 from noisy_student.data import manifest
+from noisy_student.stats.comparison import difference_json
 from noisy_student.stats.intervals import compare
 
 
@@ -35,7 +36,7 @@ def main() -> None:
         config.seed,
         config.evaluation.confidence,
     )
-    print(json.dumps(evaluation.difference_json(found.auroc), indent=1))
+    print(json.dumps(difference_json(found.auroc), indent=1))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("gallery", "promotion", "plan"),
     ("illustration", "training"),
     ("external",),
-    ("recalibration",),
+    ("comparison", "recalibration"),
     ("stages",),
     ("generations",),
     ("api", "export"),

@@ -132,8 +132,8 @@ def test_an_unknown_key_names_the_nearest_known_one(write) -> None:
 def test_an_unknown_key_without_a_neighbour_lists_the_known_ones() -> None:
     message = fails(None, "data.columns.zzzz=3").message
     assert message == (
-        "the command line: unknown key 'data.columns.zzzz'; known: image, patient, study, split, view, sex, age, "
-        "site, date"
+        "the command line: unknown key 'data.columns.zzzz'; known: image, patient, study, split, view, projection, "
+        "sex, age, site, date"
     )
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from noisy_student.cli import options
+from noisy_student.cli import compare, options
 
 if TYPE_CHECKING:
     from noisy_student.config import Config
@@ -174,10 +175,27 @@ def _find_rate(work: Workplace, curve: Path, request: _Request) -> None:
     click.echo(f"Curve: {curve}")
 
 
-def _stage_options(command: options.Command) -> options.Command:
-    for option in (options.verbosity, options.as_json, options.device, options.overrides, options.run_argument):
+def _stage_options(command: options.Command, run: Callable[[Any], Any] = options.run_argument) -> options.Command:
+    for option in (options.verbosity, options.as_json, options.device, options.overrides, run):
         command = option(command)
     return command
+
+
+class _Evaluate(click.Command):
+    """A command on a run, or on two tables instead."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        given = ctx.params
+        tables = [given["truth"], given["predictions"]]
+        if any(tables):
+            if not all(tables):
+                raise click.UsageError("--truth and --predictions go together.", ctx)
+            if any(given[key] is not None for key in ("run_path", "config_path", "generation")):
+                raise click.UsageError("--truth and --predictions are measured without a run or its options.", ctx)
+        elif given["run_path"] is None:
+            raise click.UsageError("Name a run, or two tables with --truth and --predictions.", ctx)
+        return rest
 
 
 @click.command("pseudo-label")
@@ -210,7 +228,7 @@ def train_student(
         )
 
 
-@click.command()
+@click.command(cls=_Evaluate)
 @click.option(
     "--config",
     "config_path",
@@ -223,27 +241,41 @@ def train_student(
     type=click.Path(path_type=Path),
     help="With --config: a calibration by ns recalibrate in place of the run's own.",
 )
-@_stage_options
+@click.option("--truth", type=click.Path(path_type=Path), help="CSV with the true labels, instead of a run.")
+@click.option("--predictions", type=click.Path(path_type=Path), help="CSV with a score per label, with --truth.")
+@partial(
+    _stage_options, run=click.argument("run_path", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+)
 @options.example(
-    "ns evaluate runs/demo\nns evaluate runs/chexpert --config configs/nih14.yaml --set data.root=/data/nih14"
+    "ns evaluate runs/demo\nns evaluate runs/chexpert --config configs/nih14.yaml --set data.root=/data/nih14\n"
+    "ns evaluate --truth truth.csv --predictions scores.csv --json"
 )
 def evaluate(
     run_path: Path,
     config_path: Path | None,
     generation: int | None,
     calibration: Path | None,
+    truth: Path | None,
+    predictions: Path | None,
     overrides: tuple[str, ...],
     device: str,
     as_json: bool,
     verbose: bool,
     quiet: bool,
 ) -> None:
-    """Measure every trained generation on validation and test, with intervals.
+    """Measure every trained generation on validation and test, with intervals, or any table of scores.
 
     With --config, measure on another data set instead (external validation): --set is then about that data set.
+
+    With --truth and --predictions, measure any table of scores against any table of labels: rows are joined on a column
+    Path, image or Study, labels by name. --set takes how: seed, and replicates, confidence, bins, stratify of
+    evaluation.
     """
     from noisy_student import generations
 
+    if truth is not None and predictions is not None:
+        compare.evaluate_tables(truth, predictions, overrides, as_json)
+        return
     if config_path is not None:
         _evaluate_elsewhere(run_path, config_path, generation, calibration, overrides, device, as_json, quiet)
         return

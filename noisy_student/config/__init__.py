@@ -66,6 +66,26 @@ class EvaluationConfig(Section):
     """Coverage of the intervals."""
     bins: int = Field(10, ge=2)
     """Bins of equal mass for ECE and reliability diagrams."""
+    stratify: bool = False
+    """Resample patients within strata by their rarest finding, so that no resample loses a rare one; intervals then
+    hold for a test set with as many patients of each finding."""
+    target_sensitivity: float = Field(0.9, gt=0, le=1)
+    """Sensitivity of the second operating point: the highest threshold that reaches it on the judging films."""
+    target_specificity: float = Field(0.9, gt=0, le=1)
+    """Specificity of the third operating point: the lowest threshold that reaches it on the judging films."""
+    smallest_difference: float = Field(0.01, gt=0, lt=1)
+    """Difference of AUROC that would matter: where two models cannot be told apart, the report says how many patients
+    it would take to see this one."""
+    subgroup_patients: int = Field(50, ge=2)
+    """Groups (sex, age, view, projection, site) of fewer patients are marked as small and left out of the gap."""
+    age_bands: tuple[Annotated[int, Field(gt=0, le=150)], ...] = Field((18, 40, 60, 80), min_length=1)
+    """First years of the age bands after the youngest."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if list(self.age_bands) != sorted(set(self.age_bands)):
+            raise ValueError("age_bands: ages have to rise")
+        return self
 
 
 class PredictionConfig(Section):

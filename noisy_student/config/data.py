@@ -28,7 +28,9 @@ class ColumnsConfig(Section):
     split: str | None = "split"
     """Column with train / valid / test; without it ``split.fractions`` makes the splits."""
     view: str | None = None
-    """Column with frontal / lateral."""
+    """Column with frontal / lateral, or AP / PA."""
+    projection: str | None = None
+    """Column with AP / PA, where the view has a column of its own."""
     sex: str | None = None
     """Column with the patient's sex."""
     age: str | None = None

@@ -19,7 +19,11 @@ from noisy_student.runs import read_json, text_hash
 _NO_KEYS: Final = ("[key]", "int", "constrained-int")
 WHERE_NOT_WHAT: Final = (("data", "root"), ("data", "cache_dir"))
 """Keys that say where things are: they may change between a run and its resumption and stay out of the hash."""
-
+MEASURES: Final = (
+    ("seed",),
+    *(("evaluation", key) for key in ("replicates", "confidence", "bins", "stratify", "smallest_difference")),
+)
+"""Keys that say how tables of scores and finished runs are measured."""
 
 DEMO: Final = Path(__file__).with_name("demo.yaml")
 """The demonstration, which runs where no configuration is named."""
@@ -258,4 +262,22 @@ def relocate(stored: Config, overrides: Sequence[str]) -> Config:
                 f"Only {' and '.join('.'.join(keys) for keys in WHERE_NOT_WHAT)} can change.",
             )
         _assign(tree, keys, text)
+    return _validate(tree, "the command line")
+
+
+def with_measures(stored: Config, overrides: Sequence[str]) -> Config:
+    """Return ``stored`` with settings of measuring (:data:`MEASURES`) from ``--set``.
+
+    Raises:
+        ConfigError: an override is about something else.
+    """
+    tree = resolved(stored)
+    for override in overrides:
+        keys, text = _split_override(override)
+        if keys not in MEASURES:
+            raise ConfigError(
+                f"--set {override}: does nothing where tables or finished runs are measured",
+                f"Set one of {', '.join('.'.join(key) for key in MEASURES)}.",
+            )
+        _assign(tree, keys, _parse_value(override, text))
     return _validate(tree, "the command line")

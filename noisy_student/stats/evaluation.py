@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from noisy_student.errors import ConfigError, DataError
-from noisy_student.stats import metrics
+from noisy_student.stats import delong, metrics, reliability
 from noisy_student.stats.intervals import bootstrap_auroc, interval, macro
 from noisy_student.stats.metrics import Floats, Ints, checked
+from noisy_student.stats.operating import Threshold, measure
+from noisy_student.stats.strata import strata
 
 Aggregation = Literal["mean", "max", "frontal"]
 """How the views of a study become one: their mean, their largest, or the mean of the frontal ones if there are any."""
 
-NO_INTERVAL = "no interval: fewer than half of the resamples hold both classes"
+NO_INTERVAL: Final = "no interval: fewer than half of the resamples hold both classes"
+CI_METHOD: Final = "bootstrap over patients"
+MEANS: Final = ("ap", "brier", "log_loss", "ece")
+"""Measures beside AUROC of which the macro mean is given, over the labels of the macro AUROC."""
 
 
 def evaluate(
@@ -31,12 +37,31 @@ def evaluate(
     confidence: float,
     bins: int,
     seed: int,
+    stratify: bool = False,
+    before: npt.ArrayLike | None = None,
+    points: Mapping[str, Mapping[str, Threshold]] | None = None,
+    ranking: bool = False,
 ) -> dict[str, Any]:
-    """Return counts, measures, intervals and curves per label, and the macro AUROC over ``macro_labels``.
+    """Return counts, measures, intervals and curves per label, and their means over ``macro_labels``.
 
     ``truth`` (N, K) is 1, 0 or NaN for unknown, ``probability`` (N, K) in [0, 1], ``patients`` (N,) integer codes. An
     undefined measure is None with a ``reason``, and does not enter the macro mean. AUROC and average precision need
     both classes; Brier score, log loss and ECE need one known film. A reason beside an AUROC tells why ``ci`` is None.
+
+    Args:
+        truth: what is known.
+        probability: what is predicted.
+        patients: whose films they are; patients are resampled.
+        labels: names of the K labels.
+        macro_labels: labels of the macro means.
+        replicates: bootstrap replicates.
+        confidence: coverage of the intervals.
+        bins: bins of the calibration errors and reliability diagrams.
+        seed: seed of the resamples.
+        stratify: keep the number of patients with each finding in every resample (:func:`subgroups.strata`).
+        before: probabilities (N, K) before calibration, for ``before``.
+        points: label -> kind -> threshold chosen on other films, for ``operating_points``.
+        ranking: scores need only rank; measures of calibration are then None.
 
     Raises:
         ConfigError: a macro label is not among the labels.
@@ -45,18 +70,27 @@ def evaluate(
     truth, probability = checked(truth, probability, patients)
     if truth.ndim != 2 or truth.shape[1] != len(labels):
         raise DataError(f"truth has shape {truth.shape} for {len(labels)} labels", "Give one column per label.")
-    if (probability < 0).any() or (probability > 1).any():
+    if not ranking and ((probability < 0).any() or (probability > 1).any()):
         raise DataError("probability holds values outside [0, 1]", "Calibrate the logits first.")
     missing = [name for name in macro_labels if name not in labels]
     if missing:
         raise ConfigError(f"macro label '{missing[0]}' is not predicted", f"Choose among: {', '.join(labels)}.")
     aucs = np.full((replicates, len(labels)), np.nan)
     if len(truth):
-        aucs = bootstrap_auroc(truth, probability, patients, replicates, seed)
-    entries = {
-        name: _label(truth[:, column], probability[:, column], interval(aucs[:, column], confidence), bins)
-        for column, name in enumerate(labels)
-    }
+        keep = strata(truth, patients) if stratify else None
+        aucs = bootstrap_auroc(truth, probability, patients, replicates, seed, keep)
+    raw = None if before is None else checked(truth, before)[1]
+    entries = {}
+    for k, name in enumerate(labels):
+        entry = _ranking(truth[:, k], probability[:, k], np.asarray(patients), aucs[:, k], confidence)
+        entry |= _calibration(truth[:, k], None if ranking else probability[:, k], bins)
+        entry["before"] = None if raw is None else _before(truth[:, k], raw[:, k], bins)
+        chosen = None if points is None else points.get(name)
+        entry["operating_points"] = chosen and {
+            kind: measure(truth[:, k], probability[:, k], patients, threshold, confidence)
+            for kind, threshold in chosen.items()
+        }
+        entries[name] = entry
     return {
         "n": len(truth),
         "patients": int(np.unique(np.asarray(patients)).size),
@@ -71,36 +105,73 @@ def _macro(
     used = [name for name in wanted if entries[name]["auroc"] is not None]
     if not used:
         reason = f"none of the {len(wanted)} labels has both a positive and a negative film"
-        return {"auroc": None, "ci": None, "labels": [], "reason": reason}
-    columns = [labels.index(name) for name in used]
-    ci = interval(macro(aucs, columns), confidence)
+        nothing = dict.fromkeys(("auroc", "ci", *MEANS, "undefined_replicates"))
+        return {**nothing, "labels": [], "reason": reason}
+    draws = aucs[:, [labels.index(name) for name in used]]
+    ci = interval(macro(draws, range(len(used))), confidence)
+
+    def mean(measure: str) -> float | None:
+        values = [entries[name][measure] for name in used]
+        return None if None in values else math.fsum(values) / len(used)
+
     return {
-        "auroc": math.fsum(entries[name]["auroc"] for name in used) / len(used),
+        "auroc": mean("auroc"),
         "ci": None if ci is None else list(ci),
+        **{measure: mean(measure) for measure in MEANS},
+        "undefined_replicates": float(np.isnan(draws).any(axis=1).mean()),
         "labels": used,
         "reason": NO_INTERVAL if ci is None else None,
     }
 
 
-def _label(truth: Floats, probability: Floats, ci: tuple[float, float] | None, bins: int) -> dict[str, Any]:
+def _ranking(
+    truth: Floats, score: Floats, patients: npt.NDArray[Any], draws: Floats, confidence: float
+) -> dict[str, Any]:
+    """Return what needs an order of the films alone."""
     positives, negatives = int((truth == 1).sum()), int((truth == 0).sum())
-    diagram = metrics.reliability(truth, probability, bins)
-    fpr, tpr = metrics.roc_curve(truth, probability)
-    reason = _reason(positives, negatives)
-    if reason is None and ci is None:
-        reason = NO_INTERVAL
+    fpr, tpr = metrics.roc_curve(truth, score)
+    recall, precision = metrics.precision_recall_curve(truth, score)
+    reason = undefined_reason(positives, negatives)
+    ci = None if reason is not None else interval(draws, confidence)
+    closed = delong.interval(truth, score, patients, confidence)
     return {
-        "auroc": _number(metrics.auroc(truth, probability)),
+        "auroc": _number(metrics.auroc(truth, score)),
         "ci": None if ci is None else list(ci),
-        "ap": _number(metrics.average_precision(truth, probability)),
-        "brier": _number(metrics.brier(truth, probability)),
-        "log_loss": _number(metrics.log_loss(truth, probability)),
-        "ece": _number(metrics.ece(truth, probability, bins)),
+        "ci_method": CI_METHOD,
+        "delong_ci": None if closed.ci is None else list(closed.ci),
+        "delong_method": closed.method,
+        "delong_reason": closed.reason,
+        "undefined_replicates": None if reason is not None else float(np.isnan(draws).mean()),
+        "ap": _number(metrics.average_precision(truth, score)),
         "positives": positives,
         "negatives": negatives,
         "unknown": int(np.isnan(truth).sum()),
-        "reason": reason,
+        "reason": NO_INTERVAL if reason is None and ci is None else reason,
         "roc": {"fpr": _rounded(fpr), "tpr": _rounded(tpr)} if fpr.size else None,
+        "pr": {"recall": _rounded(recall), "precision": _rounded(precision)} if recall.size else None,
+    }
+
+
+def _calibration(truth: Floats, probability: Floats | None, bins: int) -> dict[str, Any]:
+    """Return what needs probabilities; nothing of it for ``None``."""
+    if probability is None:
+        keys = ("brier", "log_loss", "ece", "ece_width", "ece_debiased", "brier_parts", "reliability")
+        return dict.fromkeys(keys)
+    parts = reliability.brier_parts(truth, probability, bins)
+    return {
+        **_before(truth, probability, bins),
+        "ece_width": _number(reliability.ece_width(truth, probability, bins)),
+        "ece_debiased": _number(reliability.ece_debiased(truth, probability, bins)),
+        "brier_parts": None if math.isnan(parts.reliability) else asdict(parts),
+    }
+
+
+def _before(truth: Floats, probability: Floats, bins: int) -> dict[str, Any]:
+    diagram = metrics.reliability(truth, probability, bins)
+    return {
+        "brier": _number(metrics.brier(truth, probability)),
+        "log_loss": _number(metrics.log_loss(truth, probability)),
+        "ece": _number(metrics.ece(truth, probability, bins)),
         "reliability": {
             "probability": _rounded(diagram.mean_probability),
             "frequency": _rounded(diagram.frequency),
@@ -111,7 +182,8 @@ def _label(truth: Floats, probability: Floats, ci: tuple[float, float] | None, b
     }
 
 
-def _reason(positives: int, negatives: int) -> str | None:
+def undefined_reason(positives: int, negatives: int) -> str | None:
+    """Return why a label with so many films has no AUROC, ``None`` where it has one."""
     films = positives + negatives
     if not films:
         return "no film with a known value"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -50,6 +50,8 @@ class Difference:
     p_value: float | None
     """Two-sided, for no difference."""
     reason: str | None
+    sd: float | None = None
+    """Standard deviation of the resampled differences."""
 
 
 @dataclass(frozen=True)
@@ -174,20 +176,49 @@ def _auroc_of(plans: Sequence[tuple[Any, Any] | None], counts: npt.NDArray[Any])
 
 
 def bootstrap_auroc(
-    truth: npt.ArrayLike, score: npt.ArrayLike, patients: npt.ArrayLike, replicates: int, seed: int
+    truth: npt.ArrayLike,
+    score: npt.ArrayLike,
+    patients: npt.ArrayLike,
+    replicates: int,
+    seed: int,
+    stratify: npt.ArrayLike | None = None,
 ) -> Floats:
     """Return the AUROC of every replicate and label (R, K), exact also with ties; NaN where a class is missing.
 
+    ``stratify`` (N,), constant within a patient, keeps the number of patients drawn from each stratum.
+
     Raises:
-        DataError: the arrays do not fit together, or there are no films.
+        DataError: the arrays do not fit together, there are no films, or a patient has films in two strata.
     """
-    truth, score = checked(truth, score, patients)
-    clusters = _clusters(patients)
-    plans = [_auroc_plan(truth[:, column], score[:, column], clusters) for column in range(truth.shape[1])]
+    return bootstrap_aurocs([(truth, score, patients)], replicates, seed, stratify)[0]
+
+
+def bootstrap_aurocs(
+    parts: Sequence[tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike]],
+    replicates: int,
+    seed: int,
+    stratify: npt.ArrayLike | None = None,
+) -> list[Floats]:
+    """Return the AUROC of every replicate and label (R, K) for each of several (truth, score, patients).
+
+    The patients of all parts are resampled together, so that parts can be compared replicate by replicate: several
+    models on the same films, or several groups of films. ``stratify`` has one value per film of all parts, in order.
+
+    Raises:
+        DataError: the arrays of a part do not fit together, there are no films, or a patient has films in two strata.
+    """
+    arrays = [checked(*part) for part in parts]
+    clusters = _clusters(np.concatenate([np.asarray(patients) for _, _, patients in parts]), stratify)
+    plans: list[tuple[Any, Any] | None] = []
+    ends = np.cumsum([len(truth) for truth, _ in arrays])
+    for (truth, score), end in zip(arrays, ends, strict=True):
+        own = replace(clusters, of_film=clusters.of_film[end - len(truth) : end])
+        plans += [_auroc_plan(truth[:, column], score[:, column], own) for column in range(truth.shape[1])]
     # Twice the largest weight a resample can have: below 2**24 the float32 sums are exact, and twice as fast.
     largest = 2 * clusters.size * int(np.bincount(clusters.of_film).max())
     dtype = np.float32 if largest < _EXACT_FLOAT32 else np.float64
-    return _bootstrap(clusters, replicates, seed, truth.shape[1], partial(_auroc_of, plans), dtype)
+    found = _bootstrap(clusters, replicates, seed, len(plans), partial(_auroc_of, plans), dtype)
+    return np.split(found, np.cumsum([truth.shape[1] for truth, _ in arrays])[:-1], axis=1)
 
 
 def bootstrap_log_loss(
@@ -235,7 +266,8 @@ def macro(values: npt.ArrayLike, columns: Sequence[int] | Ints) -> Floats:
     return mean
 
 
-def _difference(value: float, replicates: Floats, confidence: float, undefined: str) -> Difference:
+def difference(value: float, replicates: Floats, confidence: float, undefined: str) -> Difference:
+    """Return what the ``replicates`` (R,) of a difference say about its ``value``; NaN is ``undefined``, the reason."""
     if np.isnan(value):
         return Difference(None, None, None, None, None, undefined)
     ci = interval(replicates, confidence)
@@ -246,7 +278,8 @@ def _difference(value: float, replicates: Floats, confidence: float, undefined: 
     lower, upper = np.quantile(defined, [1 - confidence, confidence])
     # The sample counts as one more resample, so that p is never 0 (Davison and Hinkley 1997, section 4.2).
     tail = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0)) + 1
-    return Difference(value, ci, float(lower), float(upper), min(1.0, 2 * tail / (defined.size + 1)), None)
+    p_value = min(1.0, 2 * tail / (defined.size + 1))
+    return Difference(value, ci, float(lower), float(upper), p_value, None, float(defined.std()))
 
 
 def compare(
@@ -285,10 +318,10 @@ def compare(
         pair = [checked(truth, np.asarray(model, dtype=np.float64)[:, chosen], patients) for model in (a, b)]
         value = macro(measure(*pair[1]), every) - macro(measure(*pair[0]), every)
         draws = [macro(resample(*model, patients, replicates, seed), every) for model in pair]
-        return _difference(float(value), draws[1] - draws[0], confidence, undefined)
+        return difference(float(value), draws[1] - draws[0], confidence, undefined)
 
     no_classes = "no label has both a positive and a negative film"
-    by_auroc = paired(score_a, score_b, _auroc_columns, bootstrap_auroc, no_classes)
+    by_auroc = paired(score_a, score_b, auroc_columns, bootstrap_auroc, no_classes)
     if (probability_a is None) != (probability_b is None):
         raise DataError("only one of two models has probabilities", "Give probability_a and probability_b, or neither.")
     by_loss = Difference(None, None, None, None, None, "no probabilities were given")
@@ -298,7 +331,8 @@ def compare(
     return PairedComparison(by_auroc, by_loss, confidence, replicates, np.unique(patients).size)
 
 
-def _auroc_columns(truth: Floats, score: Floats) -> Floats:
+def auroc_columns(truth: Floats, score: Floats) -> Floats:
+    """Return the AUROC of each label (K,) of ``truth`` and ``score`` (N, K); NaN where a class is missing."""
     return np.array([auroc(truth[:, column], score[:, column]) for column in range(truth.shape[1])])
 
 

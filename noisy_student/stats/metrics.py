@@ -187,3 +187,22 @@ def roc_curve(
     length = 2 * (np.arange(max_points) + 0.5 * shift) / (max_points - 1)
     length[0], length[-1] = 0.0, 2.0
     return np.interp(length, fpr + tpr, fpr), np.interp(length, fpr + tpr, tpr)
+
+
+def precision_recall_curve(truth: npt.ArrayLike, score: npt.ArrayLike, max_points: int = 200) -> tuple[Floats, Floats]:
+    """Return recall, rising from the highest threshold to 1, and precision, at most ``max_points`` of them.
+
+    The points are those of thresholds that recall another positive; of a longer curve, those nearest to even steps of
+    recall. Both are empty unless both classes are present.
+    """
+    positive, negative = _tied(*_known(truth, score, None))
+    if positive.sum() == 0 or negative.sum() == 0:
+        return np.empty(0), np.empty(0)
+    hits = np.cumsum(positive)
+    precision = hits / (hits + np.cumsum(negative))
+    step = positive > 0
+    recall, precision = hits[step] / hits[-1], precision[step]
+    if recall.size > max_points:
+        kept = np.unique(np.searchsorted(recall, np.linspace(recall[0], 1, max_points)).clip(max=recall.size - 1))
+        recall, precision = recall[kept], precision[kept]
+    return recall, precision

@@ -58,6 +58,21 @@ def test_a_table_reads_alike_in_every_format(tmp_path: Path, ending: str) -> Non
     np.testing.assert_array_equal(manifests.values(manifest), [[1, -1], [np.nan, 0]])
 
 
+def test_view_and_projection_can_have_a_column_each(tmp_path: Path) -> None:
+    table = frame().assign(side=["frontal", "lateral"], beam=["ap", "LL"])
+    table.to_csv(tmp_path / "t.csv", index=False)
+    both = ColumnsConfig(view="side", projection="beam")
+    manifest = load(tmp_path, "t.csv", columns=both)
+    assert manifest.frame["view"].tolist() == ["frontal", "lateral"]
+    assert manifest.frame["projection"].tolist() == ["AP", "LL"]
+    assert load(tmp_path, "t.csv", columns=ColumnsConfig(view="side")).frame["projection"].tolist() == ["", ""]
+    with pytest.raises(DataError, match=r"t.csv, line 2: column 'side' is 'frontal'"):
+        load(tmp_path, "t.csv", columns=ColumnsConfig(projection="side"))
+    with pytest.raises(DataError, match="has no column 'ray'") as caught:
+        load(tmp_path, "t.csv", columns=ColumnsConfig(projection="ray"))
+    assert "data.columns.projection" in caught.value.hint
+
+
 def test_identifiers_with_gaps_in_parquet_stay_whole(tmp_path: Path) -> None:
     frame().assign(patient=[7.0, 8.0], B=[0.5, np.nan]).to_parquet(tmp_path / "t.parquet")
     manifest = load(tmp_path, "t.parquet")

@@ -31,12 +31,15 @@ def sample() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_evaluation_has_the_agreed_keys_and_is_json() -> None:
     result = evaluate(*sample(), LABELS, LABELS[:3], **OPTIONS)
     assert set(result) == {"n", "patients", "macro", "labels"}
-    assert set(result["macro"]) == {"auroc", "ci", "labels", "reason"}
+    assert set(result["macro"]) == {
+        *("auroc", "ci", "ap", "brier", "log_loss", "ece", "undefined_replicates", "labels", "reason")
+    }
     assert list(result["labels"]) == list(LABELS)
     for entry in result["labels"].values():
         assert set(entry) == {
             *("auroc", "ci", "ap", "brier", "log_loss", "ece", "positives", "negatives", "unknown"),
-            *("reason", "roc", "reliability"),
+            *("reason", "roc", "reliability", "ci_method", "delong_ci", "delong_method", "delong_reason"),
+            *("undefined_replicates", "ece_width", "ece_debiased", "brier_parts", "pr", "before", "operating_points"),
         }
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert (result["n"], result["patients"]) == (234, 117)
@@ -72,8 +75,7 @@ def test_what_is_not_defined_is_null_with_a_reason() -> None:
     assert [pneumonia[key] for key in measures] == [None] * 8
     assert pneumonia["unknown"] == 234
     assert result["macro"] == {
-        "auroc": None,
-        "ci": None,
+        **dict.fromkeys(("auroc", "ci", "ap", "brier", "log_loss", "ece", "undefined_replicates")),
         "labels": [],
         "reason": "none of the 2 labels has both a positive and a negative film",
     }

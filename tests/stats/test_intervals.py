@@ -11,6 +11,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from noisy_student.errors import DataError
 from noisy_student.stats import intervals
 from noisy_student.stats.metrics import CLIP, auroc
+from noisy_student.stats.strata import strata
 
 
 def sample(seed: int, films: int = 60, labels: int = 4, levels: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -132,6 +133,35 @@ def test_interval_covers_the_true_auroc_about_as_often_as_it_says() -> None:
         assert ci is not None
         hits += ci[0] <= true_auroc <= ci[1]
     assert 0.82 <= hits / 150 <= 0.98  # 0.9 with a binomial standard error of 0.024
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stratified", [False, True])
+def test_intervals_over_patients_with_several_films_cover_the_true_auroc(stratified: bool) -> None:
+    rng = np.random.default_rng(3)
+    true_auroc = 0.7181  # one apart, with a variance of 1 per film and 0.5 per patient: Phi(1 / sqrt(3))
+    patients, hits, trials = np.arange(360) // 3, 0, 400
+    for trial in range(trials):
+        truth = (rng.random((360, 1)) < 0.3).astype(float)
+        score = rng.normal(size=truth.shape) + truth + rng.normal(scale=np.sqrt(0.5), size=(120, 1)).repeat(3, axis=0)
+        keep = strata(truth, patients) if stratified else None
+        ci = intervals.interval(intervals.bootstrap_auroc(truth, score, patients, 400, trial, keep)[:, 0], 0.95)
+        assert ci is not None
+        hits += ci[0] <= true_auroc <= ci[1]
+    assert 0.91 <= hits / trials <= 0.98  # 0.95 with a binomial standard error of 0.011
+
+
+def test_several_parts_share_their_resamples() -> None:
+    truth, score, patients = sample(4)
+    first, second = intervals.bootstrap_aurocs([(truth, score, patients), (truth, -score, patients)], 40, 2)
+    np.testing.assert_array_equal(first, intervals.bootstrap_auroc(truth, score, patients, 40, 2))
+    np.testing.assert_allclose((first + second)[~np.isnan(first)], 1)
+    np.testing.assert_array_equal(np.isnan(first), np.isnan(second))
+    early, late = patients < np.median(patients), patients >= np.median(patients)
+    halves = intervals.bootstrap_aurocs([(truth[k], score[k], patients[k]) for k in (early, late)], 40, 2)
+    masked = [np.where(keep[:, None], truth, np.nan) for keep in (early, late)]
+    for half, part in zip(halves, masked, strict=True):
+        np.testing.assert_array_equal(half, intervals.bootstrap_auroc(part, score, patients, 40, 2))
 
 
 def test_interval_is_a_percentile_interval_and_needs_half_of_the_replicates() -> None:

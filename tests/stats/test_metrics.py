@@ -46,6 +46,37 @@ def test_auroc_is_the_share_of_pairs_in_order() -> None:
     assert metrics.auroc(truth, np.where(truth == 1, np.inf, -np.inf)) == 1.0
 
 
+@pytest.mark.parametrize("levels", [None, 3, 20])
+def test_curves_run_through_the_points_of_scikit_learn(levels: int | None) -> None:
+    truth, probability, _ = sample(3, levels=levels)
+    recall, precision = metrics.precision_recall_curve(truth, probability, max_points=1000)
+    their_precision, their_recall, _ = sk.precision_recall_curve(truth, probability)
+    theirs = {(round(r, 12), round(p, 12)) for p, r in zip(their_precision, their_recall, strict=True)}
+    ours = [(round(r, 12), round(p, 12)) for r, p in zip(recall, precision, strict=True)]
+    assert set(ours) <= theirs
+    # The sum over the steps of recall is the average precision.
+    area = float(np.diff(recall, prepend=0) @ precision)
+    assert area == pytest.approx(sk.average_precision_score(truth, probability), abs=1e-12)
+    fpr, tpr = metrics.roc_curve(truth, probability, max_points=1000)
+    their_fpr, their_tpr, _ = sk.roc_curve(truth, probability)
+    np.testing.assert_allclose(np.interp(their_fpr, fpr, tpr).max(), their_tpr.max())
+    assert np.trapezoid(tpr, fpr) == pytest.approx(sk.roc_auc_score(truth, probability), abs=1e-12)
+
+
+def test_a_long_precision_recall_curve_is_thinned_to_its_own_points() -> None:
+    truth, probability, _ = sample(4, films=4000)
+    recall, precision = metrics.precision_recall_curve(truth, probability, max_points=1_000_000)
+    thin_recall, thin_precision = metrics.precision_recall_curve(truth, probability)
+    assert 150 < len(thin_recall) <= 200 < len(recall)
+    place = np.searchsorted(recall, thin_recall)
+    np.testing.assert_array_equal(recall[place], thin_recall)
+    np.testing.assert_array_equal(precision[place], thin_precision)
+    assert thin_recall[-1] == 1
+    assert np.trapezoid(thin_precision, thin_recall) == pytest.approx(np.trapezoid(precision, recall), abs=0.003)
+    for one_class in (np.zeros(5), np.full(5, np.nan), np.ones(5)):
+        assert [part.size for part in metrics.precision_recall_curve(one_class, np.arange(5))] == [0, 0]
+
+
 def test_unknown_and_weightless_films_are_left_out() -> None:
     truth, probability, weight = sample(1)
     more_truth = np.concatenate([truth, [np.nan, np.nan, 1.0]])

@@ -22,6 +22,7 @@ _VIEWS: Final = {
     "ll": ("lateral", ""),
     "rl": ("lateral", ""),
 }
+_PROJECTIONS: Final = {"": "", "nan": "", "ap": "AP", "pa": "PA", "ll": "LL", "rl": "RL"}
 
 
 def tables(root: Path, config: DataConfig) -> list[Path]:
@@ -66,6 +67,9 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:  # noqa: ARG
             f"{path}: data.views is 'frontal', and no column says which films are",
             "Set data.columns.view, or data.views: all.",
         )
+    if names.projection is not None:
+        texts = optional("projection", names.projection)
+        columns["projection"] = cells.mapped(texts, _PROJECTIONS, path, names.projection)
     if names.sex is not None:
         columns["sex"] = cells.mapped(optional("sex", names.sex), cells.SEXES, path, names.sex)
     if names.age is not None:

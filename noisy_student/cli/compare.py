@@ -1,0 +1,136 @@
+"""The command that puts models side by side, and how figures of tables are printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from noisy_student.cli import options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@click.command()
+@click.argument("entries", metavar="RUN_OR_CSV...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--truth", type=click.Path(path_type=Path), help="CSV with the true labels; needed with tables of scores."
+)
+@options.overrides
+@options.as_json
+@options.example(
+    "ns compare runs/few runs/many\nns compare first.csv second.csv --truth truth.csv\n"
+    "ns compare runs/demo other.csv --truth truth.csv --json"
+)
+def compare(entries: tuple[Path, ...], truth: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Put runs (their best generations) and tables of scores side by side on the same test cases.
+
+    AUROC with intervals of each, and the difference of each to the first one on the same resamples of patients, with
+    p-values adjusted by Holm. --set takes how it is measured: seed, and replicates, confidence, bins, stratify and
+    smallest_difference of evaluation.
+    """
+    from noisy_student import comparison
+
+    found = comparison.compare(entries, truth, overrides)
+    if as_json:
+        options.print_json(found)
+        return
+    click.echo(cases(found))
+    click.echo(_table(found))
+    for difference in found["differences"]:
+        click.echo(f"\n{_said(difference, found['confidence'])}")
+    tell_notes(found)
+
+
+def evaluate_tables(truth: Path, predictions: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Measure a table of scores against a table of truth and print the figures."""
+    from noisy_student import comparison
+    from noisy_student.config import Config
+    from noisy_student.config.load import with_measures
+    from noisy_student.reporting import words
+
+    found = comparison.evaluate_tables(truth, predictions, with_measures(Config(), overrides))
+    if as_json:
+        options.print_json(found)
+        return
+    click.echo(cases(found))
+    rows = [("", "AUROC", "AP", "Brier", "positive")]
+    for name, entry in found["labels"].items():
+        shown = words.interval(entry["auroc"], entry["ci"])
+        rows.append((name, shown, words.number(entry["ap"]), words.number(entry["brier"]), str(entry["positives"])))
+    macro = found["macro"]
+    shown = words.interval(macro["auroc"], macro["ci"])
+    rows.append(("macro", shown, words.number(macro["ap"]), words.number(macro["brier"]), ""))
+    click.echo(_aligned(rows))
+    if (five := found["competition"]) is not None:
+        click.echo(f"CheXpert's five labels: {words.interval(five['auroc'], five['ci'])}")
+    undefined = {name: entry["reason"] for name, entry in found["labels"].items() if entry["reason"]}
+    for name, reason in undefined.items():
+        click.echo(f"{name}: {reason}")
+    tell_notes(found)
+
+
+def cases(found: Mapping[str, Any]) -> str:
+    """Return how many cases were measured, and how they were joined and resampled."""
+    from noisy_student.reporting import words
+
+    unit = words.plural(found["n"], "study" if found["unit"] == "study" else "film")
+    whose = "each taken as a patient" if found["clusters"] == "rows" else f"patients from {found['clusters']}"
+    return (
+        f"{unit} of {words.plural(found['patients'], 'patient')}, joined on {found['joined_on']}; "
+        f"{whose}; {words.percent(found['confidence'])} intervals"
+    )
+
+
+def tell_notes(found: Mapping[str, Any]) -> None:
+    """Print what was left out."""
+    for key, whose in (("only_truth", "the truth"), ("only_predictions", "the predictions")):
+        if found[key]:
+            click.echo(f"Not compared, only in {whose}: {', '.join(found[key])}")
+    for note in found["notes"]:
+        click.echo(f"Note: {note}")
+
+
+def _table(found: Mapping[str, Any]) -> str:
+    from noisy_student.reporting import words
+
+    models = found["models"]
+    heads = [
+        model["name"] if model["generation"] is None else f"{model['name']} (generation {model['generation']})"
+        for model in models
+    ]
+    rows = [("", *heads)]
+    for label in models[0]["labels"]:
+        cells = [model["labels"][label] for model in models]
+        rows.append((label, *(words.interval(cell["auroc"], cell["ci"]) for cell in cells)))
+    rows.append(("macro", *(words.interval(model["macro"]["auroc"], model["macro"]["ci"]) for model in models)))
+    return _aligned(rows)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _said(difference: Mapping[str, Any], confidence: float) -> str:
+    """Return a comparison in words: the macro mean, then the labels that differ after Holm's adjustment."""
+    from noisy_student.reporting import words
+
+    macro, model, first = difference["macro"], difference["model"], difference["against"]
+    sentence = macro["sentence"]
+    text = (
+        f"{model} is {sentence} than {first}" if sentence in ("better", "worse") else f"{model} and {first} {sentence}"
+    )
+    text += f".\n  Macro AUROC {words.signed(macro['difference'], macro['ci'])}"
+    if macro["p"] is not None:
+        text += f", p {words.number(macro['p_holm'])} after Holm"
+    for word in ("better", "worse"):
+        names = [name for name, one in difference["labels"].items() if one["sentence"] == word]
+        text += f"\n  {word.capitalize()} on {words.listed(names)}." if names else ""
+    if all(one["sentence"] not in ("better", "worse") for one in difference["labels"].values()):
+        text += f"\n  No label differs at {words.percent(confidence)} after adjustment for their number."
+    return text

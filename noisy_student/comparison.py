@@ -1,0 +1,266 @@
+"""Figures of tables and runs: one table of scores against a table of truth, or several models side by side, paired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from noisy_student import evaluation, external, preparation
+from noisy_student.config import Config
+from noisy_student.config.load import read_snapshot, with_measures
+from noisy_student.data import score_tables
+from noisy_student.data.score_tables import Joined, ScoreTable
+from noisy_student.errors import DataError, UsageError
+from noisy_student.labels import COMPETITION, canonical
+from noisy_student.runs import Run
+from noisy_student.stats import delong
+from noisy_student.stats.comparison import Comparison, compare_models, comparison_json
+from noisy_student.stats.evaluation import evaluate
+from noisy_student.stats.power import holm
+from noisy_student.stats.strata import strata
+
+Floats = npt.NDArray[np.float64]
+
+ONLY_RANKING: Final = (
+    "scores outside [0, 1] rank cases and are no probabilities: Brier score, log loss and calibration errors are left "
+    "out"
+)
+CURVES: Final = ("roc", "pr", "reliability", "before", "operating_points")
+"""What a run's evaluation holds beside figures; the files of a run keep it, a table on the screen has no use for it."""
+
+
+def evaluate_tables(truth: Path, predictions: Path, config: Config) -> dict[str, Any]:
+    """Return the measures of a table of scores against a table of truth, over the labels that both have.
+
+    ``labels`` and ``macro`` as in ``evaluation.json``, without curves; ``unit``, ``joined_on`` and ``clusters`` say
+    what was joined and resampled, ``notes`` what was left out, in words.
+
+    Args:
+        truth: table of truth; see :mod:`noisy_student.data.score_tables`.
+        predictions: table of scores.
+        config: replicates, confidence, bins, strata and seed are used.
+
+    Raises:
+        DataError: the tables cannot be read or joined.
+    """
+    joined = score_tables.join(score_tables.read(truth), [score_tables.read(predictions)])
+    (score,) = joined.scores
+    ranking = bool((score < 0).any() or (score > 1).any())
+    found = _measured(joined, score, config, ranking)
+    notes = [ONLY_RANKING] if ranking else []
+    return {
+        **_about(joined, config),
+        "macro": found["macro"],
+        "labels": found["labels"],
+        "competition": _competition(joined, score, config),
+        "notes": notes + _left_out(joined),
+    }
+
+
+def compare(entries: Sequence[Path], truth: Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return several models side by side on the same cases: figures of each, and differences to the first, paired.
+
+    An entry is a run, which is there with its best generation on its test films, or a table of scores. Without
+    ``truth`` all are runs of the same test films, measured at the level of the first one's configuration.
+
+    ``differences`` hold the paired bootstrap; per label also ``delong``, the closed form (DeLong, or Obuchowski's where
+    a patient has several cases). ``p_holm`` is Holm's adjustment over the labels of a comparison, and for the macro
+    mean over the comparisons.
+
+    Raises:
+        UsageError: fewer than two entries, a table without ``truth``, or a run without a trained generation.
+        DataError: tables cannot be read or joined, or runs have other test films.
+    """
+    if len(entries) < 2:
+        raise UsageError("there is nothing to compare with", "Name at least two runs or tables of scores.")
+    for entry in entries:
+        if not entry.exists():
+            raise DataError(f"{entry}: is missing", "Name a run directory, or a CSV or Parquet file of scores.")
+    runs = {entry: _run(entry) for entry in entries if entry.is_dir()}
+    tables = [entry for entry in entries if entry not in runs]
+    if truth is None and tables:
+        raise UsageError(f"{tables[0]}: says nothing of what is true", "Add --truth with the table of true labels.")
+    stored = next((config for _, config in runs.values()), Config())
+    config = with_measures(stored, overrides)
+    found = {entry: _cases(*run, config.evaluation.level) for entry, run in runs.items()}
+    models = [found[entry][1] if entry in found else score_tables.read(entry) for entry in entries]
+    if truth is None:
+        first = found[entries[0]][0]
+        _refuse_other_films(models)
+        joined = score_tables.join(first, models)
+    else:
+        joined = score_tables.join(score_tables.read(truth), models)
+    names = _names(entries)
+    generations = {entry: external.best_generation(run) for entry, (run, _) in runs.items()}
+    return {
+        **_about(joined, config),
+        "models": [
+            {"name": name, "generation": generations.get(entry), **_figures(_measured(joined, score, config, True))}
+            for name, entry, score in zip(names, entries, joined.scores, strict=True)
+        ],
+        "differences": _differences(joined, names, config),
+        "notes": _left_out(joined),
+    }
+
+
+# -- parts ---------------------------------------------------------------------------------------------------------
+
+
+def _run(path: Path) -> tuple[Run, Config]:
+    run = Run(path)
+    if not run.exists() or not run.is_complete(preparation.STAGE):
+        raise UsageError(f"{path}: is not a run of noisy_student", "Name a run directory, or a table of scores.")
+    return run, read_snapshot(path / "config.resolved.json")
+
+
+def _cases(run: Run, config: Config, level: str) -> tuple[ScoreTable, ScoreTable]:
+    """Return truth and probabilities of a run's best generation on its test films, per film or per study."""
+    cases = evaluation.test_cases(run, config, external.best_generation(run))
+    truth, probability, _ = evaluation.by_level(cases.films, cases.probability, config.targets.blank)[level]
+    frame, name = cases.films.frame, str(run.path)
+    keys = [frame["study"].to_numpy(dtype=object)]
+    patients = frame["patient"].to_numpy(dtype=object)
+    if level == "image":
+        keys = [frame["image"].to_numpy(dtype=object), *keys]
+    else:
+        # by_level has its studies in the order of their names
+        keys[0], first = np.unique(keys[0].astype(str), return_index=True)
+        patients = patients[first]
+    unit: score_tables.Unit = "image" if level == "image" else "study"
+    made = [
+        score_tables.of_cases(name, unit, keys, patients, config.data.labels, value) for value in (truth, probability)
+    ]
+    return made[0], made[1]
+
+
+def _refuse_other_films(models: Sequence[ScoreTable]) -> None:
+    own = [set(model.study if model.film is None else model.film) for model in models]  # type: ignore[arg-type]
+    for model, keys in zip(models, own, strict=True):
+        if keys != own[0]:
+            raise DataError(
+                f"{model.name}: its test films are not those of {models[0].name} "
+                f"({len(keys & own[0])} of {len(own[0])} in common)",
+                "Compare runs of one data set and one split, or give predictions as tables with --truth.",
+            )
+
+
+def _names(entries: Sequence[Path]) -> list[str]:
+    """Return short names: the last part of each path, all of it where two would be alike."""
+    short = [entry.stem if entry.suffix else entry.name for entry in entries]
+    return [name if short.count(name) == 1 else str(entry) for name, entry in zip(short, entries, strict=True)]
+
+
+def _about(joined: Joined, config: Config) -> dict[str, Any]:
+    return {
+        "unit": joined.unit,
+        "n": len(joined.truth),
+        "patients": int(np.unique(joined.patients).size),
+        "joined_on": joined.joined_on,
+        "clusters": joined.clusters,
+        "confidence": config.evaluation.confidence,
+        "only_truth": list(joined.only_truth),
+        "only_predictions": list(joined.only_scores),
+        "surplus": joined.surplus,
+    }
+
+
+def _left_out(joined: Joined) -> list[str]:
+    notes = []
+    if joined.surplus:
+        notes.append(f"rows of scores without truth, left out: {joined.surplus:,}")
+    if joined.clusters == "rows":
+        notes.append("no column and no path tells patients: every row counts as a patient of its own")
+    return notes
+
+
+def _measured(joined: Joined, score: Floats, config: Config, ranking: bool) -> dict[str, Any]:
+    measures = config.evaluation
+    found = evaluate(
+        joined.truth,
+        score,
+        joined.patients,
+        joined.labels,
+        _macro_labels(joined, config),
+        replicates=measures.replicates,
+        confidence=measures.confidence,
+        bins=measures.bins,
+        seed=config.seed,
+        stratify=measures.stratify,
+        ranking=ranking,
+    )
+    for entry in found["labels"].values():
+        for key in CURVES:
+            del entry[key]
+    return found
+
+
+def _macro_labels(joined: Joined, config: Config) -> list[str]:
+    """Return the labels of the macro mean: those of the configuration that all have, all labels where it names none."""
+    wanted = {canonical(name) for name in config.evaluation.macro_labels}
+    return [name for name in joined.labels if canonical(name) in wanted] or list(joined.labels)
+
+
+def _competition(joined: Joined, score: Floats, config: Config) -> dict[str, Any] | None:
+    """Return the mean over the five competition labels, ``None`` where one of them is not there or undefined."""
+    ours = [canonical(name) for name in joined.labels]
+    if not set(COMPETITION) <= set(ours):
+        return None
+    columns = [ours.index(name) for name in COMPETITION]
+    part = Joined(**{**vars(joined), "labels": COMPETITION, "truth": joined.truth[:, columns]})
+    macro = _measured(part, score[:, columns], config, True)["macro"]
+    if len(macro["labels"]) < len(COMPETITION):
+        return None
+    return {"auroc": macro["auroc"], "ci": macro["ci"], "labels": list(COMPETITION)}
+
+
+def _figures(found: dict[str, Any]) -> dict[str, Any]:
+    kept = ("auroc", "ci", "ap", "positives", "negatives", "unknown", "reason", "delong_ci", "delong_method")
+    macro = {key: found["macro"][key] for key in ("auroc", "ci", "ap", "labels", "reason")}
+    return {
+        "macro": macro,
+        "labels": {name: {key: entry[key] for key in kept} for name, entry in found["labels"].items()},
+    }
+
+
+def _differences(joined: Joined, names: Sequence[str], config: Config) -> list[dict[str, Any]]:
+    """Return what stands under ``differences``: each model minus the first."""
+    measures = config.evaluation
+    compared = compare_models(
+        joined.truth,
+        joined.scores,
+        [(0, index) for index in range(1, len(names))],
+        joined.patients,
+        [joined.labels.index(name) for name in _macro_labels(joined, config)],
+        replicates=measures.replicates,
+        seed=config.seed,
+        confidence=measures.confidence,
+        stratify=strata(joined.truth, joined.patients) if measures.stratify else None,
+    )
+    adjusted = holm({str(index): found.macro.p_value for index, found in enumerate(compared, start=1)})
+    return [
+        _one_difference(joined, index, found, adjusted[str(index)], names, config)
+        for index, found in enumerate(compared, start=1)
+    ]
+
+
+def _one_difference(
+    joined: Joined, index: int, found: Comparison, p_holm: float | None, names: Sequence[str], config: Config
+) -> dict[str, Any]:
+    measures = config.evaluation
+    said = comparison_json(found, joined.labels, measures.smallest_difference, measures.confidence)
+    for k, name in enumerate(joined.labels):
+        closed = delong.difference(
+            joined.truth[:, k], joined.scores[0][:, k], joined.scores[index][:, k], joined.patients, measures.confidence
+        )
+        said["labels"][name]["delong"] = {
+            "ci": None if closed.ci is None else list(closed.ci),
+            "p": closed.p_value,
+            "method": closed.method,
+            "reason": closed.reason,
+        }
+    macro = {**said["macro"], "p_holm": p_holm}
+    return {"model": names[index], "against": names[0], "macro": macro, "labels": said["labels"]}
