@@ -228,7 +228,7 @@ def quality(entry: Mapping[str, Any]) -> Table:
 
 
 def subgroups(entry: Mapping[str, Any]) -> list[tuple[str, str, Table, Table]]:
-    """Return per column its title, a sentence on the gap, the macro AUROC by group, and the AUROC by label and group."""
+    """Return per column its title, a sentence on the gap, macro AUROC by group, and AUROC by label and group."""
     found = []
     for column, part in (entry["subgroups"] or {"columns": {}})["columns"].items():
         title, groups, rows = COLUMNS.get(column, column), part["groups"], []
