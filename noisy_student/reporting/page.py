@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +128,26 @@ def _test_labels(run: Run, report: Mapping[str, Any], index: int | None) -> dict
     """Return the measures of the test labels of a generation, curves included; nothing for ``None``."""
     if index is None:
         return {}
-    evaluation = read_json(run.generation(index) / "evaluation.json")
-    labels: dict[str, Any] = evaluation["splits"].get("test", {}).get(report["level"], {}).get("labels", {})
+    level = evaluation(run, index)["splits"].get("test", {}).get(report["level"], {})
+    labels: dict[str, Any] = level.get("labels", {})
     return labels
+
+
+def evaluation(run: Run, index: int) -> dict[str, Any]:
+    """Return the ``evaluation.json`` of a generation, not to be changed: it is read once while it stays as it is.
+
+    Raises:
+        NoisyStudentError: the file is missing or not JSON.
+    """
+    path = run.generation(index) / "evaluation.json"
+    found = path.stat() if path.is_file() else None
+    return _parsed(path, found and (found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@lru_cache(maxsize=16)
+def _parsed(path: Path, _: tuple[int, int, int] | None) -> dict[str, Any]:
+    content: dict[str, Any] = read_json(path)
+    return content
 
 
 def _trained_in(run: Run, index: int) -> Path:

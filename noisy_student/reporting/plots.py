@@ -8,9 +8,11 @@ the light or dark page it stands in.
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -41,6 +43,20 @@ MARKERS: Final = {"youden": "o", "sensitivity": "^", "specificity": "s"}
 
 
 _PLACES: Final = re.compile(r"(\d\.\d\d)\d+")
+
+
+def _remembered(draw: Callable[..., Markup]) -> Callable[..., Markup]:
+    """Return ``draw`` with a memory: the page of a run shows panels that the pages of its generations have shown."""
+
+    @lru_cache(maxsize=512)
+    def again(arguments: str) -> Markup:
+        return draw(*json.loads(arguments))
+
+    @wraps(draw)
+    def ask(*arguments: Any) -> Markup:
+        return again(json.dumps(arguments))
+
+    return ask
 
 
 def _panel(
@@ -215,6 +231,7 @@ def precision_recall(
     return _panel(name, alt, (150, 140), (24, 18, 7, 7), draw)
 
 
+@_remembered
 def reliability(name: str, alt: str, bins: dict[str, Any], before: dict[str, Any] | None = None) -> Markup:
     """Return a reliability diagram: observed frequency over predicted probability, area of a dot by its films.
 
@@ -242,6 +259,7 @@ def reliability(name: str, alt: str, bins: dict[str, Any], before: dict[str, Any
     return _panel(name, alt, (150, 140), (24, 18, 7, 7), draw)
 
 
+@_remembered
 def histogram(
     name: str, alt: str, edges: Sequence[float], counts: Sequence[float], expected: float | None = None
 ) -> Markup:
@@ -275,6 +293,7 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+@_remembered
 def training(name: str, alt: str, curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Markup:
     """Return the training log of each network, (steps, values); more than 120 points are averaged in blocks."""
     drawn = [(np.asarray(steps, float), np.asarray(values, float)) for steps, values in curves]

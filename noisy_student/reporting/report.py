@@ -172,7 +172,7 @@ def _entry(run: Run, index: int) -> dict[str, Any]:
 
 def _evaluation(run: Run, index: int) -> dict[str, Any]:
     path = run.generation(index) / "evaluation.json"
-    evaluation: dict[str, Any] = read_json(path)
+    evaluation = page.evaluation(run, index)
     for key in ("level", "labels", "confidence", "splits"):
         _need(evaluation, key, path)
     return evaluation
