@@ -19,7 +19,9 @@ PREVALENCE = dict(
 )
 
 
-def make_run(path: Path, generations: int = 3, labels: tuple[str, ...] = LABELS, verdicts=VERDICTS) -> Run:
+def make_run(
+    path: Path, generations: int = 3, labels: tuple[str, ...] = LABELS, verdicts=VERDICTS, test_images: int = 600
+) -> Run:
     """Return a run with ``generations`` evaluated generations; Fracture has no positives on validation."""
     run = Run(path)
     run.create()
@@ -71,11 +73,13 @@ def make_run(path: Path, generations: int = 3, labels: tuple[str, ...] = LABELS,
         },
     )
     for generation in range(generations):
-        make_generation(run, generation, labels, verdicts[generation])
+        make_generation(run, generation, labels, verdicts[generation], test_images)
     return run
 
 
-def make_generation(run: Run, index: int, labels: tuple[str, ...] = LABELS, verdict: str = "better") -> None:
+def make_generation(
+    run: Run, index: int, labels: tuple[str, ...] = LABELS, verdict: str = "better", test_images: int = 600
+) -> None:
     """Write the files of generation ``index``."""
     folder = run.generation(index)
     rng = np.random.default_rng(index)
@@ -84,7 +88,7 @@ def make_generation(run: Run, index: int, labels: tuple[str, ...] = LABELS, verd
         if step % 50 == 0:
             auroc, loss = float(0.85 - 0.3 * np.exp(-step / 60)), float(0.3 + 0.3 * np.exp(-step / 80))
             run.log(generation=index, step=step, valid_auroc=auroc, valid_log_loss=loss, films_per_second=812.0)
-    splits = {split: level(labels, split, index) for split in ("valid", "test")}
+    splits = {split: level(labels, split, index, test_images) for split in ("valid", "test")}
     write_json(
         folder / "evaluation.json",
         {
@@ -129,9 +133,9 @@ def make_generation(run: Run, index: int, labels: tuple[str, ...] = LABELS, verd
     )
 
 
-def level(labels: tuple[str, ...], split: str, index: int) -> dict[str, Any]:
+def level(labels: tuple[str, ...], split: str, index: int, test_images: int = 600) -> dict[str, Any]:
     """Return the measures of simulated predictions; better with every generation."""
-    n, patients = (300, 150) if split == "valid" else (600, 500)
+    n, patients = (300, 150) if split == "valid" else (test_images, test_images * 5 // 6)
     rng = np.random.default_rng([7, split == "test"])
     cells = {}
     for name in labels:
@@ -186,9 +190,14 @@ def cell(truth: np.ndarray, probability: np.ndarray, before: np.ndarray) -> dict
         "before": calibrated(truth, before),
         "operating_points": {name: point(truth, probability, thresholds[name], targets[name]) for name in POINTS},
         "reason": None,
-        "roc": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
-        "pr": {"recall": (np.cumsum(ranked) / positives).tolist(), "precision": precision.tolist()},
+        "roc": {"fpr": thinned(fpr), "tpr": thinned(tpr)},
+        "pr": {"recall": thinned(np.cumsum(ranked) / positives), "precision": thinned(precision)},
     }  # fmt: skip
+
+
+def thinned(values: np.ndarray, most: int = 600) -> list[float]:
+    """Return a curve at no more than ``most`` of its points, as an evaluation stores it."""
+    return values[np.unique(np.linspace(0, len(values) - 1, most).astype(int))].tolist()
 
 
 def calibrated(truth: np.ndarray, probability: np.ndarray) -> dict[str, Any]:
