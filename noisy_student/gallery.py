@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,10 +27,13 @@ def choose(run: Run, config: Config, generation: int, *, mapped: bool = True) ->
     """Return the content of ``gallery.json`` and the files it was made from.
 
     Per label one test film of each kind of answer, the most confident one (see :func:`pick`), whatever unit the
-    headline figures have. The labels are those of the macro mean, and of more than five the five with most positive
-    test films. ``thresholds`` holds the threshold of each label, chosen without the test films.
+    headline figures have; the most uncertain film (:func:`most_uncertain`); and from generation 1 on the one that
+    changed most since the generation before (:func:`biggest_change`). The labels are those of the macro mean, and of
+    more than five the five with most positive test films. ``thresholds`` holds the threshold of each label, chosen
+    without the test films.
 
-    Of an entry, ``image`` names the film by the hash of its patient and its number among the test films, ``thumb`` and
+    Of an entry, ``image`` names the film by the hash of its patient and its number among the test films, ``before`` is
+    the probability that the generation before gave, ``labels`` what is known and said of all labels, ``thumb`` and
     ``map`` are pictures below the generation's folder. ``film`` is the path of the manifest, which can tell a patient:
     it is for the stages that draw the pictures and belongs in no report.
 
@@ -43,28 +47,46 @@ def choose(run: Run, config: Config, generation: int, *, mapped: bool = True) ->
     valid = manifest.select(manifest.read(run.manifest), split="valid")
     valid_truth = evaluation.known_truth(manifest.values(valid), config.targets.blank)
     valid_probability = evaluation.probabilities(run, generation, "valid", valid)
+    earlier = evaluation.probabilities(run, generation - 1, "test", cases.films) if generation else None
     frame = cases.films.frame
     entries: list[dict[str, Any]] = []
     thresholds: dict[str, float] = {}
     for label in shown_labels(cases.truth, config):
         k = config.data.labels.index(label)
         thresholds[label] = threshold(valid_truth[:, k], valid_probability[:, k])
-        for kind, row in pick(cases.truth[:, k], cases.probability[:, k], thresholds[label]).items():
+        truth, probability = cases.truth[:, k], cases.probability[:, k]
+        rows = pick(truth, probability, thresholds[label])
+        rows |= most_uncertain(truth, probability, thresholds[label])
+        if earlier is not None:
+            rows |= biggest_change(truth, earlier[:, k], probability)
+        for kind, row in rows.items():
             name = f"{k:02d}-{kind.replace(' ', '-')}.png"
             entries.append(
                 {
                     "label": label,
                     "kind": kind,
                     "image": f"{manifest.patient_hash(frame['patient'].iloc[row])}-{row}",
-                    "probability": float(cases.probability[row, k]),
-                    "truth": int(cases.truth[row, k]),
+                    "probability": float(probability[row]),
+                    "before": None if earlier is None else float(earlier[row, k]),
+                    "truth": int(truth[row]),
+                    "labels": _all_labels(config.data.labels, cases.truth[row], cases.probability[row]),
                     "thumb": f"thumbs/{name}",
                     "map": f"maps/{name}" if mapped else None,
                     "film": frame["image"].iloc[row],
                 }
             )
     reads = [*cases.reads, run.manifest, run.generation(generation) / "predictions" / "valid.parquet"]
+    if earlier is not None:
+        before = run.generation(generation - 1)
+        reads += [before / "calibration.json", before / "predictions" / "test.parquet"]
     return {"thresholds": thresholds, "entries": entries}, reads
+
+
+def _all_labels(labels: Sequence[str], truth: Floats, probability: Floats) -> dict[str, dict[str, Any]]:
+    return {
+        label: {"truth": None if np.isnan(truth[k]) else int(truth[k]), "probability": round(float(probability[k]), 4)}
+        for k, label in enumerate(labels)
+    }
 
 
 def shown_labels(truth: Floats, config: Config) -> list[str]:
@@ -108,8 +130,24 @@ def pick(truth: Floats, probability: Floats, threshold: float) -> dict[str, int]
         "false negative": (~called & (truth == 1), probability),
         "true negative": (~called & (truth == 0), probability),
     }
-    return {
-        kind: int(np.argmin(np.where(members, order, np.inf)))
-        for kind, (members, order) in answers.items()
-        if members.any()
-    }
+    return _first({kind: np.where(members, order, np.inf) for kind, (members, order) in answers.items()})
+
+
+def most_uncertain(truth: Floats, probability: Floats, threshold: float) -> dict[str, int]:
+    """Return the row of the film whose probability is nearest to ``threshold``, the first one of equals.
+
+    Like :func:`pick` it leaves out films of unknown truth, and is empty where there are no others.
+    """
+    return _first({"most uncertain": np.where(np.isnan(truth), np.inf, np.abs(probability - threshold))})
+
+
+def biggest_change(truth: Floats, earlier: Floats, later: Floats) -> dict[str, int]:
+    """Return the row of the film whose probability differs most between two generations, the first one of equals.
+
+    Like :func:`pick` it leaves out films of unknown truth, and is empty where there are no others.
+    """
+    return _first({"biggest change": np.where(np.isnan(truth), np.inf, -np.abs(later - earlier))})
+
+
+def _first(order: dict[str, Floats]) -> dict[str, int]:
+    return {kind: int(np.argmin(values)) for kind, values in order.items() if (values < np.inf).any()}

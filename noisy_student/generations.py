@@ -76,15 +76,17 @@ def existing_run(path: Path) -> tuple[Run, Config]:
     return run, read_snapshot(path / "config.resolved.json")
 
 
-def run_stages(work: Workplace, generation: int, stages: Sequence[str], say: Say = lambda _: None) -> bool:
-    """Run those of ``stages`` that are not complete yet; return whether there were any.
+def run_stages(
+    work: Workplace, generation: int, stages: Sequence[str], say: Say = lambda _: None, *, again: bool = False
+) -> bool:
+    """Run those of ``stages`` that are not complete yet, all of them with ``again``; return whether there were any.
 
     Raises:
         StoppedError: ``work.stop()`` became true between two stages.
     """
     ran = False
     for name in stages:
-        if work.run.is_complete(name, generation):
+        if work.run.is_complete(name, generation) and not again:
             work.run.verify(name, generation)
             continue
         if work.stop():
@@ -190,7 +192,7 @@ def evaluate(work: Workplace, say: Say = lambda _: None) -> int:
 
 
 def make_reports(work: Workplace, say: Say = lambda _: None) -> dict[str, Any]:
-    """Write the reports of all measured generations and return the overall one.
+    """Write the reports of all measured generations, also those that are there, and return the overall one.
 
     Raises:
         UsageError: nothing has been measured.
@@ -199,7 +201,7 @@ def make_reports(work: Workplace, say: Say = lambda _: None) -> dict[str, Any]:
     if not measured:
         raise UsageError(f"{work.run.path}: nothing has been evaluated yet", "Run ns evaluate first.")
     for generation in measured:
-        run_stages(work, generation, ("report",), say)
+        run_stages(work, generation, ("report",), say, again=True)
     return overall(work)
 
 

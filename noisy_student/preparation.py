@@ -207,7 +207,8 @@ def prepare(run: Run, config: Config, *, progress: bool = False, stop: Callable[
     seen, sealed = manifest.seal(films)
     manifest.write(seen, run.manifest)
     manifest.write(sealed, run.sealed)
-    write_json(run.path / "split.json", split | {"unreadable": int((~source.cache.ok).sum())})
+    left_out = {"unreadable": int((~source.cache.ok).sum()), "quarantine": _quarantine(source)}
+    write_json(run.path / "split.json", split | left_out)
     write_text(run.path / "config.yaml", to_yaml(config))
     write_json(run.path / "config.resolved.json", resolved(config))
     write_json(run.path / "environment.json", environment())
@@ -222,6 +223,22 @@ def prepare(run: Run, config: Config, *, progress: bool = False, stop: Callable[
         writes.append(run.folds)
     run.record(STAGE, None, [], writes, {"config": config_hash(config), "cache": source.cache.key})
     return source.cache
+
+
+def _quarantine(source: Source) -> list[dict[str, str]]:
+    """Return the patient (as a hash) and the reason of the unreadable films, of the first hundred where there are more.
+
+    The films' paths can name patients; they are in ``quarantine.csv`` of the cache, which stays where the data is.
+    """
+    bad = dict(source.cache.quarantine[:100])
+    frame = source.manifest.frame
+    rows = frame[frame["image"].isin(list(bad))] if bad else frame.iloc[:0]
+    patients = dict(zip(rows["image"], rows["patient"], strict=True))
+    return [
+        {"patient": manifest.patient_hash(str(patients[image])), "reason": reason}
+        for image, reason in bad.items()
+        if image in patients
+    ]
 
 
 def environment() -> dict[str, Any]:

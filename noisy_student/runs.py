@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from noisy_student.errors import NoisyStudentError, StorageError, UsageError
 
@@ -135,6 +135,16 @@ def check_free_space(folder: Path, needed: int, what: str) -> None:
         )
 
 
+class Follower(Protocol):
+    """What is told of the training log of a run as it grows: :meth:`Run.log` and :meth:`Run.cut_log` call it."""
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Take note of a line that was appended."""
+
+    def restart(self, generation: int, fold: int | None = None, member: int | None = None) -> None:
+        """Take note that lines of a network may have been dropped."""
+
+
 PRETRAINING: Final = -1
 """The self-supervised start where the index of a generation is asked for: it comes before generation 0."""
 
@@ -144,6 +154,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.followers: list[Follower] = []
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -327,8 +338,11 @@ class Run:
         """Append one line of ``values`` to the training log; ``fold`` or ``member`` where there are several."""
         which = {"fold": fold, "member": member}
         of = {"generation": generation} | {name: number for name, number in which.items() if number is not None}
+        line = of | {"step": step} | values
         with storage_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(of | {"step": step} | values, allow_nan=False) + "\n")
+            stream.write(json.dumps(line, allow_nan=False) + "\n")
+        for follower in self.followers:
+            follower.add(line)
 
     def cut_log(self, generation: int, step: int, fold: int | None = None, member: int | None = None) -> None:
         """Drop what the log says of a network after ``step``: it will happen again, or never happened.
@@ -343,6 +357,8 @@ class Run:
             if of != (generation, fold, member) or entry["step"] <= step:
                 kept.append(f"{line}\n")
         write_text(self.metrics, "".join(kept))
+        for follower in self.followers:
+            follower.restart(generation, fold, member)
 
     def read_log(self) -> list[dict[str, Any]]:
         """Return the lines of the training log, without one that a killed process left half written."""

@@ -25,7 +25,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("data",),
     ("targets",),
     ("learning",),
-    ("evaluation", "preparation", "workplace"),
+    ("evaluation", "event_files", "preparation", "workplace"),
     ("gallery", "promotion", "plan"),
     ("illustration", "training"),
     ("external",),

@@ -371,6 +371,48 @@ def test_commands_on_a_run_refuse_what_is_not_one(ns: Any, tmp_path: Path, name:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_report_opens_its_page_where_asked(ns: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, shown = runs.Run(tmp_path / "run"), []
+    run.create()
+    report = {"generations": [], "best": 0}
+    monkeypatch.setattr("noisy_student.generations.existing_run", lambda path: (run, load(None, [])))
+    monkeypatch.setattr("noisy_student.generations.make_reports", lambda work, say: report)
+    for works in (True, False):
+        monkeypatch.setattr("webbrowser.open", lambda address, works=works: shown.append(address) or works)
+        code, out, err = ns("report", str(run.path), "--open", "--json")
+        assert (code, json.loads(out)) == (0, report)
+        assert ("No browser could be started; open " in err) == (not works)
+    assert shown == [(run.path / "report.html").resolve().as_uri()] * 2
+    assert ns("report", str(run.path))[0] == 0
+    assert len(shown) == 2
+
+
+@pytest.mark.parametrize("name", ["iterate", "train-teacher"])
+def test_tensorboard_is_asked_for_before_anything_is_done(
+    ns: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    code, out, err = ns(name, "--tensorboard", "-o", str(tmp_path / "run"))
+    assert (code, out) == (2, "")
+    assert "--tensorboard: TensorBoard is not installed" in err
+    assert "pip install 'noisy_student[tensorboard]'" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_tensorboard_gets_what_is_logged_where_asked(
+    ns: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.setattr("noisy_student.preparation.prepare", lambda *_, **__: None)
+    monkeypatch.setattr("noisy_student.generations.train_teacher", lambda work, say: work.run.log(0, 10, loss=0.5))
+    run = tmp_path / "run"
+    code, _, _ = ns("train-teacher", *(["--tensorboard"] if asked else []), "-o", str(run), "--set", "threads=1")
+    assert code == 0
+    assert len(list((run / "tensorboard" / "gen-0").glob("events.out.tfevents.*"))) == asked
+
+
 @pytest.mark.parametrize("value", ["-1", "many"])
 def test_a_wrong_number_of_rounds_is_a_usage_error(ns: Any, value: str) -> None:
     code, _, err = ns("iterate", "--rounds", value, "--dry-run")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -151,13 +152,22 @@ def test_entries_are_test_films_with_their_truth_and_probability(run):
         row, k = films.index(entry["film"]), LABELS.index(entry["label"])
         assert entry["truth"] == cases.truth[row, k]
         assert entry["probability"] == cases.probability[row, k]
+        assert entry["before"] is None
+        assert list(entry["labels"]) == list(LABELS)
+        for name, cell in entry["labels"].items():
+            known = cases.truth[row, LABELS.index(name)]
+            assert cell["truth"] == (None if np.isnan(known) else known)
+            assert cell["probability"] == pytest.approx(cases.probability[row, LABELS.index(name)], abs=1e-4)
+        if entry["kind"] == "most uncertain":
+            continue
         right, called = entry["kind"].split()
         assert (entry["probability"] >= content["thresholds"][entry["label"]]) == (called == "positive")
         assert (entry["truth"] == 1) == ((called == "positive") == (right == "true"))
         assert entry["image"].endswith(f"-{row}")
     kinds = {label: [e["kind"] for e in content["entries"] if e["label"] == label] for label in LABELS}
     assert kinds["Edema"] == kinds["Fracture"]
-    assert len(kinds["Edema"]) == 4
+    assert kinds["Edema"][4:] == ["most uncertain"]
+    assert len(kinds["Edema"]) == 5
     assert not {"true positive", "false negative"} & set(kinds["Pneumonia"])  # it has no known positive
     names = {str(path.relative_to(run.path)) for path in reads}
     assert names == {
@@ -167,6 +177,37 @@ def test_entries_are_test_films_with_their_truth_and_probability(run):
         "gen-0/predictions/test.parquet",
         "gen-0/predictions/valid.parquet",
     }
+
+
+def test_most_uncertain_is_nearest_to_the_threshold_of_the_label():
+    truth, probability = np.array([np.nan, 1, 0, 1, 0]), np.array([0.3, 0.9, 0.35, 0.25, 0.1])
+    assert gallery.most_uncertain(truth, probability, 0.3) == {"most uncertain": 2}  # the first of two equally near
+    assert gallery.most_uncertain(truth, probability, 0.11) == {"most uncertain": 4}
+    assert gallery.most_uncertain(np.full(5, np.nan), probability, 0.3) == {}
+
+
+def test_biggest_change_is_looked_for_in_both_directions():
+    truth, earlier = np.array([np.nan, 1, 0, 1]), np.array([0.0, 0.5, 0.9, 0.2])
+    assert gallery.biggest_change(truth, earlier, np.array([1.0, 0.6, 0.1, 0.4])) == {"biggest change": 2}
+    assert gallery.biggest_change(truth, earlier, np.array([1.0, 0.6, 0.8, 0.9])) == {"biggest change": 3}
+    assert gallery.biggest_change(np.full(4, np.nan), earlier, earlier) == {}
+
+
+def test_a_later_generation_shows_what_changed_most_since_the_one_before(run):
+    first, second = run.generation(0), run.generation(1)
+    shutil.copytree(first, second)
+    path = second / "predictions" / "test.parquet"
+    frame = manifest.select(manifest.read(run.manifest), split="test").frame
+    stored = predictions.read(path, frame["image"].to_numpy(dtype=object))
+    logits = stored.logits.copy()
+    logits[7, 0] += 6 if logits[7, 0] < 0 else -6
+    predictions.write(predictions.Predictions(stored.images, LABELS, logits), path)
+    content, reads = gallery.choose(run, make_config(), 1)
+    (entry,) = [e for e in content["entries"] if (e["label"], e["kind"]) == ("Edema", "biggest change")]
+    assert entry["film"] == frame["image"].iloc[7]
+    assert abs(entry["probability"] - entry["before"]) > 0.5
+    assert {first / "calibration.json", first / "predictions" / "test.parquet"} <= set(reads)
+    assert "biggest change" not in {e["kind"] for e in gallery.choose(run, make_config(), 0)[0]["entries"]}
 
 
 def test_only_the_film_field_can_tell_a_patient(run):

@@ -236,6 +236,16 @@ def test_reports_are_made_for_what_is_measured_alone(run: Run, fakes: Stages) ->
     assert not run.is_complete("report", 1)
 
 
+def test_reports_that_are_there_are_made_again_and_stay_verified(run: Run, fakes: Stages) -> None:
+    work = workplace(run)
+    generations.iterate(work, 1)
+    fakes.ran.clear()
+    assert generations.make_reports(work) == {"generations": [0, 1]}
+    assert fakes.ran == [("report", 0), ("report", 1)]
+    generations.iterate(work, 1)
+    assert fakes.ran == [("report", 0), ("report", 1)]
+
+
 # -- opening a run ---------------------------------------------------------------------------------------------------
 
 

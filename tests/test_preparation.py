@@ -137,7 +137,13 @@ def test_an_unreadable_film_is_left_out_and_counted(tmp_path: Path, config: Conf
     run.create()
     given = [*OVERRIDES, f"data.root={root}", "data.source=chexpert", "data.max_bad_share=0.1"]
     decoded = prepare(run, load(None, given))
-    assert stored_split(run)["unreadable"] == 1
+    split = stored_split(run)
+    assert split["unreadable"] == 1
+    (listed,) = split["quarantine"]
+    assert set(listed) == {"patient", "reason"}
+    assert listed["reason"]
+    assert broken.parts[-3] not in str(split)  # the folder of the patient
+    assert len(listed["patient"]) == 8
     image = str(broken.relative_to(root))
     assert image not in set(manifest.read(run.manifest).frame["image"])
     assert [name for name, _ in decoded.bad()] == [image]

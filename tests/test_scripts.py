@@ -62,6 +62,33 @@ def test_bench_bootstrap() -> None:
 
 
 @pytest.mark.slow
+def test_bench_report() -> None:
+    found = script("bench_report.py", "--images", "900", "--generations", "2", "--steps", "400", "--json")
+    assert (found["images"], found["pages"]) == (900, 3)
+    assert found["cpu_seconds"] > 0
+    assert 100_000 < found["largest_page_bytes"] < 3_000_000
+
+
+@pytest.mark.parametrize(("source", "refused"), [("chexpert", True), ("synthetic", False)])
+def test_a_picture_is_made_of_synthetic_films_alone(tmp_path: Path, source: str, refused: bool) -> None:
+    if not refused:
+        pytest.importorskip("playwright", reason="playwright is not installed")
+        if not any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
+            pytest.skip("there is no Chromium")
+    page, picture = tmp_path / "report.html", tmp_path / "report.png"
+    page.write_text("<!doctype html><title>x</title><body style='background:#00f'>")
+    (tmp_path / "report.json").write_text(json.dumps({"config": {"data": {"source": source}}}))
+    command = [sys.executable, str(SCRIPTS / "picture_report.py"), str(page), str(picture), "--width", "90"]
+    done = subprocess.run([*command, "--height", "60"], capture_output=True, text=True, check=False)
+    assert done.returncode == (1 if refused else 0), done.stderr
+    assert ("shows real films" in done.stderr) == refused
+    assert picture.exists() != refused
+    if not refused:
+        with Image.open(picture) as drawn:
+            assert (drawn.size, drawn.convert("RGB").getpixel((50, 50))) == ((90, 60), (0, 0, 255))
+
+
+@pytest.mark.slow
 def test_gap_closed_runs_every_arm_once_and_keeps_it(tmp_path: Path) -> None:
     """On made-up films with a bright or a dark patch; the second call only reads what the first one kept."""
     films, draw = tmp_path / "films", np.random.default_rng(0)

@@ -29,6 +29,9 @@ overwrite = click.option("--overwrite", is_flag=True, help="Delete the run first
 dry_run = click.option("--dry-run", is_flag=True, help="Check settings and tables, print the plan, write nothing.")
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+tensorboard = click.option(
+    "--tensorboard", is_flag=True, help="Write the curves of metrics.jsonl for TensorBoard too, to RUN/tensorboard."
+)
 run_argument = click.argument("run_path", metavar="RUN", type=click.Path(path_type=Path))
 quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 

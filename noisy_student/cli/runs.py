@@ -25,25 +25,29 @@ def default_output(config_path: Path | None) -> Path:
 
 
 @contextmanager
-def _workplace(run: Run, config: Config, device: str, quiet: bool) -> Iterator[Workplace]:
+def _workplace(run: Run, config: Config, device: str, quiet: bool, tensorboard: bool = False) -> Iterator[Workplace]:
     """Yield the prepared run, locked, with SIGTERM turned into a stop at the next safe point."""
-    from noisy_student import preparation
+    from noisy_student import event_files, preparation
     from noisy_student.workplace import Workplace
 
     progress = options.show_progress(quiet)
     with run.lock(), options.stop_on_sigterm() as stop:
+        if tensorboard:
+            run.followers.append(event_files.EventFiles(run))
         cache = preparation.prepare(run, config, progress=progress, stop=stop)
         yield Workplace(run, config, cache, device, progress, stop)
 
 
 @contextmanager
-def _existing(run_path: Path, overrides: tuple[str, ...], device: str, quiet: bool) -> Iterator[Workplace]:
+def _existing(
+    run_path: Path, overrides: tuple[str, ...], device: str, quiet: bool, tensorboard: bool = False
+) -> Iterator[Workplace]:
     from noisy_student import generations
     from noisy_student.config.load import relocate
 
     run, stored = generations.existing_run(run_path)
     config = relocate(stored, overrides)
-    with _workplace(run, config, device, quiet) as work:
+    with _workplace(run, config, device, quiet, tensorboard) as work:
         yield work
 
 
@@ -68,6 +72,7 @@ class _Request:
     resume: bool
     overwrite: bool
     dry_run: bool
+    tensorboard: bool
     device: str
     as_json: bool
     verbose: bool
@@ -76,7 +81,7 @@ class _Request:
 
 def _run_options(command: options.Command) -> options.Command:
     shared = (options.config, options.overrides, options.output, options.resume, options.overwrite, options.dry_run)
-    for option in reversed((*shared, options.device, options.as_json, options.verbosity)):
+    for option in reversed((*shared, options.tensorboard, options.device, options.as_json, options.verbosity)):
         command = option(command)
     return command
 
@@ -84,12 +89,14 @@ def _run_options(command: options.Command) -> options.Command:
 @contextmanager
 def _opened(asked: _Request, rounds: int) -> Iterator[Workplace | None]:
     """Yield the run asked for, ready to work on; ``None`` after a dry run, which printed the plan."""
-    from noisy_student import generations, training
+    from noisy_student import event_files, generations, training
     from noisy_student.config.load import DEMO, load
     from noisy_student.plan import describe, started
     from noisy_student.runs import Run
 
     config = load(asked.config_path or DEMO, asked.overrides)
+    if asked.tensorboard:
+        event_files.require()
     path = asked.output or default_output(asked.config_path)
     # A run that is there has read its weights, or says so when it gets to them; a dry run needs no data.
     training.check_settings(config, asked.device, weights=not asked.dry_run and not started(Run(path)))
@@ -98,7 +105,7 @@ def _opened(asked: _Request, rounds: int) -> Iterator[Workplace | None]:
         yield None
         return
     run = generations.open_run(path, config, resume=asked.resume, overwrite=asked.overwrite)
-    with _workplace(run, config, asked.device, asked.quiet) as work:
+    with _workplace(run, config, asked.device, asked.quiet, asked.tensorboard) as work:
         yield work
 
 
@@ -213,15 +220,22 @@ def pseudo_label(
 
 
 @click.command("train-student")
+@options.tensorboard
 @_stage_options
 @options.example("ns train-student runs/demo")
 def train_student(
-    run_path: Path, overrides: tuple[str, ...], device: str, as_json: bool, verbose: bool, quiet: bool
+    run_path: Path,
+    tensorboard: bool,
+    overrides: tuple[str, ...],
+    device: str,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
 ) -> None:
     """Train the next generation on labels and pseudo-labels; a killed training goes on where it was."""
     from noisy_student import generations
 
-    with _existing(run_path, overrides, device, quiet) as work:
+    with _existing(run_path, overrides, device, quiet, tensorboard) as work:
         generation = generations.train_student(work, options.speaker(verbose))
         _tell(
             work, generation, f"Generation {generation} is trained and calibrated.", f"ns evaluate {run_path}", as_json
@@ -333,14 +347,17 @@ def _evaluate_elsewhere(
 
 @click.command()
 @options.run_argument
+@click.option("--open", "opened", is_flag=True, help="Open the page over all generations in the browser.")
 @options.as_json
 @options.verbosity
-@options.example("ns report runs/demo")
-def report(run_path: Path, as_json: bool, verbose: bool, quiet: bool) -> None:
+@options.example("ns report runs/demo --open")
+def report(run_path: Path, opened: bool, as_json: bool, verbose: bool, quiet: bool) -> None:
     """Write the reports from the files of a run: JSON and HTML, per generation and over all; print the table.
 
-    The films are not needed.
+    Reports that are there are written again. The films are not needed.
     """
+    import webbrowser
+
     from noisy_student import generations
     from noisy_student.workplace import Workplace
 
@@ -348,6 +365,9 @@ def report(run_path: Path, as_json: bool, verbose: bool, quiet: bool) -> None:
     with run.lock():
         work = Workplace(run, config, None)
         _finish(work, generations.make_reports(work, options.speaker(verbose and not quiet)), as_json)
+    page = run.path / "report.html"
+    if opened and not webbrowser.open(page.resolve().as_uri()):
+        click.echo(f"No browser could be started; open {page} yourself.", err=True)
 
 
 def _tell(work: Workplace, generation: int, sentence: str, following: str, as_json: bool) -> None:

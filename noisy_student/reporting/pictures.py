@@ -16,6 +16,8 @@ ROOM: Final = 1_400_000
 """Bytes of pictures a page may hold (a third more as base64); the page as a whole stays below 3 MB."""
 WIDE: Final = 1100
 """Pixels to which the picture of augmented films is cut down when its file is large."""
+SMALL: Final = 12_000
+"""Bytes up to which a film or a map stays the PNG it is; a larger one becomes a JPEG."""
 
 
 class Pictures:
@@ -28,8 +30,8 @@ class Pictures:
     def gallery(self, folder: Path) -> list[dict[str, Any]]:
         """Return the entries of ``gallery.json`` with ``thumb`` and ``map`` as data URIs (``None`` without a map).
 
-        Each has the ``threshold`` of its label, ``None`` where none is on record. The name of the film is dropped,
-        since it can name a patient.
+        Each has the ``threshold`` of its label, ``None`` where none is on record, and ``before`` and ``labels`` as far
+        as they are on record. The name of the film is dropped, since it can name a patient.
 
         Raises:
             NoisyStudentError: a picture is missing or lies outside ``folder``.
@@ -41,15 +43,17 @@ class Pictures:
         thresholds = content.get("thresholds", {})
         for entry in content["entries"]:
             files = [_below(folder, entry[key]) for key in ("thumb", "map") if entry.get(key)]
-            needed = sum(file.stat().st_size for file in files)
+            pictures = [_compact(file) for file in files]
+            needed = sum(len(data) for data, _ in pictures)
             if needed > self.room:
                 self.left_out += 1
                 continue
             self.room -= needed
             shown = {key: entry[key] for key in ("label", "kind", "probability", "truth")}
-            pictures = [_uri(file.read_bytes(), file.suffix) for file in files]
+            shown |= {"before": entry.get("before"), "labels": entry.get("labels", {})}
             shown |= {"threshold": thresholds.get(entry["label"])}
-            found.append(shown | {"thumb": pictures[0], "map": pictures[1] if len(pictures) > 1 else None})
+            uris = [_uri(*picture) for picture in pictures]
+            found.append(shown | {"thumb": uris[0], "map": uris[1] if len(uris) > 1 else None})
         return found
 
     def augmented(self, folder: Path) -> str | None:
@@ -60,12 +64,7 @@ class Pictures:
         data = path.read_bytes()
         if len(data) <= 300_000:
             return _uri(data, ".png")
-        with Image.open(path) as picture:
-            small = picture.convert("RGB" if picture.mode not in ("L", "I;16") else "L")
-        small.thumbnail((WIDE, WIDE * 3))
-        stream = io.BytesIO()
-        small.save(stream, "JPEG", quality=82, optimize=True)
-        return _uri(stream.getvalue(), ".jpg")
+        return _uri(_jpeg(path, (WIDE, WIDE * 3)), ".jpg")
 
 
 def _below(folder: Path, name: str) -> Path:
@@ -75,6 +74,21 @@ def _below(folder: Path, name: str) -> Path:
     if not path.is_file():
         raise NoisyStudentError(f"{path}: is missing", "Do the gallery again with ns iterate --resume.")
     return path
+
+
+def _compact(path: Path) -> tuple[bytes, str]:
+    """Return the bytes and the suffix under which a picture of the gallery is embedded."""
+    data = path.read_bytes()
+    return (data, path.suffix) if len(data) <= SMALL else (_jpeg(path, (WIDE, WIDE)), ".jpg")
+
+
+def _jpeg(path: Path, size: tuple[int, int]) -> bytes:
+    with Image.open(path) as picture:
+        small = picture.convert("RGB" if picture.mode not in ("L", "I;16") else "L")
+    small.thumbnail(size)
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=82, optimize=True)
+    return stream.getvalue()
 
 
 def _uri(data: bytes, suffix: str) -> str:

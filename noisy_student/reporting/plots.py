@@ -8,9 +8,11 @@ the light or dark page it stands in.
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -35,6 +37,26 @@ SETTINGS: Final[dict[Any, Any]] = {
 }
 Point = tuple[float | None, Sequence[float] | None]
 """A figure and its interval, either of which may be undefined."""
+Mark = tuple[str, float, float]
+"""An operating point ("youden", "sensitivity" or "specificity") and its place."""
+MARKERS: Final = {"youden": "o", "sensitivity": "^", "specificity": "s"}
+
+
+_PLACES: Final = re.compile(r"(\d\.\d\d)\d+")
+
+
+def _remembered(draw: Callable[..., Markup]) -> Callable[..., Markup]:
+    """Return ``draw`` with a memory: the page of a run shows panels that the pages of its generations have shown."""
+
+    @lru_cache(maxsize=512)
+    def again(arguments: str) -> Markup:
+        return draw(*json.loads(arguments))
+
+    @wraps(draw)
+    def ask(*arguments: Any) -> Markup:
+        return again(json.dumps(arguments))
+
+    return ask
 
 
 def _panel(
@@ -78,6 +100,8 @@ def _inline(svg: str, name: str, alt: str) -> Markup:
     for colour, variable in COLOURS.items():
         body = body.replace(colour, f"var(--{variable})")
     body = re.sub(r">\s+<", "><", body)
+    # Matplotlib writes six decimals of a point; two are more than a screen shows, and a page has a hundred panels.
+    body = re.sub(r' d="[^"]*"', lambda m: _PLACES.sub(r"\1", m[0]).replace("\n", ""), body)
     return Markup(f'<svg viewBox="{view[1]}" role="img" aria-label="{escape(alt)}">{body}')
 
 
@@ -107,9 +131,13 @@ def by_generation(
     test: Sequence[Point],
     valid: Sequence[Point] | None,
     limits: tuple[float, float],
+    references: Sequence[tuple[str, Point]],
     small: bool,
 ) -> Markup:
-    """Return AUROC over generations: test filled with its interval, validation hollow and grey beside it."""
+    """Return AUROC over generations: test filled with its interval, validation smaller and grey beside it.
+
+    ``references`` are dashed lines with their names.
+    """
 
     def series(axes: Axes, points: Sequence[Point], shift: float, colour: str, filled: bool) -> None:
         known = [
@@ -123,6 +151,11 @@ def by_generation(
             axes.plot([x], [value], "o", color=colour, markersize=size if filled else size - 1.5)
 
     def draw(axes: Axes) -> None:
+        for title, (value, _) in references:
+            if value is not None:
+                axes.axhline(value, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+                axes.annotate(title, (max(generations) + 0.5, value), (0, 3), color=INK, ha="right", fontsize=9,
+                              textcoords="offset points")  # fmt: skip
         if valid is not None:
             series(axes, valid, 0.14, MUTED, filled=False)
         series(axes, test, 0.0, ACCENT, filled=True)
@@ -150,15 +183,26 @@ def _thin(x: Sequence[float], y: Sequence[float], limit: int = 120) -> tuple[Any
     return xs[keep], ys[keep]
 
 
-def _unit(axes: Axes) -> None:
-    axes.plot([0, 1], [0, 1], color=RULE, linewidth=1.0)
+def _unit(axes: Axes, *, diagonal: bool = True) -> None:
+    if diagonal:
+        axes.plot([0, 1], [0, 1], color=RULE, linewidth=1.0)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
 
 
-def roc(name: str, alt: str, curve: dict[str, Any], other: dict[str, Any] | None) -> Markup:
+def _marks(axes: Axes, marks: Sequence[Mark]) -> None:
+    """Mark operating points: Youden's is a filled dot, a fixed sensitivity a triangle, a fixed specificity a square."""
+    for kind, x, y in marks:
+        filled = kind == "youden"
+        size = 5.0 if filled else 4.2
+        face = INK if filled else "none"
+        axes.plot([x], [y], MARKERS[kind], color=INK, markerfacecolor=face, markersize=size, markeredgewidth=1.0,
+                  clip_on=False, zorder=7)  # fmt: skip
+
+
+def roc(name: str, alt: str, curve: dict[str, Any], other: dict[str, Any] | None, marks: Sequence[Mark] = ()) -> Markup:
     """Return a ROC curve (``fpr``, ``tpr``), with that of an earlier generation in grey where there is one."""
 
     def draw(axes: Axes) -> None:
@@ -166,35 +210,69 @@ def roc(name: str, alt: str, curve: dict[str, Any], other: dict[str, Any] | None
         if other:
             axes.plot(*_thin(other["fpr"], other["tpr"]), color=MUTED, linewidth=0.9, alpha=0.8)
         axes.plot(*_thin(curve["fpr"], curve["tpr"]), color=ACCENT, linewidth=1.7, clip_on=False, zorder=5)
+        _marks(axes, marks)
 
     return _panel(name, alt, (150, 140), (24, 18, 7, 7), draw)
 
 
-def reliability(name: str, alt: str, bins: dict[str, Any]) -> Markup:
-    """Return a reliability diagram: observed frequency over predicted probability, area of a dot by its films."""
+def precision_recall(
+    name: str, alt: str, curve: dict[str, Any], other: dict[str, Any] | None, share: float, marks: Sequence[Mark]
+) -> Markup:
+    """Return precision over recall, a line at the ``share`` of positives, and the curve of an earlier generation."""
 
     def draw(axes: Axes) -> None:
-        _unit(axes)
+        _unit(axes, diagonal=False)
+        axes.axhline(share, color=RULE, linewidth=1.0)
+        if other:
+            axes.plot(*_thin(other["recall"], other["precision"]), color=MUTED, linewidth=0.9, alpha=0.8)
+        axes.plot(*_thin(curve["recall"], curve["precision"]), color=ACCENT, linewidth=1.7, clip_on=False, zorder=5)
+        _marks(axes, marks)
+
+    return _panel(name, alt, (150, 140), (24, 18, 7, 7), draw)
+
+
+@_remembered
+def reliability(name: str, alt: str, bins: dict[str, Any], before: dict[str, Any] | None = None) -> Markup:
+    """Return a reliability diagram: observed frequency over predicted probability, area of a dot by its films.
+
+    ``before`` is that of the output before calibration, drawn in grey.
+    """
+
+    def series(axes: Axes, content: dict[str, Any], colour: str) -> None:
         rows = [
             row
-            for row in zip(bins["probability"], bins["frequency"], bins["count"], strict=True)
+            for row in zip(content["probability"], content["frequency"], content["count"], strict=True)
             if row[0] is not None and row[1] is not None and row[2]
         ]
         most = max((row[2] for row in rows), default=1)
-        axes.plot([row[0] for row in rows], [row[1] for row in rows], color=ACCENT, linewidth=1.1, alpha=0.55)
+        axes.plot([row[0] for row in rows], [row[1] for row in rows], color=colour, linewidth=1.1, alpha=0.55)
         for probability, frequency, amount in rows:
             size = 1.5 + 2.7 * math.sqrt(amount / most)
-            axes.plot([probability], [frequency], "o", color=ACCENT, markersize=size, clip_on=False, zorder=5)
+            axes.plot([probability], [frequency], "o", color=colour, markersize=size, clip_on=False, zorder=5)
+
+    def draw(axes: Axes) -> None:
+        _unit(axes)
+        if before:
+            series(axes, before, MUTED)
+        series(axes, bins, ACCENT)
 
     return _panel(name, alt, (150, 140), (24, 18, 7, 7), draw)
 
 
-def histogram(name: str, alt: str, edges: Sequence[float], counts: Sequence[float]) -> Markup:
-    """Return a histogram of pseudo-targets; heights go with the square root, or the rare positives would vanish."""
+@_remembered
+def histogram(
+    name: str, alt: str, edges: Sequence[float], counts: Sequence[float], expected: float | None = None
+) -> Markup:
+    """Return a histogram of pseudo-targets; heights go with the square root, or the rare positives would vanish.
+
+    A line stands at the ``expected`` prevalence.
+    """
 
     def draw(axes: Axes) -> None:
         heights = [math.sqrt(value) for value in counts]
         axes.stairs(heights, edges, fill=True, color=ACCENT, alpha=0.75, linewidth=0)
+        if expected is not None:
+            axes.axvline(expected, color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
         axes.set_xlim(edges[0], edges[-1])
         axes.set_ylim(0, max([*heights, 1.0]) * 1.05)
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
@@ -210,6 +288,12 @@ def _thinned(values: npt.NDArray[np.float64], limit: int = 120) -> npt.NDArray[n
     return np.array([part.mean() for part in np.array_split(values, limit)])
 
 
+def _short(value: float) -> str:
+    """Return a number of any size in a few characters: ``0.612``, ``834``, ``0.0003``, ``1e-07``."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+@_remembered
 def training(name: str, alt: str, curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Markup:
     """Return the training log of each network, (steps, values); more than 120 points are averaged in blocks."""
     drawn = [(np.asarray(steps, float), np.asarray(values, float)) for steps, values in curves]
@@ -223,9 +307,10 @@ def training(name: str, alt: str, curves: Sequence[tuple[Sequence[float], Sequen
             if len(xs) <= 12 and not thin:
                 axes.plot(xs, ys, "o", color=ACCENT, markersize=3.2, clip_on=False, zorder=5)
         low, high = (float(limit([limit(ys) for _, ys in drawn])) for limit in (np.min, np.max))
-        room = max((high - low) * 0.08, 0.002)
+        room = max((high - low) * 0.08, abs(high) * 0.003, 1e-12)
         axes.set_ylim(low - room, high + room)
-        axes.set_yticks([low, high], [f"{low:.3f}", f"{high:.3f}"])
+        ends = [low, high] if high > low else [high]
+        axes.set_yticks(ends, [_short(end) for end in ends])
         axes.set_xlim(0, last)
         axes.set_xticks([0, last], ["0", f"{last:,.0f}"])
         axes.get_xticklabels()[1].set_horizontalalignment("right")

@@ -16,8 +16,14 @@ from noisy_student.reporting import page, words
 from noisy_student.reporting.schema import VERSION
 from noisy_student.runs import Run, read_json, write_json, write_text
 
-CELL: Final = ("auroc", "ci", "ap", "brier", "log_loss", "ece", "positives", "negatives", "unknown", "reason")
+CELL: Final = (
+    "auroc", "ci", "ci_method", "delong_ci", "undefined_replicates", "ap", "brier", "brier_parts", "log_loss",
+    "ece", "ece_width", "ece_debiased", "operating_points", "positives", "negatives", "unknown", "reason",
+)  # fmt: skip
 """The fields of a label that go into the report; curves stay in ``evaluation.json``."""
+MEANS: Final = ("ap", "brier", "log_loss", "ece", "undefined_replicates")
+"""Of the macro mean, beside the AUROC; ``None`` where an earlier version measured the run."""
+REFERENCES: Final = ("supervised_few", "supervised_all")
 RULE: Final = "The rule: use the latest generation that was not shown to be worse than its teacher."
 
 
@@ -72,6 +78,7 @@ def gather(run: Run, indices: Sequence[int], shown: int | None) -> dict[str, Any
         "split": {key: value for key, value in split.items() if key != "budget"},
         "config": _shorten(config),
         "environment": _shorten(_optional(run.path / "environment.json") or {}),
+        "references": _references(run.path / "references.json"),
     }
 
 
@@ -151,6 +158,8 @@ def _entry(run: Run, index: int) -> dict[str, Any]:
             for split, levels in evaluation["splits"].items()
         },
         "paired": _paired(evaluation.get("paired")),
+        "paired_first": _paired(evaluation.get("paired_first")),
+        "subgroups": evaluation.get("subgroups"),
         "pool": evaluation.get("pool"),
         "competition": evaluation.get("competition"),
         "pseudo": _optional(folder / "targets.json"),
@@ -164,7 +173,7 @@ def _entry(run: Run, index: int) -> dict[str, Any]:
 
 def _evaluation(run: Run, index: int) -> dict[str, Any]:
     path = run.generation(index) / "evaluation.json"
-    evaluation: dict[str, Any] = read_json(path)
+    evaluation = page.evaluation(run, index)
     for key in ("level", "labels", "confidence", "splits"):
         _need(evaluation, key, path)
     return evaluation
@@ -175,7 +184,9 @@ def _level(evaluation: Mapping[str, Any], split: str) -> dict[str, Any]:
     if level is None:
         return {"n": 0, "patients": 0, "macro": _macro({"reason": f"the run has no {split} set"}), "labels": {}}
     cells = {name: {key: cell.get(key) for key in CELL} for name, cell in level["labels"].items()}
-    for cell in cells.values():
+    for name, cell in cells.items():
+        before = level["labels"][name].get("before")
+        cell["before"] = before and {key: value for key, value in before.items() if key != "reliability"}
         if cell["auroc"] is None:
             cell["reason"] = words.left_undefined(cell)
     return {"n": level["n"], "patients": level["patients"], "macro": _macro(level["macro"]), "labels": cells}
@@ -186,7 +197,9 @@ def _macro(macro: Mapping[str, Any] | None) -> dict[str, Any]:
     auroc, reason = found.get("auroc"), found.get("reason")
     if auroc is None and not reason:
         reason = "no label has both positives and negatives"
-    return {"auroc": auroc, "ci": found.get("ci"), "labels": list(found.get("labels") or []), "reason": reason}
+    means = {key: found.get(key) for key in MEANS}
+    labels = list(found.get("labels") or [])
+    return {"auroc": auroc, "ci": found.get("ci"), "labels": labels, "reason": reason} | means
 
 
 def _paired(paired: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -196,6 +209,32 @@ def _paired(paired: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if macro["difference"] is None:
         macro["reason"] = macro["reason"] or "no label is defined in both generations"
     return {"split": "test", "labels": {}} | dict(paired) | {"macro": macro}
+
+
+def _references(path: Path) -> dict[str, Any] | None:
+    """Return the reference arms of ``references.json`` (``None`` where there is no such file).
+
+    Raises:
+        NoisyStudentError: the file names another arm, or an arm has no AUROC between 0 and 1.
+    """
+    given = _optional(path)
+    if given is None:
+        return None
+    hint = f"It may hold {words.listed(REFERENCES)}, each with auroc, ci ([low, high] or null) and source."
+    if not isinstance(given, dict) or not set(given) <= set(REFERENCES):
+        raise NoisyStudentError(f"{path}: holds something else than reference arms", hint)
+    for name, arm in given.items():
+        if arm is None:
+            continue
+        ends = [arm.get("auroc"), *(arm.get("ci") or ())] if isinstance(arm, dict) else [None]
+        if not all(isinstance(end, int | float) and 0 <= end <= 1 for end in ends):
+            raise NoisyStudentError(f"{path}: {name} has no auroc (and ci) between 0 and 1", hint)
+    return {
+        name: None
+        if (arm := given.get(name)) is None
+        else {"auroc": arm["auroc"], "ci": arm.get("ci"), "source": str(_shorten(arm.get("source") or "")) or None}
+        for name in REFERENCES
+    }
 
 
 def _calibration(fitted: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -137,6 +137,14 @@ _whole = _number(0, whole=True)
 _ci = _or_null(_interval)
 _reason = _or_null(_text)
 
+_COUNTS = ("tp", "fp", "fn", "tn")
+_RATES = ("sensitivity", "specificity", "ppv", "npv", "f1")
+_POINT = _object(
+    threshold=_or_null(_number()),
+    **{name: _or_null(_amount) for name in _COUNTS},
+    **{name: _or_null(_share) for name in _RATES},
+    reason=_reason,
+)
 _CELL = _reasoned(
     "auroc",
     _object(
@@ -145,17 +153,48 @@ _CELL = _reasoned(
         ap=_or_null(_share),
         brier=_or_null(_share),
         ece=_or_null(_share),
+        delong_ci=_ci,
+        undefined_replicates=_or_null(_share),
+        ece_width=_or_null(_share),
+        ece_debiased=_or_null(_number()),
+        brier_parts=_or_null(_map(_or_null(_number()))),
+        before=_or_null(_map(_anything)),
+        operating_points=_or_null(_map(_or_null(_POINT))),
         positives=_amount,
         negatives=_amount,
         reason=_reason,
     ),
 )
-_MACRO = _reasoned("auroc", _object(auroc=_or_null(_share), ci=_ci, labels=_list(_text), reason=_reason))
+_MACRO = _reasoned(
+    "auroc",
+    _object(
+        auroc=_or_null(_share),
+        ci=_ci,
+        labels=_list(_text),
+        ap=_or_null(_share),
+        brier=_or_null(_share),
+        log_loss=_or_null(_amount),
+        ece=_or_null(_share),
+        reason=_reason,
+    ),
+)
 _LEVEL = _object(n=_whole, patients=_whole, macro=_MACRO, labels=_map(_CELL))
 _DIFFERENCE = _reasoned("difference", _object(difference=_or_null(_number(-1, 1)), ci=_ci, reason=_reason))
 _PAIRED = _object(
     against=_whole, split=_text, macro=_DIFFERENCE, labels=_map(_object(difference=_or_null(_number(-1, 1)), ci=_ci))
 )
+_AREA = _object(auroc=_or_null(_share), ci=_ci, reason=_reason)
+_GROUP = _object(
+    group=_text,
+    n=_whole,
+    patients=_whole,
+    small=_flag,
+    macro=_reasoned("auroc", _AREA),
+    labels=_map(_reasoned("auroc", _AREA)),
+)
+_GAP = _object(difference=_or_null(_number(-1, 1)), ci=_ci, reason=_reason)
+_SUBGROUPS = _object(columns=_map(_object(groups=_list(_GROUP), gap=_or_null(_reasoned("difference", _GAP)))))
+_ARM = _object(auroc=_share, ci=_ci, source=_or_null(_text))
 _ENTRY = _object(
     index=_whole,
     role=_one_of("teacher", "student"),
@@ -164,6 +203,8 @@ _ENTRY = _object(
     test=_LEVEL,
     valid=_LEVEL,
     paired=_or_null(_PAIRED),
+    paired_first=_or_null(_PAIRED),
+    subgroups=_or_null(_SUBGROUPS),
     pseudo=_or_null(_object(labelled=_amount, pseudo=_amount, teachers=_list(_whole), labels=_map(_anything))),
     pool=_or_null(_anything),
     competition=_or_null(_anything),
@@ -203,4 +244,5 @@ _REPORT = _object(
     split=_map(_anything),
     config=_map(_anything),
     environment=_map(_anything),
+    references=_or_null(_object(supervised_few=_or_null(_ARM), supervised_all=_or_null(_ARM))),
 )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+RARE: Final = 30
+"""Positives below which the page warns of a label's figures."""
 DASH: Final = "–"
 """What stands where a figure is undefined; the reason is written beside it."""
 
@@ -48,8 +51,8 @@ def signed(value: float | None, ci: Sequence[float] | None = None, digits: int =
 
 
 def percent(share: float | None) -> str:
-    """Return a share as per cent, without decimals where there are none: ``95 %``."""
-    return DASH if share is None else f"{share * 100:g}\N{NO-BREAK SPACE}%"
+    """Return a share as per cent, with at most two decimals: ``95 %``."""
+    return DASH if share is None else f"{round(share * 100, 2):g}\N{NO-BREAK SPACE}%"
 
 
 def plural(amount: float, noun: str) -> str:
@@ -138,16 +141,22 @@ def better_than_last(entry: Mapping[str, Any], level: str) -> str:
 
 
 def on_test(entry: Mapping[str, Any], level: str) -> str:
-    """Return the paired comparison of ``entry`` as a sentence, empty where there is none."""
-    paired = entry["paired"]
-    if not paired:
-        return ""
+    """Return the paired comparisons of ``entry`` with the generation before and the first one as sentences.
+
+    Empty where there are none.
+    """
+    return " ".join(_paired(entry, entry[key], level) for key in ("paired", "paired_first") if entry.get(key))
+
+
+def _paired(entry: Mapping[str, Any], paired: Mapping[str, Any], level: str) -> str:
     macro = paired["macro"]
     where = f"On the same {paired['split']} {'studies' if level == 'study' else 'films'}"
     if macro["difference"] is None:
         return f"{where} the difference from generation {paired['against']} is undefined: {macro.get('reason')}."
     change = signed(macro["difference"], macro.get("ci"))
     text = f"{where} the macro AUROC changes by {change} from generation {paired['against']} to {entry['index']}"
+    if said := macro.get("sentence"):
+        return f"{text}: {str(said).rstrip('.')}."
     if not macro.get("ci"):
         return text + "."
     low, high = macro["ci"]
@@ -163,6 +172,118 @@ def left_undefined(cell: Mapping[str, Any]) -> str:
     if cell.get("positives") == 0:
         return "no positives"
     return "no negatives" if cell.get("negatives") == 0 else "no reason on record"
+
+
+def answer(film: Mapping[str, Any]) -> str:
+    """Return what was said of a film of the gallery, and what its label says where the kind does not tell."""
+    text = f"{film['kind']}, probability {number(film['probability'])}"
+    if film["kind"] in ("most uncertain", "biggest change"):
+        if film["kind"] == "biggest change" and film.get("before") is not None:
+            text += f" after {number(film['before'])}"
+        text += f", labelled {'positive' if film['truth'] else 'negative'}"
+    return text
+
+
+def chosen_on(entry: Mapping[str, Any]) -> str:
+    """Return on which films the thresholds of the operating points were chosen."""
+    points = (point for cell in entry["test"]["labels"].values() for point in (cell["operating_points"] or {}).values())
+    names = {str(point["chosen_on"]) for point in points if point and point.get("chosen_on")}
+    return listed(sorted(names)) if names else "the films that judge a generation"
+
+
+def gap(found: Mapping[str, Any] | None) -> str:
+    """Return the sentence on the largest gap between groups, and why there is none."""
+    if not found:
+        return ""
+    if found["difference"] is None:
+        return f"No gap can be given: {found.get('reason')}."
+    text = "The gap in macro AUROC"
+    if between := found.get("between"):
+        text += f" between {between[0]} and {between[1]}"
+    text += f" is {signed(found['difference'], found.get('ci'))}"
+    if not found.get("ci"):
+        return f"{text}; no interval{': ' + found['reason'] if found.get('reason') else ''}."
+    low, high = found["ci"]
+    return f"{text}, an interval that {'leaves out' if low > 0 or high < 0 else 'includes'} zero."
+
+
+def uncertain_policy(label: str, targets: Mapping[str, Any]) -> str:
+    """Return what an uncertain (-1) entry of ``label`` became under the settings ``targets``."""
+    policy = targets.get("uncertain_by_label", {}).get(label, targets.get("uncertain"))
+    low, high = targets.get("smooth_ones" if policy == "smooth_ones" else "smooth_zeros") or (0.0, 1.0)
+    return {
+        "ignore": "no target",
+        "zeros": "negative",
+        "ones": "positive",
+        "smooth_zeros": f"a number from {low:g} to {high:g}",
+        "smooth_ones": f"a number from {low:g} to {high:g}",
+        "literature": "positive for Atelectasis and Edema, else negative",
+    }.get(str(policy), str(policy))
+
+
+def blank_policy(targets: Mapping[str, Any]) -> str:
+    """Return what an entry that was left blank became under the settings ``targets``."""
+    if targets.get("blank") == "ignore":
+        return "no target"
+    weight = targets.get("blank_weight", 1)
+    return "negative" if weight == 1 else f"negative, with weight {weight:g}"
+
+
+def commands(report: Mapping[str, Any]) -> list[str]:
+    """Return the command lines that make the run and its report again, from the folder that holds the run."""
+    folder = shlex.quote(report["title"])
+    students = max(entry["index"] for entry in report["generations"])
+    again = shlex.quote(f"{report['title']}-again")
+    return [
+        f"ns iterate --config {folder}/config.yaml --rounds {students} --output {again}",
+        f"ns report {folder}",
+    ]
+
+
+def limits(report: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
+    """Return what the figures of ``entry`` cannot tell, in sentences, the gravest first."""
+    test, budget = entry["test"], report["budget"]
+    found = []
+    if report["config"].get("data", {}).get("source") == "synthetic":
+        found.append("The films were drawn by a program; nothing here carries over to patients.")
+    found.append(
+        f"Test films ({plural(test['patients'], 'patient')}) come from the same source as the training films. At "
+        "another hospital, on other machines or with another share of sick patients the figures will differ."
+    )
+    found.append(
+        "Truth is what the labels say. Labels read from reports by a program, or by one reader, have errors of their "
+        "own, which no interval here includes."
+    )
+    crossed = report["config"].get("folds", 1) > 1
+    rest = plural(
+        *((budget["patients"], "labelled patient") if crossed else (budget["valid_patients"], "validation patient"))
+    )
+    found.append(
+        f"Thresholds and calibration rest on {rest}; predictive values "
+        "(PPV, NPV) hold for the share of positives in this test set alone."
+    )
+    undefined = [name for name, cell in test["labels"].items() if cell["auroc"] is None]
+    if undefined:
+        found.append(
+            f"Nothing can be said of {listed(undefined)}: {'it has' if len(undefined) == 1 else 'they have'} no AUROC."
+        )
+    rare = [name for name, cell in test["labels"].items() if 0 < cell["positives"] < RARE]
+    if rare:
+        found.append(
+            f"Fewer than {RARE} positives in the test set: {listed(rare)}. Their figures are little more than a hint."
+        )
+    columns = (entry["subgroups"] or {"columns": {}})["columns"]
+    small = [
+        f"{column} {group['group']}" for column, part in columns.items() for group in part["groups"] if group["small"]
+    ]
+    if small:
+        found.append(f"Small groups, too few to judge: {listed(small)}.")
+    if not columns:
+        found.append("No subgroup was measured, so nothing is known of differences between sexes, ages or views.")
+    found.append(
+        "An interval says how much chance plays in the choice of test patients, not what another training would give."
+    )
+    return found
 
 
 def called_positive(threshold: float | None) -> str:

@@ -31,9 +31,67 @@ def test_figures_are_those_of_the_evaluation(finished, report):
             measured = evaluation["splits"][split]["image"]
             assert entry[split]["macro"] == measured["macro"]
             for name, cell in entry[split]["labels"].items():
-                assert all(cell[key] == measured["labels"][name][key] for key in cell)
-                assert "roc" not in cell
+                whole = measured["labels"][name]
+                assert all(cell[key] == whole[key] for key in cell if key != "before")
+                before = whole["before"]
+                assert cell["before"] == (before and {key: before[key] for key in ("brier", "log_loss", "ece")})
+                assert not {"roc", "pr", "reliability"} & set(cell)
         assert entry["paired"] == evaluation["paired"]
+        assert entry["paired_first"] == evaluation["paired_first"]
+        assert entry["subgroups"] == evaluation["subgroups"]
+
+
+def test_an_older_run_has_null_where_it_was_not_measured(small):
+    fake_run.make_older(small)
+    json_path, html_path = write_overall(small)
+    report = read_json(json_path)
+    check(report)
+    assert report["references"] is None
+    entry = report["generations"][1]
+    assert (entry["paired_first"], entry["subgroups"], entry["test"]["macro"]["ap"]) == (None, None, None)
+    assert all(entry["test"]["labels"]["Edema"][key] is None for key in ("operating_points", "before", "delong_ci"))
+    text = " ".join(html_path.read_text().split())
+    for said in (
+        "Precision-recall curves are not in the files of this run: an earlier version measured it.",
+        "Operating points are not in the files of this run",
+        "The diagrams before calibration are not in the files of this run",
+        "No supervised reference was trained beside this run",
+        "None was measured: the data names no sex",
+    ):
+        assert said in text
+    assert "remove <code>gen-1/stages/evaluate.json</code>" in text
+
+
+def test_reference_arms_come_from_their_file(small):
+    write_json(small.path / "references.json", {"supervised_few": {"auroc": 0.8, "source": "/home/someone/runs/few"}})
+    json_path, html_path = write_overall(small)
+    report = read_json(json_path)
+    check(report)
+    assert report["references"] == {
+        "supervised_few": {"auroc": 0.8, "ci": None, "source": "…/few"},
+        "supervised_all": None,
+    }
+    text = " ".join(html_path.read_text().split())
+    assert "Supervised training on the same labels alone: 0.800 (…/few)." in text
+    assert "There is no figure for supervised training on the labels of all films." in text
+    assert ">supervised, few labels</text>" in text
+    assert ">supervised, all labels</text>" not in text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1], "something else"),
+        ({"supervised_many": None}, "something else"),
+        ({"supervised_all": {"auroc": 88}}, "supervised_all has no auroc"),
+        ({"supervised_all": {"auroc": 0.8, "ci": [0.7, 9]}}, "supervised_all has no auroc"),
+        ({"supervised_all": 0.8}, "supervised_all has no auroc"),
+    ],
+)
+def test_a_wrong_file_of_references_is_named(small, content, message):
+    write_json(small.path / "references.json", content)
+    with pytest.raises(NoisyStudentError, match=rf"references\.json: .*{message}"):
+        write_overall(small)
 
 
 def test_undefined_is_null_with_a_reason(report):
@@ -208,6 +266,17 @@ def test_table(report):
             r"test.macro.ci: .* is not \[low, high\]",
         ),
         (lambda r: r["generations"][1]["test"]["macro"].update(labels="Edema"), r"test.macro.labels: .* is not a list"),
+        (
+            lambda r: r["generations"][1]["test"]["labels"]["Edema"]["operating_points"]["youden"].update(
+                tp=None, ppv=2
+            ),
+            r"operating_points.youden.ppv: 2 is not between",
+        ),
+        (
+            lambda r: r["generations"][1]["subgroups"]["columns"]["sex"]["groups"][0].update(small=0),
+            r"subgroups.columns.sex.groups\[0\].small: 0 is not true",
+        ),
+        (lambda r: r.update(references={}), "references.supervised_few: is missing"),
         (lambda r: r["split"].update(share=[math.inf]), r"split.share\[0\]: inf is not finite"),
         (lambda r: r["generations"][2]["calibration"].update(x={"y": math.nan}), r"calibration.x.y: nan is not finite"),
     ],

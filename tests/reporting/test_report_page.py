@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import fake_run
 import numpy as np
@@ -9,10 +12,11 @@ import pytest
 from PIL import Image
 
 from noisy_student.errors import NoisyStudentError
-from noisy_student.reporting import plots, schema, write_generation, write_overall
+from noisy_student.reporting import page, plots, schema, write_generation, write_overall
 from noisy_student.reporting.pictures import Pictures
 from noisy_student.runs import read_json, write_json
 
+SCRIPT = Path(page.__file__).parent / "templates" / "page.js"
 VOID = {"meta", "br", "img", "link"}
 
 
@@ -39,7 +43,7 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data):
-        if not (self._open and self._open[-1] == "style"):
+        if not (self._open and self._open[-1] in ("style", "script")):
             self.text += data
 
     def all(self, tag):
@@ -52,7 +56,7 @@ def html(finished):
 
 
 @pytest.fixture(scope="module")
-def page(html):
+def parsed(html):
     return Page(html)
 
 
@@ -60,7 +64,11 @@ def test_page_is_self_contained_and_small(finished):
     for folder in (finished.path, *(finished.generation(g) for g in range(3))):
         html = (folder / "report.html").read_text()
         assert len(html.encode()) < 3_000_000
-        assert not re.search(r"<script|<link|@import|@font-face|<iframe", html)
+        (script,) = re.findall(r"<script.*?</script>", html, re.DOTALL)
+        assert script == f"<script>\n{SCRIPT.read_text()}</script>"
+        digest = base64.b64encode(hashlib.sha256(script[8:-9].encode()).digest()).decode()
+        assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in html
+        assert not re.search(r"<link|@import|@font-face|<iframe| on\w+=", html)
         sources = re.findall(r'(?:src|href|xlink:href)="([^"]*)"', html)
         local = r"#|data:image/(png|jpeg);base64,|gen-\d+/report\.html$"
         assert all(re.match(local, source) for source in sources)
@@ -68,21 +76,21 @@ def test_page_is_self_contained_and_small(finished):
         assert "None" not in Page(html).text
 
 
-def test_page_is_well_formed_and_accessible(page):
-    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+def test_page_is_well_formed_and_accessible(parsed):
+    ids = [attrs["id"] for _, attrs in parsed.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
-    assert all(attrs.get("scope") in ("row", "col") for attrs in page.all("th"))
-    assert all(attrs.get("alt") for attrs in page.all("img"))
-    assert all(attrs.get("aria-label") or attrs.get("aria-hidden") for attrs in page.all("svg"))
+    assert all(attrs.get("scope") in ("row", "col") for attrs in parsed.all("th"))
+    assert all(attrs.get("alt") for attrs in parsed.all("img"))
+    assert all(attrs.get("aria-label") or attrs.get("aria-hidden") for attrs in parsed.all("svg"))
     references = re.findall(
-        r"#([\w-]+)", " ".join(str(a.get("xlink:href") or a.get("clip-path")) for _, a in page.tags)
+        r"#([\w-]+)", " ".join(str(a.get("xlink:href") or a.get("clip-path")) for _, a in parsed.tags)
     )
     assert references
     assert set(references) <= set(ids)
 
 
-def test_page_says_the_main_things_in_words(page, finished):
-    text = " ".join(page.text.split())
+def test_page_says_the_main_things_in_words(parsed, finished):
+    text = " ".join(parsed.text.split())
     report = read_json(finished.path / "report.json")
     macro = report["generations"][2]["test"]["macro"]
     assert "Not for clinical use. Research software" in text
@@ -123,18 +131,18 @@ def test_text_of_users_is_escaped(tmp_path):
     write_json(run.path / "environment.json", {evil: evil})
     for _, html_path in (write_generation(run, 1), write_overall(run)):
         html = html_path.read_text()
-        assert "<script" not in html
+        assert html.count("<script") == 1
         assert "<i>" not in html
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
         assert evil in Page(html).text
 
 
 def test_gallery_embeds_pictures_and_hides_film_names(finished):
-    page = Page((finished.generation(2) / "report.html").read_text())
-    images = page.all("img")
+    parsed = Page((finished.generation(2) / "report.html").read_text())
+    images = parsed.all("img")
     assert len(images) == 8 + 4 + 1
     assert all(attrs["src"].startswith("data:image/") for attrs in images)
-    assert "false positive, probability 0.800" in page.text
+    assert "false positive, probability 0.800" in parsed.text
     assert "patient0" not in (finished.generation(2) / "report.html").read_text()
     assert not Page((finished.generation(1) / "report.html").read_text()).all("img")
 
@@ -165,7 +173,7 @@ def test_a_caption_says_the_threshold_of_its_label_where_it_is_not_the_usual_one
 
 def test_a_map_without_colour_is_explained_where_there_are_maps(small):
     assert "A map without colour: nothing in the film spoke for the label." in gallery_text(small, {})
-    assert "map" not in gallery_text(small, {}, with_map=False).split("Details")[0]
+    assert "map" not in gallery_text(small, {}, with_map=False).split("Subgroups")[0]
 
 
 def test_pictures_stop_at_their_room(finished):
@@ -194,9 +202,21 @@ def test_large_augmented_picture_is_cut_down(small):
 
 
 def test_links_to_generation_pages_only_where_they_are(small):
-    assert not Page(write_overall(small)[1].read_text()).all("a")
+    def leading_out() -> list[str]:
+        links = [a["href"] for a in Page(write_overall(small)[1].read_text()).all("a")]
+        return [link for link in links if not link.startswith("#")]
+
+    assert leading_out() == []
     write_generation(small, 1)
-    assert [a["href"] for a in Page(write_overall(small)[1].read_text()).all("a")] == ["gen-1/report.html"]
+    assert leading_out() == ["gen-1/report.html"]
+
+
+def test_links_within_the_page_lead_somewhere(finished):
+    for folder, sections in ((finished.path, 9), (finished.generation(0), 7)):  # generation 0: no films, no teacher
+        parsed = Page((folder / "report.html").read_text())
+        targets = {a["href"][1:] for a in parsed.all("a") if a["href"].startswith("#")}
+        assert len(targets) == sections
+        assert targets <= {attrs["id"] for _, attrs in parsed.tags if "id" in attrs}
 
 
 def test_one_generation_has_no_trend(tmp_path):
@@ -221,6 +241,22 @@ def test_thinning_keeps_the_ends_and_the_shape():
     assert len(xs) <= 122
     assert (xs[0], xs[-1]) == (0, 1)
     assert np.abs(np.interp(x, xs, ys) - x**0.25).max() < 0.02
+
+
+def test_a_fixed_point_is_drawn_where_its_rates_say():
+    curve = {"fpr": [0, 1], "tpr": [0, 1]}
+    without = plots.roc("r", "x", curve, None)
+    marked = plots.roc("r", "x", curve, None, [("youden", 0.2, 0.8), ("specificity", 0.1, 0.5)])
+    used = re.findall(r'<use xlink:href="[^"]*" x="([\d.]+)" y="([\d.]+)"', marked)
+    places = [(float(x), float(y)) for x, y in used if (x, y) not in re.findall(r'x="([\d.]+)" y="([\d.]+)"', without)]
+    # 150 by 140 points with margins of 24, 18, 7 and 7: the axes are 119 wide and 115 high.
+    assert places == [pytest.approx((24 + 0.2 * 119, 7 + 0.2 * 115)), pytest.approx((24 + 0.1 * 119, 7 + 0.5 * 115))]
+
+
+def test_numbers_of_any_size_are_short():
+    assert [plots._short(v) for v in (0.61234, 834.4, 12345.0, 3e-4, 1e-7, 0.0)] == [
+        "0.612", "834", "12,345", "0.0003", "1e-07", "0",
+    ]  # fmt: skip
 
 
 def test_long_logs_are_averaged():

@@ -111,3 +111,82 @@ def test_a_threshold_is_said_where_it_is_not_the_usual_one():
     assert words.called_positive(0.1243) == "called positive from 0.124 on"
     assert words.called_positive(0.0) == "called positive from 0.000 on"
     assert words.called_positive(0.5) == words.called_positive(None) == ""
+
+
+def test_a_sentence_of_the_comparison_is_said_and_the_first_generation_is_compared_too():
+    entry = paired(0.02, [0.001, 0.04])
+    entry["paired"]["macro"]["sentence"] = "better"
+    told = "cannot be told apart with 60 patients; a difference of 0.010 would need about 900 patients"
+    first = {"difference": 0.01, "ci": [-0.01, 0.03], "reason": None, "sentence": told}
+    entry["paired_first"] = {"against": 0, "split": "test", "macro": first}
+    text = words.on_test(entry, "image")
+    assert "changes by +0.020 (+0.001 to +0.040) from generation 1 to 2: better. On the same" in text
+    assert text.endswith(f"from generation 0 to 2: {told}.")
+    assert "zero" not in text
+
+
+def test_gap_between_groups():
+    found = {"difference": 0.02, "ci": [0.01, 0.03], "between": ["F", "M"], "reason": None}
+    assert words.gap(found).startswith("The gap in macro AUROC between F and M is +0.020")
+    assert "leaves out zero" in words.gap(found)
+    assert "includes zero" in words.gap(found | {"ci": [-0.01, 0.03]})
+    assert "no interval: few" in words.gap(found | {"ci": None, "reason": "few"})
+    assert words.gap({"difference": None, "reason": "one group"}) == "No gap can be given: one group."
+    assert words.gap(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("targets", "uncertain", "blank"),
+    [
+        ({"uncertain": "ones", "blank": "zeros"}, "positive", "negative"),
+        ({"uncertain": "ones", "uncertain_by_label": {"A": "zeros"}, "blank": "ignore"}, "negative", "no target"),
+        ({"uncertain": "smooth_ones", "smooth_ones": [0.5, 0.8], "blank": "zeros", "blank_weight": 0.3},
+         "a number from 0.5 to 0.8", "negative, with weight 0.3"),
+        ({"uncertain": "literature"}, "positive for Atelectasis and Edema, else negative", "negative"),
+        ({"uncertain": "ignore"}, "no target", "negative"),
+    ],
+)  # fmt: skip
+def test_policies_in_words(targets, uncertain, blank):
+    assert words.uncertain_policy("A", targets) == uncertain
+    assert words.blank_policy(targets) == blank
+
+
+def test_commands_quote_the_name_of_the_run():
+    report = {"title": "a run; rm x", "generations": [{"index": 0}, {"index": 3}]}
+    assert words.commands(report) == [
+        "ns iterate --config 'a run; rm x'/config.yaml --rounds 3 --output 'a run; rm x-again'",
+        "ns report 'a run; rm x'",
+    ]
+
+
+def test_limits_name_what_is_rare_small_or_undefined():
+    cells = {
+        "A": {"auroc": 0.8, "positives": 12},
+        "B": {"auroc": None, "positives": 0},
+        "C": {"auroc": 0.9, "positives": 80},
+    }
+    groups = [{"group": "F", "small": True}, {"group": "M", "small": False}]
+    entry = {"test": {"patients": 100, "labels": cells}, "subgroups": {"columns": {"sex": {"groups": groups}}}}
+    report = {"config": {"data": {"source": "csv"}}, "budget": {"patients": 30, "valid_patients": 10}}
+    text = " ".join(words.limits(report, entry))
+    for part in ("Nothing can be said of B: it has no AUROC", "Fewer than 30 positives in the test set: A.",
+                 "Small groups, too few to judge: sex F.", "rest on 10 validation patients"):  # fmt: skip
+        assert part in text
+    assert "drawn by a program" not in text
+    report["config"] = {"data": {"source": "synthetic"}, "folds": 3}
+    text = " ".join(words.limits(report, entry | {"subgroups": None}))
+    assert "drawn by a program" in text
+    assert "rest on 30 labelled patients" in text
+    assert "No subgroup was measured" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("true positive", "true positive, probability 0.700"),
+        ("most uncertain", "most uncertain, probability 0.700, labelled negative"),
+        ("biggest change", "biggest change, probability 0.700 after 0.100, labelled negative"),
+    ],
+)
+def test_answer_on_a_film(kind, said):
+    assert words.answer({"kind": kind, "probability": 0.7, "before": 0.1, "truth": 0}) == said
