@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from noisy_student import randomness
 
 _CONTAINERS: Final = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-_MOST: Final = 0.8
+_MOST: Final = 0.9
 
 
 def blocks(backbone: nn.Module) -> list[list[str]]:
@@ -42,7 +42,8 @@ def _units(module: nn.Module, prefix: str, total: int) -> list[tuple[str, nn.Mod
             continue
         key = f"{prefix}{name}"
         # Of the exact type: a subclass of a container is a block that an architecture has named.
-        taken_apart = type(child) in _CONTAINERS or (size > _MOST * total and any(True for _ in child.children()))
+        plain, named = type(child) in _CONTAINERS, isinstance(child, _CONTAINERS)
+        taken_apart = plain or (not named and size > _MOST * total and any(True for _ in child.children()))
         units += _units(child, f"{key}.", total) if taken_apart else [(key, child)]
     return units
 
