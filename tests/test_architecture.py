@@ -41,7 +41,7 @@ REPORTING_IMPORTS = {"runs", "stats", "labels", "errors"}
 REPORTING_USERS = {"stages", "generations", "api", "cli"}
 """Reports are made from the files of a run alone, so ``reporting`` stands beside the levels."""
 
-TENSORS = {"torch", "torchvision", "kornia"}
+TENSORS = {"torch", "torchvision", "kornia", "timm", "torchxrayvision"}
 LAZY_TENSORS = {"training", "illustration", "cli.doctor"}
 """Outside ``learning``, these import tensors, and only inside functions: everything else starts without torch."""
 
@@ -186,6 +186,7 @@ def test_imports_run_one_way() -> None:
         ("data.decode", "from importlib import import_module\nimport_module('torch.nn')", "torch.nn"),
         ("cli", "import_module(f'noisy_student.cli.{name}')", None),
         ("stages", "import torch", "torch"),
+        ("training", "import timm", "timm"),
         ("training", "def f():\n    import torch", None),
         ("training", "if TYPE_CHECKING:\n    import torch", None),
         ("stages", "from noisy_student.learning import fit", "noisy_student.learning.fit"),
