@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from noisy_student import evaluation, external, preparation
+from noisy_student import evaluation, external, preparation, scoring
 from noisy_student.config import Config
 from noisy_student.config.load import read_snapshot, with_measures
 from noisy_student.data import score_tables
@@ -119,8 +119,9 @@ def _run(path: Path) -> tuple[Run, Config]:
 
 def _cases(run: Run, config: Config, level: str) -> tuple[ScoreTable, ScoreTable]:
     """Return truth and probabilities of a run's best generation on its test films, per film or per study."""
-    cases = evaluation.test_cases(run, config, external.best_generation(run))
-    truth, probability, _ = evaluation.by_level(cases.films, cases.probability, config.targets.blank)[level]
+    best = external.best_generation(run)
+    cases = evaluation.test_cases(run, config, best)
+    truth, probability, _ = scoring.scores_of(run, best, "test", cases.films).levels(config.targets.blank)[level]
     frame, name = cases.films.frame, str(run.path)
     keys = [frame["study"].to_numpy(dtype=object)]
     patients = frame["patient"].to_numpy(dtype=object)

@@ -7,23 +7,22 @@ report; the pool's labels serve one diagnostic, the true quality of the pseudo-l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
 
+from noisy_student import scoring
 from noisy_student.config import Config
 from noisy_student.data import groups, manifest, predictions
 from noisy_student.data.manifest import Manifest
 from noisy_student.labels import COMPETITION
-from noisy_student.runs import Run, read_json
+from noisy_student.runs import Run
 from noisy_student.stats import consensus, metrics, operating
 from noisy_student.stats.comparison import compare_models, comparison_json
-from noisy_student.stats.consensus import Consensus, Views
-from noisy_student.stats.evaluation import Aggregation, by_study, evaluate
+from noisy_student.stats.evaluation import evaluate
 from noisy_student.stats.intervals import bootstrap_auroc, interval, macro
 from noisy_student.stats.operating import Threshold
 from noisy_student.stats.strata import strata
@@ -31,8 +30,6 @@ from noisy_student.stats.subgroups import Group, measure_groups
 from noisy_student.targets import table
 
 Floats = npt.NDArray[np.float64]
-Levels = dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]
-"""Truth (N, K), probability (N, K) and patient codes (N,) per "image" and per "study"."""
 Points = dict[str, dict[str, Threshold]]
 """Label -> kind of operating point -> threshold."""
 
@@ -40,118 +37,6 @@ POOL_NOTE = (
     "Diagnostic only: the sealed labels of the pool were opened after the fact. "
     "Nothing in training, calibration or promotion has seen them."
 )
-
-
-def known_truth(values: npt.NDArray[np.float32], blank: str) -> Floats:
-    """Return labels as 1, 0 or NaN; uncertain (-1) and soft values are unknown to an evaluation.
-
-    ``blank`` is the policy ``targets.blank``. Where a report that does not mention a finding counts as negative in
-    training ("zeros"), it must count so here too: the films that mention one are mostly positive, and calibration or
-    prevalence measured on those alone would be far too high.
-    """
-    truth = values.astype(np.float64)
-    if blank == "zeros":
-        truth[np.isnan(truth)] = 0
-    truth[(truth != 0) & (truth != 1)] = np.nan
-    return truth
-
-
-def area(values: npt.NDArray[np.float32], score: Floats, blank: str) -> float:
-    """Return the AUROC of ``score`` (N,) for labels ``values`` (N,); unknown labels are left out."""
-    return metrics.auroc(*_known(known_truth(values[:, None], blank)[:, 0], score))
-
-
-def codes(names: Any) -> npt.NDArray[np.int64]:
-    """Return an integer code per name, equal for equal names."""
-    return np.unique(np.asarray(names, dtype=str), return_inverse=True)[1].astype(np.int64)
-
-
-def probabilities(run: Run, generation: int, split: str, films: Manifest, fold: int | None = None) -> Floats:
-    """Return the calibrated probabilities (N, K) of a generation on the films of ``split``; of one network of it with
-    ``fold``.
-    """
-    stored = predictions.read(predictions_path(run, generation, split, fold), _images(films))
-    return calibrations(run, generation).image(stored.each)
-
-
-def study_probabilities(run: Run, generation: int, split: str, films: Manifest, fold: int | None = None) -> Floats:
-    """Return the calibrated probabilities (S, K) of a generation on the studies of ``split``, in the order of the codes
-    of their names; of one network of it with ``fold``.
-    """
-    stored = predictions.read(predictions_path(run, generation, split, fold), _images(films))
-    return calibrations(run, generation).study(stored.each, views(films))
-
-
-def teaching(run: Run, config: Config, generation: int, films: Manifest, fold: int | None = None) -> Floats:
-    """Return what a generation teaches of the pool: probabilities (N, K), a study's own where studies are the unit."""
-    if config.evaluation.level == "image":
-        return probabilities(run, generation, "pool", films, fold)
-    return study_probabilities(run, generation, "pool", films, fold)[codes(films.frame["study"])]
-
-
-def predictions_path(run: Run, generation: int, split: str, fold: int | None = None) -> Path:
-    """Return where the predictions of a generation on ``split`` lie; those of one network of it with ``fold``."""
-    return run.network(generation, fold) / "predictions" / f"{split}.parquet"
-
-
-def calibrations(run: Run, generation: int) -> Consensus:
-    """Return the calibrations of a generation."""
-    return Consensus.from_json(read_json(run.generation(generation) / "calibration.json"))
-
-
-def views(films: Manifest) -> Views:
-    """Return the study of each film, and whether it is frontal."""
-    return Views(codes(films.frame["study"]), (films.frame["view"] == "frontal").to_numpy(dtype=bool))
-
-
-def _images(films: Manifest) -> npt.NDArray[np.object_]:
-    return films.frame["image"].to_numpy(dtype=object)
-
-
-def judging_films(config: Config, films: Manifest) -> dict[str, Manifest]:
-    """Return the films, by name of their predictions, that judge a generation: validation, and the labelled films where
-    a cross-fitted run predicts them out of fold.
-    """
-    chosen = {"valid": manifest.select(films, split="valid")}
-    if config.folds > 1:
-        chosen["labelled"] = manifest.select(films, split="train", labelled=True)
-    return chosen
-
-
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """What a generation says of films: ``logits`` (C, N, L) of its calibrated networks, and their calibrations.
-
-    ``columns`` are the K of its L labels that the films have, in the order of theirs.
-    """
-
-    films: Manifest
-    logits: Floats
-    fitted: Consensus
-    columns: tuple[int, ...]
-
-    def rows(self, keep: npt.NDArray[np.bool_]) -> Scores:
-        """Return what is said of the films ``keep`` (N,)."""
-        return replace(self, films=manifest.rows(self.films, keep), logits=self.logits[:, keep])
-
-    def levels(self, blank: str) -> Levels:
-        """Return truth, calibrated probability and patients per film and per study."""
-        chosen = list(self.columns)
-        study = self.fitted.study(self.logits, views(self.films))[:, chosen]
-        return by_level(self.films, self.fitted.image(self.logits)[:, chosen], blank, study)
-
-    def uncalibrated(self, blank: str, aggregation: Aggregation) -> Levels:
-        """Return the same of the sigmoid of the logits, the mean over networks."""
-        chosen, seen = list(self.columns), views(self.films)
-        study = expit([seen.aggregate(logits, aggregation) for logits in self.logits]).mean(axis=0)[:, chosen]
-        return by_level(self.films, expit(self.logits).mean(axis=0)[:, chosen], blank, study)
-
-
-def scores_of(run: Run, generation: int, split: str, films: Manifest) -> Scores:
-    """Return what a generation says of the films of ``split``."""
-    stored = predictions.read(predictions_path(run, generation, split), _images(films))
-    logits: Floats = np.asarray(stored.each, dtype=np.float64)
-    return Scores(films, logits, calibrations(run, generation), tuple(range(len(films.labels))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,8 +53,8 @@ def test_cases(run: Run, config: Config, generation: int) -> Cases:
     """Return the test films with what is known and what ``generation`` says of them, for the examples of a report."""
     folder = run.generation(generation)
     films = manifest.select(manifest.read(run.sealed), split="test")
-    truth = known_truth(manifest.values(films), config.targets.blank)
-    probability = probabilities(run, generation, "test", films)
+    truth = scoring.known_truth(manifest.values(films), config.targets.blank)
+    probability = scoring.probabilities(run, generation, "test", films)
     return Cases(
         films, truth, probability, (run.sealed, folder / "predictions" / "test.parquet", folder / "calibration.json")
     )
@@ -205,9 +90,9 @@ def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict
     }
     films = {"valid": manifest.select(seen, split="valid"), "test": manifest.select(sealed, split="test")}
     points = thresholds(run, config, generation)
-    arrays: dict[str, Levels] = {}
+    arrays: dict[str, scoring.Levels] = {}
     for split, chosen in films.items():
-        scores = scores_of(run, generation, split, chosen)
+        scores = scoring.scores_of(run, generation, split, chosen)
         arrays[split] = scores.levels(blank)
         before = scores.uncalibrated(blank, measures.aggregation)
         result["splits"][split] = measured(arrays[split], labels, macro_labels, config, before, points)
@@ -218,7 +103,9 @@ def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict
         result["competition"] = _competition(*arrays["test"]["study"], config)
     earlier = sorted({0, generation - 1}) if generation > 0 else []
     if earlier:
-        others = [scores_of(run, index, "test", films["test"]).levels(blank)[measures.level][1] for index in earlier]
+        others = [
+            scoring.scores_of(run, index, "test", films["test"]).levels(blank)[measures.level][1] for index in earlier
+        ]
         reads += [
             run.generation(index) / name
             for index in earlier
@@ -227,7 +114,7 @@ def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict
         compared = _paired(arrays["test"][measures.level], others, config, earlier)
         result["paired"] = compared[-1]
         result["paired_first"] = compared[0] if len(compared) > 1 else None
-    test = scores_of(run, generation, "test", films["test"])
+    test = scoring.scores_of(run, generation, "test", films["test"])
     result["subgroups"] = subgroups(test, labels, macro_labels, config, blank)
     result["pool"] = _pool(run, generation, manifest.select(sealed, split="train"), config)
     return result, reads
@@ -240,9 +127,9 @@ def judging_files(config: Config) -> tuple[str, ...]:
 
 def thresholds(run: Run, config: Config, generation: int) -> dict[str, Points]:
     """Return the operating points per level ("image", "study") and label, chosen on the judging films alone."""
-    parts = judging_films(config, manifest.read(run.manifest))
+    parts = scoring.judging_films(config, manifest.read(run.manifest))
     blank, measures = config.targets.blank, config.evaluation
-    levels = [scores_of(run, generation, name, part).levels(blank) for name, part in parts.items()]
+    levels = [scoring.scores_of(run, generation, name, part).levels(blank) for name, part in parts.items()]
     where = "validation" if config.folds == 1 else "validation and labelled films, out of fold"
     found: dict[str, Points] = {}
     for level in ("image", "study"):
@@ -257,11 +144,11 @@ def thresholds(run: Run, config: Config, generation: int) -> dict[str, Points]:
 
 
 def measured(
-    levels: Levels,
+    levels: scoring.Levels,
     labels: Sequence[str],
     macro_labels: Sequence[str],
     config: Config,
-    before: Levels | None = None,
+    before: scoring.Levels | None = None,
     points: Mapping[str, Points] | None = None,
 ) -> dict[str, Any]:
     """Return the measures of each level ("image", "study") of (truth, probability, patients), as ``config`` asks.
@@ -287,7 +174,7 @@ def measured(
 
 
 def subgroups(
-    scores: Scores, labels: Sequence[str], macro_labels: Sequence[str], config: Config, blank: str
+    scores: scoring.Scores, labels: Sequence[str], macro_labels: Sequence[str], config: Config, blank: str
 ) -> dict[str, Any] | None:
     """Return AUROC by sex, age band, view, projection and site, as far as the manifest knows them; ``None`` otherwise.
 
@@ -318,32 +205,22 @@ def subgroups(
     )
 
 
-def by_level(films: Manifest, probability: Floats, blank: str, study: Floats | None = None) -> Levels:
-    """Return truth (N, K), probability (N, K) and patient codes (N,) per "image", and the same (S, K) per "study".
-
-    ``study`` is what is said of the studies, in the order of their codes; without it the mean over a study's films.
-    """
-    truth, patients = known_truth(manifest.values(films), blank), codes(films.frame["patient"])
-    known, mean, of_study = by_study(truth, probability, patients, codes(films.frame["study"]))
-    return {"image": (truth, probability, patients), "study": (known, mean if study is None else study, of_study)}
-
-
 def _uncertainty(
     run: Run,
     generation: int,
     films: dict[str, Manifest],
-    arrays: dict[str, Levels],
+    arrays: dict[str, scoring.Levels],
     networks: int,
     labels: tuple[str, ...],
 ) -> tuple[dict[str, Any], list[Path]]:
     """Return how far the networks of a generation differ on the films of each split, and the files that say so."""
     splits, reads = {}, []
     for split, chosen in films.items():
-        path = predictions.spread_path(predictions_path(run, generation, split))
+        path = predictions.spread_path(scoring.predictions_path(run, generation, split))
         reads += [path] if path.is_file() else []
         truth, probability, _ = arrays[split]["image"]
         splits[split] = consensus.summary(
-            predictions.read_spread(path, _images(chosen), labels), truth, probability, labels
+            predictions.read_spread(path, scoring.images(chosen), labels), truth, probability, labels
         )
     found = {split: entries for split, entries in splits.items() if entries is not None}
     reason = None if found else "no spread is stored with the predictions"
@@ -412,7 +289,7 @@ def _pool(run: Run, generation: int, pool: Manifest, config: Config) -> dict[str
         return None
     row = {image: number for number, image in enumerate(pool.frame["image"])}
     order = np.array([row[image] for image in targets.images[targets.pseudo]])
-    truth = known_truth(manifest.values(pool), config.targets.blank)[order]
+    truth = scoring.known_truth(manifest.values(pool), config.targets.blank)[order]
     target = targets.target[targets.pseudo].astype(np.float64)
     used = targets.weight[targets.pseudo] > 0
     found: dict[str, Any] = {}

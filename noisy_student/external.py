@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from noisy_student import evaluation, preparation, training
+from noisy_student import evaluation, preparation, scoring, training
 from noisy_student.config import Config
 from noisy_student.data import manifest, splits
 from noisy_student.data.cache import Cache
@@ -75,11 +75,11 @@ def evaluate(work: Workplace, other: Config, generation: int, calibration: Path 
     logits = training.said(
         work, generation, training.predict_networks(work, generation, data.films, data.pixels, title)
     )
-    fitted = evaluation.calibrations(run, generation) if calibration is None else _refitted(calibration, generation)
+    fitted = scoring.calibrations(run, generation) if calibration is None else _refitted(calibration, generation)
     labels = [ours for ours, _ in data.pairs]
     columns = tuple(config.data.labels.index(name) for name in labels)
     blank, said = other.targets.blank, np.asarray(logits, dtype=np.float64)
-    scores = evaluation.Scores(data.with_shared_labels(), said, fitted, columns)
+    scores = scoring.Scores(data.with_shared_labels(), said, fitted, columns)
     before = scores.uncalibrated(blank, config.evaluation.aggregation)
     points = evaluation.thresholds(run, config, generation)
     return {

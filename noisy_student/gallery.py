@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from noisy_student import evaluation
+from noisy_student import evaluation, scoring
 from noisy_student.config import Config
 from noisy_student.data import manifest
 from noisy_student.runs import Run
@@ -45,9 +45,9 @@ def choose(run: Run, config: Config, generation: int, *, mapped: bool = True) ->
     """
     cases = evaluation.test_cases(run, config, generation)
     valid = manifest.select(manifest.read(run.manifest), split="valid")
-    valid_truth = evaluation.known_truth(manifest.values(valid), config.targets.blank)
-    valid_probability = evaluation.probabilities(run, generation, "valid", valid)
-    earlier = evaluation.probabilities(run, generation - 1, "test", cases.films) if generation else None
+    valid_truth = scoring.known_truth(manifest.values(valid), config.targets.blank)
+    valid_probability = scoring.probabilities(run, generation, "valid", valid)
+    earlier = scoring.probabilities(run, generation - 1, "test", cases.films) if generation else None
     frame = cases.films.frame
     entries: list[dict[str, Any]] = []
     thresholds: dict[str, float] = {}

@@ -52,7 +52,8 @@ def find(name: str, search: Sequence[Path]) -> Path:
     places = [path] if path.is_absolute() else [folder / path for folder in search]
     for place in places:
         if place.is_file():
-            return place
+            ours = place.name == "model.safetensors" and (place.parent / "meta.json").is_file()
+            return place.parent if ours else place
         if place.is_dir():
             return model_folder(place)
     looked = ", ".join(str(place) for place in places) or "nowhere: no folder was given"

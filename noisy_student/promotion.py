@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from noisy_student import evaluation
+from noisy_student import scoring
 from noisy_student.data import manifest
 from noisy_student.runs import Run, read_json, write_json
 from noisy_student.stats.comparison import difference_json
@@ -39,13 +39,13 @@ def promote(work: Workplace, generation: int) -> Traffic:
         write_json(path, decision(0, [], None, config.promotion.undecided, sentence))
         return Traffic(own, [path])
     teachers = teachers_of(run, generation)
-    parts = evaluation.judging_films(config, manifest.read(run.manifest))
+    parts = scoring.judging_films(config, manifest.read(run.manifest))
 
     def said(index: int) -> Floats:
-        return np.concatenate([evaluation.probabilities(run, index, name, part) for name, part in parts.items()])
+        return np.concatenate([scoring.probabilities(run, index, name, part) for name, part in parts.items()])
 
     truth = np.concatenate(
-        [evaluation.known_truth(manifest.values(part), config.targets.blank) for part in parts.values()]
+        [scoring.known_truth(manifest.values(part), config.targets.blank) for part in parts.values()]
     )
     patients = np.concatenate([part.frame["patient"] for part in parts.values()])
     student, teacher = said(generation), np.mean([said(index) for index in teachers], axis=0)
@@ -53,7 +53,7 @@ def promote(work: Workplace, generation: int) -> Traffic:
         truth,
         teacher,
         student,
-        evaluation.codes(patients),
+        scoring.codes(patients),
         [config.data.labels.index(name) for name in config.macro_labels()],
         config.evaluation.replicates,
         config.seed,

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from noisy_student import evaluation, external, training
+from noisy_student import external, scoring, training
 from noisy_student.config import Config
 from noisy_student.data import manifest
 from noisy_student.errors import DataError
@@ -44,7 +44,7 @@ def recalibrate(work: Workplace, local: Config, generation: int) -> dict[str, An
     run, config = work.run, work.config
     data = external.opened(work, local, generation, own_test=False)
     films, theirs = data.films, data.with_shared_labels()
-    patients = evaluation.codes(films.frame["patient"])
+    patients = scoring.codes(films.frame["patient"])
     if len(np.unique(patients)) < FEWEST_PATIENTS:
         raise DataError(
             f"{len(np.unique(patients))} local patients have labels; a new calibration needs {FEWEST_PATIENTS} or more",
@@ -52,7 +52,7 @@ def recalibrate(work: Workplace, local: Config, generation: int) -> dict[str, An
         )
     columns = [config.data.labels.index(ours) for ours, _ in data.pairs]
     truth = np.full((len(films), len(config.data.labels)), np.nan)
-    truth[:, columns] = evaluation.known_truth(manifest.values(theirs), local.targets.blank)
+    truth[:, columns] = scoring.known_truth(manifest.values(theirs), local.targets.blank)
     if not ((truth == 1).any(axis=0) & (truth == 0).any(axis=0)).any():
         raise DataError(
             f"no label has both positive and negative films among the {len(films)} local ones",
@@ -62,12 +62,12 @@ def recalibrate(work: Workplace, local: Config, generation: int) -> dict[str, An
     logits = training.said(
         work, generation, training.predict_networks(work, generation, films, data.pixels, title)
     ).astype(np.float64)
-    own, views = evaluation.calibrations(run, generation), evaluation.views(films)
+    own, views = scoring.calibrations(run, generation), scoring.views(films)
     names = films.frame["patient"].to_numpy(dtype=object)
     fold = folds.deal(names, truth[:, columns] == 1, FOLDS, config.seed)
     after = recalibration.held_out(own, logits, truth, views, fold)
     levels = {
-        kind: evaluation.by_level(theirs, image[:, columns], local.targets.blank, study[:, columns])
+        kind: scoring.by_level(theirs, image[:, columns], local.targets.blank, study[:, columns])
         for kind, (image, study) in {"before": (own.image(logits), own.study(logits, views)), "after": after}.items()
     }
     measures, labels = config.evaluation, [ours for ours, _ in data.pairs]

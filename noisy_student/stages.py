@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from noisy_student import evaluation, illustration, promotion, training
+from noisy_student import evaluation, illustration, promotion, scoring, training
 from noisy_student.data import manifest, predictions
 from noisy_student.reporting import report
 from noisy_student.runs import read_json, write_json
@@ -55,7 +55,7 @@ def make_targets(work: Workplace, generation: int) -> Traffic:
         own = known.rows(fold != number) if crossed else known
         if teachers and len(pool):
             of = number if crossed else None
-            probability = np.mean([evaluation.teaching(run, config, g, pool, of) for g in teachers], axis=0)
+            probability = np.mean([scoring.teaching(run, config, g, pool, of) for g in teachers], axis=0)
             reads += [run.network(teacher, of) / "predictions" / "pool.parquet" for teacher in teachers]
             positives, total = (own.target * own.weight).sum(axis=0), own.weight.sum(axis=0)
             counts = [(float(p), float(n)) for p, n in zip(positives, total, strict=True)]
@@ -134,7 +134,7 @@ def calibrate(work: Workplace, generation: int) -> Traffic:
     """
     run, config, labels = work.run, work.config, work.config.data.labels
     folder, films = run.generation(generation), manifest.read(run.manifest)
-    judged = evaluation.judging_films(config, films)
+    judged = scoring.judging_films(config, films)
     # The networks of a cross-fitted generation share their loss and its shift, and are calibrated as one.
     models = [path / "meta.json" for path in run.networks(generation)[: 1 if config.folds > 1 else None]]
     reads = [run.manifest, *models]
@@ -146,8 +146,8 @@ def calibrate(work: Workplace, generation: int) -> Traffic:
     learnt = [read_json(model) for model in models]
     fitted = consensus.fit(
         np.concatenate([stored.each for stored in found], axis=1),
-        evaluation.known_truth(manifest.values(together), config.targets.blank),
-        evaluation.views(together),
+        scoring.known_truth(manifest.values(together), config.targets.blank),
+        scoring.views(together),
         config.evaluation.aggregation,
         [
             partial(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from noisy_student import evaluation, origins, preparation, promotion
+from noisy_student import origins, preparation, promotion, scoring
 from noisy_student.config import Config, FinetuneConfig, PhaseConfig
 from noisy_student.config.load import config_hash
 from noisy_student.data import manifest, predictions
@@ -153,7 +153,7 @@ def _task(work: Workplace, generation: int, films: Manifest, judging: Manifest, 
         targets=targets,
         films=_on_device(work, work.cache.rows([str(image) for image in targets.images]), device),
         valid_films=_on_device(work, preparation.film_rows(work.cache, judging), device),
-        valid_truth=evaluation.known_truth(manifest.values(judging), config.targets.blank).astype(np.float32),
+        valid_truth=scoring.known_truth(manifest.values(judging), config.targets.blank).astype(np.float32),
         bn_films=_bn_films(work, films, phase.optim.bn_images, device),
         pos_weight=goal.pos_weight,
         macro_columns=tuple(config.data.labels.index(name) for name in config.macro_labels()),
@@ -264,7 +264,7 @@ def predict_split(split: str) -> Stage:
         folder = run.generation(generation)
         if split == "valid" and config.folds > 1:
             reads.append(run.folds)
-            for name, chosen in evaluation.judging_films(config, films).items():
+            for name, chosen in scoring.judging_films(config, films).items():
                 write(folder, name, chosen, _out_of_fold(work, generation, chosen, title))
             return Traffic(reads, writes)
         chosen = pool_of(films) if split == "pool" else manifest.select(films, split=split)
@@ -276,7 +276,7 @@ def predict_split(split: str) -> Stage:
         write(folder, split, chosen, np.mean(found, axis=0, dtype=np.float32), members)
         if split != "valid" and len(found) > 1:
             reads.append(folder / "calibration.json")
-            spread = consensus.spread(evaluation.calibrations(run, generation).each(np.stack(found)))
+            spread = consensus.spread(scoring.calibrations(run, generation).each(np.stack(found)))
             images = chosen.frame["image"].to_numpy(dtype=object)
             writes.append(predictions.spread_path(folder / "predictions" / f"{split}.parquet"))
             predictions.write_spread(images, config.data.labels, spread, writes[-1])

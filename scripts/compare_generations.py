@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from noisy_student import evaluation, generations
+from noisy_student import generations, scoring
 from noisy_student.data import manifest
 from noisy_student.stats.comparison import difference_json
 from noisy_student.stats.intervals import compare
@@ -25,12 +25,12 @@ def main() -> None:
     given = parser.parse_args()
     run, config = generations.existing_run(given.run)
     films = manifest.select(manifest.read(run.sealed), split="test")
-    first, last = (evaluation.probabilities(run, number, "test", films) for number in (given.first, given.last))
+    first, last = (scoring.probabilities(run, number, "test", films) for number in (given.first, given.last))
     found = compare(
-        evaluation.known_truth(manifest.values(films), config.targets.blank),
+        scoring.known_truth(manifest.values(films), config.targets.blank),
         first,
         last,
-        evaluation.codes(films.frame["patient"]),
+        scoring.codes(films.frame["patient"]),
         [config.data.labels.index(name) for name in config.macro_labels()],
         config.evaluation.replicates,
         config.seed,

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import results
 
-from noisy_student import evaluation, generations, preparation, training
+from noisy_student import generations, preparation, scoring, training
 from noisy_student.config import Config, PhaseConfig
 from noisy_student.config.load import load
 from noisy_student.data import manifest
@@ -72,7 +72,7 @@ def supervised(work: Workplace, films: Manifest, test: Manifest, phase: PhaseCon
         targets=Targets(images, config.data.labels, target, weight, np.zeros(len(images), dtype=bool)),
         films=on_device(films),
         valid_films=on_device(films),
-        valid_truth=evaluation.known_truth(manifest.values(films), config.targets.blank).astype(np.float32),
+        valid_truth=scoring.known_truth(manifest.values(films), config.targets.blank).astype(np.float32),
         bn_films=on_device(training.clean_sample(train, phase.optim.bn_images, config.seed)),
         pos_weight=losses.positive_weights(target, weight, phase.pos_weight_cap),
         macro_columns=tuple(config.data.labels.index(name) for name in config.macro_labels()),
@@ -101,7 +101,7 @@ def run_arm(arm: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     if arm == "ours":
         report = generations.iterate(work, rounds, say=print)
         aurocs = [entry["test"]["macro"]["auroc"] for entry in report["generations"]]
-        scores = evaluation.probabilities(work.run, report["best"], "test", test)
+        scores = scoring.probabilities(work.run, report["best"], "test", test)
         about = {"images_seen": seen_by_ours, "best": report["best"], "generations": aurocs}
     else:
         budget = manifest.rows(seen, ((seen.frame["split"] == "valid") | seen.frame["labelled"]).to_numpy())

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from noisy_student import evaluation
+from noisy_student import scoring
 from noisy_student.data import manifest
 from noisy_student.data.manifest import Manifest
 from noisy_student.runs import text_hash
@@ -29,11 +29,11 @@ LEAST_DENOMINATOR: Final = 0.02
 
 def measured(test: Manifest, scores: Floats, macro_labels: Sequence[str], blank: str) -> dict[str, Any]:
     """Return what a line keeps of the ``scores`` (N, K) of the films of ``test``."""
-    truth = evaluation.known_truth(manifest.values(test), blank)
-    patients = evaluation.codes(test.frame["patient"])
+    truth = scoring.known_truth(manifest.values(test), blank)
+    patients = scoring.codes(test.frame["patient"])
     columns = [test.labels.index(name) for name in macro_labels]
     labels = {
-        name: evaluation.area(manifest.values(test)[:, k], scores[:, k], blank) for k, name in enumerate(test.labels)
+        name: scoring.area(manifest.values(test)[:, k], scores[:, k], blank) for k, name in enumerate(test.labels)
     }
     draws = macro(bootstrap_auroc(truth, scores, patients, REPLICATES, 0), columns)
     return {

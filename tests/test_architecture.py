@@ -25,7 +25,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("data",),
     ("targets",),
     ("learning",),
-    ("evaluation", "event_files", "preparation", "workplace"),
+    ("event_files", "preparation", "scoring", "workplace"),
+    ("evaluation",),
     ("gallery", "promotion", "plan"),
     ("illustration", "training"),
     ("external",),
@@ -42,13 +43,13 @@ REPORTING_IMPORTS = {"runs", "stats", "labels", "errors"}
 REPORTING_USERS = {"stages", "generations", "api", "cli"}
 """Reports are made from the files of a run alone, so ``reporting`` stands beside the levels."""
 
-TENSORS = {"torch", "torchvision", "kornia"}
+TENSORS = {"torch", "torchvision", "kornia", "timm", "torchxrayvision"}
 LAZY_TENSORS = {"training", "illustration", "cli.doctor"}
 """Outside ``learning``, these import tensors, and only inside functions: everything else starts without torch."""
 
 LEARNING_MEETS_IN = {"fit", "goals", "state", "sweep", "predict"}
 """Training (its loop, what it minimises, where it stands, its learning-rate sweep) and prediction."""
-LEARNING_PAIRS = {("checkpoint", "models")}
+LEARNING_PAIRS = {("checkpoint", "models"), ("models", "blocks")}
 """Modules of ``learning`` do not import each other, but these."""
 
 
@@ -188,6 +189,7 @@ def test_imports_run_one_way() -> None:
         ("data.decode", "from importlib import import_module\nimport_module('torch.nn')", "torch.nn"),
         ("cli", "import_module(f'noisy_student.cli.{name}')", None),
         ("stages", "import torch", "torch"),
+        ("training", "import timm", "timm"),
         ("training", "def f():\n    import torch", None),
         ("training", "if TYPE_CHECKING:\n    import torch", None),
         ("stages", "from noisy_student.learning import fit", "noisy_student.learning.fit"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_runs import write_config
 
-from noisy_student import evaluation, generations, preparation, stages
+from noisy_student import generations, preparation, scoring, stages
 from noisy_student.config.load import load
 from noisy_student.data import manifest, predictions
 from noisy_student.errors import ConfigError
@@ -93,7 +93,7 @@ def test_a_generation_says_the_mean_and_judges_itself_out_of_fold(work: Workplac
 
     from noisy_student.training import predict_networks
 
-    judging = evaluation.judging_films(work.config, films)
+    judging = scoring.judging_films(work.config, films)
     assert list(judging) == ["valid", "labelled"]
     logits, truth = [], []
     for name, part in judging.items():
@@ -103,7 +103,7 @@ def test_a_generation_says_the_mean_and_judges_itself_out_of_fold(work: Workplac
         fold = of_fold(run, images)
         assert stored == pytest.approx(np.where((fold == 0)[:, None], asked[0], asked[1]), abs=1e-5)
         logits.append(stored)
-        truth.append(evaluation.known_truth(manifest.values(part), work.config.targets.blank))
+        truth.append(scoring.known_truth(manifest.values(part), work.config.targets.blank))
     fitted = calibration.fit(np.concatenate(logits), np.concatenate(truth), work.config.data.labels, np.zeros(3))
     assert read_json(run.generation(0) / "calibration.json")["labels"] == fitted.to_json()["labels"]
     assert read_json(run.generation(1) / "promotion.json")["sentence"].count("out of fold") == 1

@@ -11,7 +11,7 @@ import pytest
 from scipy.special import expit
 from small_runs import write_config
 
-from noisy_student import evaluation, external, generations, preparation, stages, training
+from noisy_student import evaluation, external, generations, preparation, scoring, stages, training
 from noisy_student.config.load import load
 from noisy_student.data import manifest, predictions
 from noisy_student.errors import DataError
@@ -117,7 +117,7 @@ def test_each_member_is_calibrated_with_its_own_shift_on_its_own_logits(work: Wo
 def test_a_generation_says_the_mean_probability_and_keeps_the_spread(work: Workplace, split: str) -> None:
     run, films = work.run, films_of(work.run, split)
     each = by_hand(run, split)
-    found = evaluation.probabilities(run, 0, split, films)
+    found = scoring.probabilities(run, 0, split, films)
     np.testing.assert_allclose(found, (each[0] + each[1]) / 2, atol=1e-9)
     path = predictions.spread_path(run.generation(0) / "predictions" / f"{split}.parquet")
     spread = predictions.read_spread(path, images_of(films), work.config.data.labels)
@@ -176,7 +176,7 @@ def test_the_pool_learns_from_the_mean_of_the_members_per_study(work: Workplace)
     assert targets.images[targets.pseudo].tolist() == images_of(pool).tolist()
     np.testing.assert_allclose(targets.target[targets.pseudo], expected.target, atol=1e-5)
     image = pseudo_labels(
-        evaluation.probabilities(run, 0, "pool", pool),
+        scoring.probabilities(run, 0, "pool", pool),
         list(pool.frame["study"]),
         config.data.labels,
         counts,

@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 from test_run_evaluation import LABELS, make_films, write_generation
 
-from noisy_student import evaluation
+from noisy_student import evaluation, scoring
 from noisy_student.config import Config
 from noisy_student.config.load import load
 from noisy_student.data import manifest, predictions
@@ -195,7 +195,7 @@ def test_a_group_holds_its_own_films_at_the_configured_level(run: Run) -> None:
 
 def test_age_bands_and_the_size_of_small_groups_are_settings(run: Run) -> None:
     films = manifest.select(manifest.read(run.sealed), split="test")
-    probability = evaluation.probabilities(run, 0, "test", films)
+    probability = scoring.probabilities(run, 0, "test", films)
 
     def groups(*more: str) -> list[dict[str, Any]]:
         found = evaluation.subgroups(films, probability, LABELS, LABELS, config(*more), "zeros")

@@ -49,6 +49,7 @@ def test_a_name_stands_for_a_run_a_generation_a_network_or_a_file(tmp_path: Path
         "runs/films": second,
         "runs/films/gen-0": first,
         "runs/films/gen-0/checkpoint/best": first,
+        "runs/films/gen-0/checkpoint/best/model.safetensors": first,
         "runs/films/gen-1/fold-1": run / "gen-1" / "fold-1" / "checkpoint" / "best",
         "w.pth": tmp_path / "w.pth",
         str(run / "gen-1"): second,

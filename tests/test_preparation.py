@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from noisy_student import evaluation, preparation
+from noisy_student import preparation, scoring
 from noisy_student.config import Config
 from noisy_student.config.load import config_hash, load, read_snapshot
 from noisy_student.data import manifest, synthetic
@@ -183,8 +183,8 @@ def test_calibration_on_carved_validation_does_not_see_mentioned_films_alone(tmp
     run.create()
     preparation.prepare(run, config)
     valid = manifest.select(manifest.read(run.manifest), split="valid")
-    share = np.nanmean(evaluation.known_truth(manifest.values(valid), config.targets.blank), axis=0)
-    mentioned = np.nanmean(evaluation.known_truth(manifest.values(valid), "ignore"), axis=0)
+    share = np.nanmean(scoring.known_truth(manifest.values(valid), config.targets.blank), axis=0)
+    mentioned = np.nanmean(scoring.known_truth(manifest.values(valid), "ignore"), axis=0)
     lesion = config.data.labels.index("Lung Lesion")
     assert share[lesion] < 0.4 < 0.8 < mentioned[lesion]
 

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 import noisy_student
-from noisy_student import evaluation, preparation
+from noisy_student import evaluation, preparation, scoring
 from noisy_student.config import Config
 from noisy_student.config.load import load
 from noisy_student.data import manifest, predictions
@@ -229,13 +229,13 @@ def test_missing_predictions_are_named(run: Run, config: Config) -> None:
 
 def test_only_0_and_1_count_as_known() -> None:
     values = np.array([[1, 0, -1, np.nan, 0.5]], dtype=np.float32)
-    unmentioned = evaluation.known_truth(values, "ignore")
+    unmentioned = scoring.known_truth(values, "ignore")
     np.testing.assert_array_equal(unmentioned, [[1, 0, np.nan, np.nan, np.nan]])
-    np.testing.assert_array_equal(evaluation.known_truth(values, "zeros"), [[1, 0, np.nan, 0, np.nan]])
+    np.testing.assert_array_equal(scoring.known_truth(values, "zeros"), [[1, 0, np.nan, 0, np.nan]])
 
 
 def test_codes_are_equal_for_equal_names_alone() -> None:
-    found = evaluation.codes(["b", "a", "b", "10", "9"])
+    found = scoring.codes(["b", "a", "b", "10", "9"])
     assert found[0] == found[2]
     assert len(set(found.tolist())) == 4
 

@@ -1,4 +1,4 @@
-"""The blocks of a backbone, found by looking at its modules: what is frozen, thawed or learns slowly together."""
+"""The blocks of a backbone, found by looking at its modules: what is kept, frozen, thawed or learns slowly together."""
 
 from __future__ import annotations
 
@@ -6,53 +6,44 @@ from typing import Final
 
 from torch import nn
 
-DOMINANT: Final = 0.8
-"""A module with more than this share of the layers is a wrapper: its children are looked at in its place."""
-
 Block = tuple[str, ...]
 """Names of the parameters and buffers of a block, as in the backbone's ``state_dict``."""
 
+_CONTAINERS: Final = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_MOST: Final = 0.9
+
 
 def blocks(backbone: nn.Module) -> tuple[Block, ...]:
-    """Return the blocks of ``backbone`` from the films to the features; every name is in exactly one of them.
+    """Return the blocks of ``backbone`` from the film to the features, each as the keys of its state;
+    every key is in exactly one.
 
-    A block is a child of the root with parameters: a stage of a ResNet, DenseNet, EfficientNet, ConvNeXt or Swin, a
-    block of a MobileNet, a module of Inception. A child that holds more than :data:`DOMINANT` of all layers
-    (``features``, the encoder of a vision transformer) is a wrapper and gives way to its own children. A lone
-    normalisation belongs to the block before it; tables and tokens (position embeddings) belong to the first block.
-    The order is that in which the modules were registered, which for torchvision's families is that of their work.
+    A block is a module with parameters that the architecture itself names (a residual block, a dense block, a
+    transformer layer, a stage). Plain containers, and modules that hold nearly all of the network, are taken apart; a
+    norm belongs to the filters before it, and what belongs to no block (tokens, position tables) to the first.
     """
-    units = [("", backbone)]
-    whole = _layers(backbone)
-    while (found := _wrapper(units, whole)) is not None:
-        name, module = units[found]
-        below = [(f"{name}.{key}".lstrip("."), child) for key, child in module.named_children()]
-        units[found : found + 1] = [unit for unit in below if _layers(unit[1])]
-    groups: list[list[str]] = []
-    for name, module in units:
-        if not groups or not _is_norm(module):
-            groups.append([])
-        groups[-1] += [key for key in backbone.state_dict() if key == name or key.startswith(f"{name}.")]
-    placed = {key for group in groups for key in group}
-    rest = [key for key in backbone.state_dict() if key not in placed]
+    total = sum(parameter.numel() for parameter in backbone.parameters())
+    found: list[list[str]] = []
+    for prefix, module in _units(backbone, "", total):
+        # A unit without filters or matrices is a norm, or a scale: it finishes what came before.
+        if not found or any(parameter.ndim >= 2 for parameter in module.parameters()):
+            found.append([])
+        found[-1] += [f"{prefix}.{key}" for key in module.state_dict()]
+    listed = {key for block in found for key in block}
+    rest = [key for key in backbone.state_dict() if key not in listed]
     if rest:
-        groups[:1] = [rest + (groups[0] if groups else [])]
-    return tuple(tuple(group) for group in groups)
+        found[:1] = [rest + (found[0] if found else [])]
+    return tuple(tuple(block) for block in found)
 
 
-def _layers(module: nn.Module) -> int:
-    """Return how many modules below ``module``, itself included, have parameters of their own."""
-    return sum(any(True for _ in part.parameters(recurse=False)) for part in module.modules())
-
-
-def _wrapper(units: list[tuple[str, nn.Module]], whole: int) -> int | None:
-    """Return the index of the unit that is only a wrapper, ``None`` where there is none left."""
-    for index, (_, module) in enumerate(units):
-        if _layers(module) > DOMINANT * whole and any(_layers(child) for child in module.children()):
-            return index
-    return None
-
-
-def _is_norm(module: nn.Module) -> bool:
-    """Return whether ``module`` scales and shifts and does nothing else: it has no filters and no matrices."""
-    return all(parameter.ndim == 1 for parameter in module.parameters())
+def _units(module: nn.Module, prefix: str, total: int) -> list[tuple[str, nn.Module]]:
+    units: list[tuple[str, nn.Module]] = []
+    for name, child in module.named_children():
+        size = sum(parameter.numel() for parameter in child.parameters())
+        if not size:
+            continue
+        key = f"{prefix}{name}"
+        # Of the exact type: a subclass of a container is a block that an architecture has named.
+        plain, named = type(child) in _CONTAINERS, isinstance(child, _CONTAINERS)
+        taken_apart = plain or (not named and size > _MOST * total and any(True for _ in child.children()))
+        units += _units(child, f"{key}.", total) if taken_apart else [(key, child)]
+    return units

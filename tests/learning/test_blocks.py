@@ -10,21 +10,21 @@ from noisy_student.config import ModelConfig
 from noisy_student.learning import models
 from noisy_student.learning.blocks import blocks
 
-# Blocks of each family, counted in the papers' tables: stages with the stem and what joins stages, or layers.
+# Blocks of each family, counted in the tables of the papers.
 COUNTS = {
     "small_resnet": 5,  # the stem and four residual blocks
-    "resnet18": 5,  # the stem and four stages
-    "resnet101": 5,
+    "resnet18": 9,  # the stem and eight residual blocks
+    "resnet101": 34,
     "densenet121": 8,  # the stem, four dense blocks, three transitions
     "densenet169": 8,
-    "efficientnet_b0": 9,  # the stem, seven stages, the last convolution
-    "efficientnet_v2_s": 8,
-    "convnext_tiny": 8,  # the stem, four stages, three steps down
+    "efficientnet_b0": 18,  # the stem, sixteen blocks, the last convolution
+    "efficientnet_v2_s": 42,
+    "convnext_tiny": 22,  # the stem, 18 blocks, three steps down
     "vit_b_16": 13,  # the embedding and twelve layers
-    "swin_t": 8,
+    "swin_t": 16,
     "mobilenet_v2": 19,
     "mobilenet_v3_large": 18,  # 17 blocks, and the linear layer before the classifier
-    "regnet_y_400mf": 5,
+    "regnet_y_400mf": 5,  # the stem and four stages, which torchvision names
 }
 
 

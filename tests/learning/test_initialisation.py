@@ -11,7 +11,8 @@ from torch import nn
 
 from noisy_student.config import ModelConfig
 from noisy_student.errors import ConfigError
-from noisy_student.learning.models import blocks, build, load_weights
+from noisy_student.learning.blocks import blocks
+from noisy_student.learning.models import build, load_weights
 
 COUNTS = {
     "small_resnet": 5,  # stem and four blocks
@@ -25,6 +26,7 @@ COUNTS = {
     "inception_v3": 5 + 11,
     "mobilenet_v2": 1 + 17 + 1,
     "regnet_y_400mf": 1 + 4,
+    "regnet_x_400mf": 1 + 4,  # the last stage alone has most of the parameters
 }
 SIZES = {"inception_v3": 80, "vit_b_16": 48}
 NAMES = [

@@ -7,7 +7,6 @@ one place whatever the architecture.
 from noisy_student.learning.models.backbones import SMALL_RESNET, small_resnet
 from noisy_student.learning.models.building import build
 from noisy_student.learning.models.compiled import Compiled
-from noisy_student.learning.models.initialisation import blocks
 from noisy_student.learning.models.network import Network, Normalisation, classifier_parameters, parameter_count
 from noisy_student.learning.models.weights import check_weights, load_weights
 
@@ -16,7 +15,6 @@ __all__ = [
     "Compiled",
     "Network",
     "Normalisation",
-    "blocks",
     "build",
     "check_weights",
     "classifier_parameters",

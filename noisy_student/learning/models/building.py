@@ -12,8 +12,8 @@ from torch import nn
 from noisy_student import randomness
 from noisy_student.config.model import ModelConfig
 from noisy_student.errors import ConfigError
+from noisy_student.learning.blocks import blocks
 from noisy_student.learning.models import backbones, timm_backbones
-from noisy_student.learning.models.initialisation import blocks
 from noisy_student.learning.models.network import Network, Normalisation, hidden_head
 
 _WITH_STOCHASTIC_DEPTH: Final = f"{backbones.SMALL_RESNET}, efficientnet_*, convnext_*, swin_*, maxvit_t"

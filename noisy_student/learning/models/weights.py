@@ -17,8 +17,9 @@ from noisy_student import origins
 from noisy_student.config.model import ModelConfig
 from noisy_student.errors import ConfigError, WeightsError
 from noisy_student.labels import shared
+from noisy_student.learning.blocks import blocks
 from noisy_student.learning.models import backbones, timm_backbones, xrv_weights
-from noisy_student.learning.models.initialisation import blocks, lowest, mean_var
+from noisy_student.learning.models.initialisation import lowest, mean_var
 from noisy_student.learning.models.network import Network, Normalisation
 from noisy_student.learning.models.state_files import UNREADABLE, read_state
 from noisy_student.runs import file_hash
