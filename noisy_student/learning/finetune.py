@@ -39,6 +39,13 @@ def learning_names(network: nn.Module, does: FinetuneConfig, depth: Mapping[str,
     return frozenset(name for name in names if depth.get(name, 0) <= highest)
 
 
+def standing_still(network: nn.Module) -> frozenset[str]:
+    """Return the names of the BatchNorm layers whose statistics :func:`set_trainable` has frozen."""
+    return frozenset(
+        name for name, module in network.named_modules() if isinstance(module, _BatchNorm) and not module.training
+    )
+
+
 def set_trainable(network: nn.Module, learning: frozenset[str], freeze_bn: bool) -> None:
     """Put ``network`` into training mode with gradients for the parameters ``learning`` alone.
 

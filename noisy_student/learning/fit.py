@@ -19,7 +19,6 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from noisy_student.config import PhaseConfig
@@ -272,23 +271,26 @@ def _check_finite(value: Tensor, generation: int, step: int, last: Path, what: s
         )
 
 
-def clean_copy(task: Task, averaged: AveragedModel) -> models.Network:
-    """Return the averaged model in evaluation mode, its BatchNorm statistics estimated on clean films."""
-    network = copy.deepcopy(averaged.module)
+def clean_copy(task: Task, state: State) -> models.Network:
+    """Return the averaged model in evaluation mode, its BatchNorm statistics estimated on clean films.
+
+    Layers whose statistics stand still in the phase of the last step keep them: what learns above has learnt with them.
+    """
+    network = copy.deepcopy(state.averaged.module)
     assert isinstance(network, models.Network)
     wanted = task.phase.optim.bn_images
-    if wanted and not task.phase.optim.freeze_bn:
+    if wanted:
         numbers = np.arange(min(wanted, len(task.bn_films)))
         # Equal parts: every batch counts alike, and BatchNorm of a 1 x 1 map fails on a batch of one.
         parts = np.array_split(numbers, max(1, len(numbers) // 64))
         films: Iterable[Tensor] = (augment.to_float(task.bn_films.gather(part)) for part in parts)
-        optim.reestimate_batchnorm(network, films)
+        optim.reestimate_batchnorm(network, films, finetune.standing_still(state.network))
     return network.eval()
 
 
 def _look(run: Run, task: Task, state: State, autocast: Callable[[], torch.autocast]) -> None:
     """Measure the averaged model on validation, log it, and keep its weights if they are the ones to keep."""
-    network = clean_copy(task, state.averaged)
+    network = clean_copy(task, state)
     if task.valid_films is None:
         state.keep(network)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from itertools import chain
 
 import torch
@@ -134,7 +134,7 @@ def _pairs(average: nn.Module, current: nn.Module, *, buffers: bool) -> dict[str
 
 
 @torch.no_grad()
-def reestimate_batchnorm(network: nn.Module, batches: Iterable[Tensor]) -> None:
+def reestimate_batchnorm(network: nn.Module, batches: Iterable[Tensor], frozen: Container[str] = ()) -> None:
     """Set the BatchNorm statistics of ``network`` to those of ``batches``, each batch counting alike.
 
     Only the BatchNorm layers work in training mode meanwhile, so dropout and stochastic depth stay off; modes and
@@ -143,8 +143,13 @@ def reestimate_batchnorm(network: nn.Module, batches: Iterable[Tensor]) -> None:
     Args:
         network: any module; averaged weights have no statistics of their own.
         batches: float films (B, C, H, W) in [0, 1], B >= 2, on the network's device.
+        frozen: names of layers that keep their statistics.
     """
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    norms = [
+        module
+        for name, module in network.named_modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats and name not in frozen
+    ]
     if not norms:
         return
     modes = {module: module.training for module in network.modules()}

@@ -363,6 +363,18 @@ def test_phases_in_epochs_count_the_films_of_the_table(run: Run) -> None:
         fit.Course(make_task(steps=5, phases=[{"epochs": 2}, {}], batch_size=16))
 
 
+def test_what_never_learns_is_kept_with_the_statistics_it_was_used_with(run: Run) -> None:
+    task = make_task(steps=3, phases=[{"trainable": 2}], bn_images=16)
+    start, (*low, _, _) = fit.start_state(task, CPU).network, blocks(fit.start_state(task, CPU).network.backbone)
+    before, below = start.state_dict(), {f"backbone.{key}" for block in low for key in block}
+    fit.fit(run, task)
+    found = kept(run)
+    assert all(torch.equal(found[name], before[name]) for name in below)
+    high = {name for name in before if name.endswith("running_mean") and name not in below}
+    assert high
+    assert not any(torch.equal(found[name], before[name]) for name in high)
+
+
 @pytest.mark.parametrize("stopped_at", [2, 3, 5, 6, 7, 8])
 def test_a_training_resumes_bit_for_bit_inside_and_between_phases(run: Run, tmp_path: Path, stopped_at: int) -> None:
     task = make_task(steps=9, phases=GRADUAL, schedule="each", eval_every=4)
