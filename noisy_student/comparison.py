@@ -119,15 +119,15 @@ def _run(path: Path) -> tuple[Run, Config]:
 
 def _cases(run: Run, config: Config, level: str) -> tuple[ScoreTable, ScoreTable]:
     """Return truth and probabilities of a run's best generation on its test films, per film or per study."""
-    cases = evaluation.test_cases(run, config, external.best_generation(run))
-    truth, probability, _ = evaluation.by_level(cases.films, cases.probability, config.targets.blank)[level]
-    frame, name = cases.films.frame, str(run.path)
+    films, levels = evaluation.test_levels(run, config, external.best_generation(run))
+    truth, probability, _ = levels[level]
+    frame, name = films.frame, str(run.path)
     keys = [frame["study"].to_numpy(dtype=object)]
     patients = frame["patient"].to_numpy(dtype=object)
     if level == "image":
         keys = [frame["image"].to_numpy(dtype=object), *keys]
     else:
-        # by_level has its studies in the order of their names
+        # The levels have their studies in the order of their names.
         keys[0], first = np.unique(keys[0].astype(str), return_index=True)
         patients = patients[first]
     unit: score_tables.Unit = "image" if level == "image" else "study"

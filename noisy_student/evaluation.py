@@ -1,12 +1,12 @@
 """The evaluation of a generation: predictions, calibration and labels to ``evaluation.json``.
 
 This is the only module that opens the sealed labels of test and pool. Test is measured once per generation, for the
-report; the pool's labels serve one diagnostic, the true quality of the pseudo-labels.
+report, and read again where runs are compared; the pool's labels serve one diagnostic, the true quality of the
+pseudo-labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,26 +15,19 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
+from noisy_student import measures
 from noisy_student.config import Config
-from noisy_student.data import groups, manifest, predictions
+from noisy_student.data import manifest, predictions
 from noisy_student.data.manifest import Manifest
 from noisy_student.labels import COMPETITION
+from noisy_student.measures import Levels, Points
 from noisy_student.runs import Run, read_json
-from noisy_student.stats import metrics, operating
+from noisy_student.stats import metrics
 from noisy_student.stats.calibration import Calibration
-from noisy_student.stats.comparison import compare_models, comparison_json
-from noisy_student.stats.evaluation import by_study, evaluate
-from noisy_student.stats.intervals import bootstrap_auroc, interval, macro
-from noisy_student.stats.operating import Threshold
-from noisy_student.stats.strata import strata
-from noisy_student.stats.subgroups import Group, measure_groups
+from noisy_student.stats.evaluation import by_study
 from noisy_student.targets import table
 
 Floats = npt.NDArray[np.float64]
-Levels = dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]
-"""Truth (N, K), probability (N, K) and patient codes (N,) per "image" and per "study"."""
-Points = dict[str, dict[str, Threshold]]
-"""Label -> kind of operating point -> threshold."""
 
 POOL_NOTE = (
     "Diagnostic only: the sealed labels of the pool were opened after the fact. "
@@ -107,6 +100,12 @@ def test_cases(run: Run, config: Config, generation: int) -> Cases:
     )
 
 
+def test_levels(run: Run, config: Config, generation: int) -> tuple[Manifest, Levels]:
+    """Return the test films, and what is known and what ``generation`` says of them and of their studies."""
+    films = manifest.select(manifest.read(run.sealed), split="test")
+    return films, _levels(run, generation, "test", films, config.targets.blank)
+
+
 def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict[str, Any], list[Path]]:
     """Return the content of ``evaluation.json`` and the files it was made from.
 
@@ -118,15 +117,15 @@ def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict
     seen, sealed = manifest.read(run.manifest), manifest.read(run.sealed)
     folder = run.generation(generation)
     reads = [run.manifest, run.sealed, folder / "calibration.json", folder / "targets.parquet"]
-    parts = {"valid", "test", "pool", *judging_files(config)}
+    parts = {"valid", "test", "pool", *judging_films(config, seen)}
     reads += [folder / "predictions" / f"{split}.parquet" for split in sorted(parts)]
-    measures, blank = config.evaluation, config.targets.blank
+    level, blank = config.evaluation.level, config.targets.blank
     result: dict[str, Any] = {
         "generation": generation,
-        "level": measures.level,
+        "level": level,
         "labels": list(labels),
         "macro_labels": list(macro_labels),
-        "confidence": measures.confidence,
+        "confidence": config.evaluation.confidence,
         "splits": {},
         "paired": None,
         "paired_first": None,
@@ -138,24 +137,26 @@ def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict
     points = thresholds(run, config, generation)
     arrays: dict[str, Levels] = {}
     for split, chosen in films.items():
-        arrays[split] = by_level(chosen, probabilities(run, generation, split, chosen), blank)
+        arrays[split] = _levels(run, generation, split, chosen, blank)
         before = by_level(chosen, uncalibrated(run, generation, split, chosen), blank)
-        result["splits"][split] = measured(arrays[split], labels, macro_labels, config, before, points)
+        result["splits"][split] = measures.measured(arrays[split], labels, macro_labels, config, before, points)
     if set(COMPETITION) <= set(labels):
-        result["competition"] = _competition(*arrays["test"]["study"], config)
+        result["competition"] = measures.competition(*arrays["test"]["study"], config)
     earlier = sorted({0, generation - 1}) if generation > 0 else []
     if earlier:
-        scores = [probabilities(run, before, "test", films["test"]) for before in earlier]
+        scores = [_levels(run, before, "test", films["test"], blank)[level][1] for before in earlier]
         reads += [
             run.generation(before) / name
             for before in earlier
             for name in ("calibration.json", "predictions/test.parquet")
         ]
-        compared = _paired(films["test"], arrays["test"], scores, config, earlier)
+        compared = measures.paired(*arrays["test"][level], scores, config, earlier)
         result["paired"] = compared[-1]
         result["paired_first"] = compared[0] if len(compared) > 1 else None
     test = probabilities(run, generation, "test", films["test"])
-    result["subgroups"] = subgroups(films["test"], test, labels, macro_labels, config, blank)
+    result["subgroups"] = measures.subgroups(
+        films["test"], lambda own, keep: by_level(own, test[keep], blank), labels, macro_labels, config
+    )
     result["pool"] = _pool(run, generation, manifest.select(sealed, split="train"), config)
     return result, reads
 
@@ -168,94 +169,11 @@ def uncalibrated(run: Run, generation: int, split: str, films: Manifest) -> Floa
     return raw
 
 
-def judging_files(config: Config) -> tuple[str, ...]:
-    """Return the names of the predictions that judge a generation."""
-    return ("valid", "labelled") if config.folds > 1 else ("valid",)
-
-
 def thresholds(run: Run, config: Config, generation: int) -> dict[str, Points]:
     """Return the operating points per level ("image", "study") and label, chosen on the judging films alone."""
     parts = judging_films(config, manifest.read(run.manifest))
-    blank, measures = config.targets.blank, config.evaluation
-    levels = [by_level(part, probabilities(run, generation, name, part), blank) for name, part in parts.items()]
-    where = "validation" if config.folds == 1 else "validation and labelled films, out of fold"
-    found: dict[str, Points] = {}
-    for level in ("image", "study"):
-        truth, probability = (np.concatenate([part[level][index] for part in levels]) for index in (0, 1))
-        found[level] = {
-            label: operating.choose(
-                truth[:, k], probability[:, k], where, measures.target_sensitivity, measures.target_specificity
-            )
-            for k, label in enumerate(config.data.labels)
-        }
-    return found
-
-
-def measured(
-    levels: Levels,
-    labels: Sequence[str],
-    macro_labels: Sequence[str],
-    config: Config,
-    before: Levels | None = None,
-    points: Mapping[str, Points] | None = None,
-) -> dict[str, Any]:
-    """Return the measures of each level ("image", "study") of (truth, probability, patients), as ``config`` asks.
-
-    ``before`` are the same films before calibration, ``points`` the thresholds per level and label.
-    """
-    measures = config.evaluation
-    return {
-        level: evaluate(
-            *arrays,
-            labels,
-            macro_labels,
-            replicates=measures.replicates,
-            confidence=measures.confidence,
-            bins=measures.bins,
-            seed=config.seed,
-            stratify=measures.stratify,
-            before=None if before is None else before[level][1],
-            points=None if points is None else points[level],
-        )
-        for level, arrays in levels.items()
-    }
-
-
-def subgroups(
-    films: Manifest,
-    probability: Floats,
-    labels: Sequence[str],
-    macro_labels: Sequence[str],
-    config: Config,
-    blank: str,
-) -> dict[str, Any] | None:
-    """Return AUROC by sex, age band, view, projection and site, as far as the manifest knows them; ``None`` otherwise.
-
-    At level ``study`` a group's studies are made of its own films: those of ``lateral`` are means over lateral films.
-    """
-    measures = config.evaluation
-    members = groups.of_films(films, measures.age_bands)
-    if not members:
-        return None
-    everyone = np.unique(films.frame["patient"].to_numpy(dtype=str))
-
-    def group(name: str, keep: npt.NDArray[np.bool_]) -> Group:
-        own = manifest.rows(films, keep)
-        truth, score, patients = by_level(own, probability[keep], blank)[measures.level]
-        # Codes of a part of the films are places among its own patients.
-        names = np.unique(own.frame["patient"].to_numpy(dtype=str))
-        return Group(name, truth, score, np.searchsorted(everyone, names)[patients])
-
-    return measure_groups(
-        {column: [group(name, keep) for name, keep in parts.items()] for column, parts in members.items()},
-        labels,
-        macro_labels,
-        smallest=measures.subgroup_patients,
-        replicates=measures.replicates,
-        confidence=measures.confidence,
-        seed=config.seed,
-        stratify=measures.stratify,
-    )
+    levels = [_levels(run, generation, name, part, config.targets.blank) for name, part in parts.items()]
+    return measures.thresholds(levels, config)
 
 
 def by_level(
@@ -269,56 +187,13 @@ def by_level(
     }
 
 
-def _competition(
-    truth: Floats, probability: Floats, patients: npt.NDArray[np.int64], config: Config
-) -> dict[str, Any] | None:
-    columns = [config.data.labels.index(name) for name in COMPETITION]
-    areas = np.array([metrics.auroc(*_known(truth[:, k], probability[:, k])) for k in columns])
-    if np.isnan(areas).any():
-        return None
-    draws = bootstrap_auroc(
-        truth[:, columns],
-        probability[:, columns],
-        patients,
-        config.evaluation.replicates,
-        config.seed,
-        strata(truth[:, columns], patients) if config.evaluation.stratify else None,
-    )
-    bounds = interval(macro(draws, list(range(len(columns)))), config.evaluation.confidence)
-    return {"auroc": float(areas.mean()), "ci": bounds and list(bounds), "labels": list(COMPETITION)}
+def _levels(run: Run, generation: int, split: str, films: Manifest, blank: str) -> Levels:
+    return by_level(films, probabilities(run, generation, split, films), blank)
 
 
 def _known(truth: Floats, score: Floats) -> tuple[Floats, Floats]:
     known = ~np.isnan(truth)
     return truth[known], score[known]
-
-
-def _paired(
-    films: Manifest, later: Levels, scores: Sequence[Floats], config: Config, against: Sequence[int]
-) -> list[dict[str, Any]]:
-    """Return the difference of a generation (``later``) to each of the earlier ones, whose films have ``scores``."""
-    measures, labels = config.evaluation, config.data.labels
-    truth, probability, patients = later[measures.level]
-    models = [by_level(films, score, config.targets.blank)[measures.level][1] for score in scores]
-    found = compare_models(
-        truth,
-        [*models, probability],
-        [(index, len(models)) for index in range(len(models))],
-        patients,
-        [labels.index(name) for name in config.macro_labels()],
-        replicates=measures.replicates,
-        seed=config.seed,
-        confidence=measures.confidence,
-        stratify=strata(truth, patients) if measures.stratify else None,
-    )
-    return [
-        {
-            "against": index,
-            "split": "test",
-            **comparison_json(one, labels, measures.smallest_difference, measures.confidence),
-        }
-        for index, one in zip(against, found, strict=True)
-    ]
 
 
 def _pool(run: Run, generation: int, pool: Manifest, config: Config) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from noisy_student import evaluation, preparation, training
+from noisy_student import evaluation, measures, preparation, training
 from noisy_student.config import Config
 from noisy_student.data import manifest, splits
 from noisy_student.data.manifest import Manifest
@@ -92,8 +92,10 @@ def evaluate(work: Workplace, other: Config, generation: int) -> dict[str, Any]:
         "only_model": [name for name in config.data.labels if name not in labels],
         "only_data": [name for name in other.data.labels if name not in theirs],
         "confidence": config.evaluation.confidence,
-        "splits": {"test": evaluation.measured(levels, labels, labels, config, before, points)},
-        "subgroups": evaluation.subgroups(films, probability, labels, labels, config, blank),
+        "splits": {"test": measures.measured(levels, labels, labels, config, before, points)},
+        "subgroups": measures.subgroups(
+            films, lambda own, keep: evaluation.by_level(own, probability[keep], blank), labels, labels, config
+        ),
     }
 
 

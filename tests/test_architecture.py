@@ -25,6 +25,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("data",),
     ("targets",),
     ("learning",),
+    ("measures",),
     ("evaluation", "preparation", "workplace"),
     ("gallery", "promotion", "plan"),
     ("illustration", "training"),
