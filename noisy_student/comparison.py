@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from noisy_student import evaluation, external, preparation, scoring
+from noisy_student import evaluation, external, preparation
 from noisy_student.config import Config
 from noisy_student.config.load import read_snapshot, with_measures
 from noisy_student.data import score_tables
@@ -119,16 +119,15 @@ def _run(path: Path) -> tuple[Run, Config]:
 
 def _cases(run: Run, config: Config, level: str) -> tuple[ScoreTable, ScoreTable]:
     """Return truth and probabilities of a run's best generation on its test films, per film or per study."""
-    best = external.best_generation(run)
-    cases = evaluation.test_cases(run, config, best)
-    truth, probability, _ = scoring.scores_of(run, best, "test", cases.films).levels(config.targets.blank)[level]
-    frame, name = cases.films.frame, str(run.path)
+    films, levels = evaluation.test_levels(run, config, external.best_generation(run))
+    truth, probability, _ = levels[level]
+    frame, name = films.frame, str(run.path)
     keys = [frame["study"].to_numpy(dtype=object)]
     patients = frame["patient"].to_numpy(dtype=object)
     if level == "image":
         keys = [frame["image"].to_numpy(dtype=object), *keys]
     else:
-        # by_level has its studies in the order of their names
+        # The levels have their studies in the order of their names.
         keys[0], first = np.unique(keys[0].astype(str), return_index=True)
         patients = patients[first]
     unit: score_tables.Unit = "image" if level == "image" else "study"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from noisy_student import evaluation, preparation, scoring, training
+from noisy_student import evaluation, measures, preparation, scoring, training
 from noisy_student.config import Config
 from noisy_student.data import manifest, splits
 from noisy_student.data.cache import Cache
@@ -88,8 +88,10 @@ def evaluate(work: Workplace, other: Config, generation: int, calibration: Path 
         "calibration": None if calibration is None else calibration.name,
         **data.matched(config.data.labels),
         "confidence": config.evaluation.confidence,
-        "splits": {"test": evaluation.measured(scores.levels(blank), labels, labels, config, before, points)},
-        "subgroups": evaluation.subgroups(scores, labels, labels, config, blank),
+        "splits": {"test": measures.measured(scores.levels(blank), labels, labels, config, before, points)},
+        "subgroups": measures.subgroups(
+            scores.films, lambda _, keep: scores.rows(keep).levels(blank), labels, labels, config
+        ),
     }
 
 

@@ -16,14 +16,13 @@ from scipy.special import expit
 from noisy_student.config import Config
 from noisy_student.data import manifest, predictions
 from noisy_student.data.manifest import Manifest
+from noisy_student.measures import Levels
 from noisy_student.runs import Run, read_json
 from noisy_student.stats import metrics
 from noisy_student.stats.consensus import Consensus, Views
 from noisy_student.stats.evaluation import Aggregation, by_study
 
 Floats = npt.NDArray[np.float64]
-Levels = dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]]
-"""Truth (N, K), probability (N, K) and patient codes (N,) per "image" and per "study"."""
 
 
 def known_truth(values: npt.NDArray[np.float32], blank: str) -> Floats:

@@ -25,6 +25,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("data",),
     ("targets",),
     ("learning",),
+    ("measures",),
     ("event_files", "preparation", "scoring", "workplace"),
     ("evaluation",),
     ("gallery", "promotion", "plan"),

@@ -305,7 +305,7 @@ def test_config_prints_every_setting_with_its_meaning_and_can_be_read_again(ns: 
     assert load(mine) == load(None)
 
 
-@pytest.mark.parametrize("name", ["kermany160", "vindr", "folders"])
+@pytest.mark.parametrize("name", ["kermany160", "vindr", "kermany-folder"])
 def test_config_prints_what_a_file_and_the_command_line_come_to(ns: Any, tmp_path: Path, name: str) -> None:
     given = REPOSITORY / "configs" / f"{name}.yaml"
     more = ("--set", "seed=9", "--set", "generations={2: {noise: {strength: 8}}}")

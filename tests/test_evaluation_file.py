@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 from test_run_evaluation import LABELS, make_films, write_generation
 
-from noisy_student import evaluation, scoring
+from noisy_student import evaluation, measures, scoring
 from noisy_student.config import Config
 from noisy_student.config.load import load
 from noisy_student.data import manifest, predictions
@@ -198,7 +198,13 @@ def test_age_bands_and_the_size_of_small_groups_are_settings(run: Run) -> None:
     probability = scoring.probabilities(run, 0, "test", films)
 
     def groups(*more: str) -> list[dict[str, Any]]:
-        found = evaluation.subgroups(films, probability, LABELS, LABELS, config(*more), "zeros")
+        found = measures.subgroups(
+            films,
+            lambda own, keep: scoring.by_level(own, probability[keep], "zeros"),
+            LABELS,
+            LABELS,
+            config(*more),
+        )
         assert found is not None
         return found["columns"]["age"]["groups"]
 

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 import noisy_student
-from noisy_student import evaluation, preparation, scoring
+from noisy_student import evaluation, measures, preparation, scoring
 from noisy_student.config import Config
 from noisy_student.config.load import load
 from noisy_student.data import manifest, predictions
@@ -157,7 +157,7 @@ def test_the_competition_figure_is_the_mean_over_its_labels_per_study(student: d
 def test_there_is_no_competition_figure_where_one_of_its_labels_is_undefined(run: Run, config: Config) -> None:
     truth, probability = expected(run, "test")
     truth[:, 0] = 0
-    assert evaluation._competition(truth, probability, np.arange(len(truth)), config) is None
+    assert measures.competition(truth, probability, np.arange(len(truth)), config) is None
 
 
 def test_a_student_is_compared_with_the_generation_before(run: Run, student: dict[str, Any]) -> None:

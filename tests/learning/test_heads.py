@@ -34,7 +34,7 @@ def kept(run: Run, kind: str = "last") -> dict[str, torch.Tensor]:
 
 
 def test_a_head_only_phase_trains_all_of_the_head_and_its_statistics_alone(tmp_path: Path) -> None:
-    run, task = new_run(tmp_path / "run"), hidden_task(steps=4, head_steps=3, save_every=3)
+    run, task = new_run(tmp_path / "run"), hidden_task(steps=4, phases=[{"trainable": "head", "steps": 3}, {}], save_every=3)
     start = {key: value.clone() for key, value in fit.start_state(task, CPU).network.state_dict().items()}
     with pytest.raises(StoppedError):
         fit.fit(run, task, stop=stop_after(3))
@@ -46,7 +46,7 @@ def test_a_head_only_phase_trains_all_of_the_head_and_its_statistics_alone(tmp_p
 
 
 def test_a_stopped_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    task = hidden_task(steps=6, head_steps=2)
+    task = hidden_task(steps=6, phases=[{"trainable": "head", "steps": 2}, {}])
     whole, parts = new_run(tmp_path / "whole"), new_run(tmp_path / "parts")
     fit.fit(whole, task)
     with pytest.raises(StoppedError):
@@ -58,7 +58,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_the_kept_model_has_the_statistics_of_clean_films_in_its_head_too(tmp_path: Path) -> None:
-    run, task = new_run(tmp_path / "run"), hidden_task(steps=3, head_steps=0, bn_images=16)
+    run, task = new_run(tmp_path / "run"), hidden_task(steps=3, phases=[{}], bn_images=16)
     fit.fit(run, task)
     network, meta = checkpoint.load(run.generation(1) / "checkpoint" / "best")
     assert (meta["model"]["head"], meta["model"]["head_hidden"]) == ("hidden", 8)
@@ -71,7 +71,7 @@ def test_the_kept_model_has_the_statistics_of_clean_films_in_its_head_too(tmp_pa
 
 
 def test_the_self_supervised_start_learns_from_the_features_below_the_head(tmp_path: Path) -> None:
-    task = hidden_task(steps=2, head_steps=0)
+    task = hidden_task(steps=2, phases=[{}])
     network = fit.start_state(task, CPU).network
     own = objectives.Byol(network.width, 16, 8, momentum=0.9, seed=0)
     run = new_run(tmp_path / "run")
