@@ -152,7 +152,8 @@ def more_measures(entry: Mapping[str, Any]) -> Table | None:
         if not cell["ci_method"]:
             continue
         ci, parts, before = cell["delong_ci"], cell["brier_parts"] or {}, cell["before"] or {}
-        cells = [Cell(f"{words.number(ci[0])}–{words.number(ci[1])}" if ci else words.DASH, key=ci and ci[0])]
+        drawn = f"{words.number(ci[0])}–{words.number(ci[1])}" if ci else words.DASH
+        cells = [Cell(drawn, "" if ci else cell["delong_reason"] or "", ci and ci[0])]
         cells.append(Cell(words.percent(cell["undefined_replicates"]), key=cell["undefined_replicates"]))
         cells += [number(cell[key]) for key in ("ece_width", "ece_debiased")]
         cells += [number(parts.get(key)) for key in ("reliability", "resolution", "uncertainty")]

@@ -66,6 +66,14 @@ def test_undefined_cells_sort_last_and_say_why(entry):
     assert row.cells[1].key is None
 
 
+def test_a_missing_delong_interval_says_why(entry):
+    entry["test"]["labels"]["Edema"].update(delong_ci=None, delong_reason="the curve is perfect")
+    row = next(row for row in tables.more_measures(entry).rows if row.head.text == "Edema")
+    assert (row.cells[0].text, row.cells[0].note, row.cells[0].key) == ("–", "the curve is perfect", None)
+    entry["test"]["labels"] = {"Edema": entry["test"]["labels"]["Edema"] | {"ci_method": None}}
+    assert tables.more_measures(entry) is None
+
+
 def test_interval_stands_on_its_axis():
     table = tables.Table("t", (), (), axis=(0.5, 1.0))
     assert table.at((0.75, (0.5, 1.0))) == (50.0, (0.0, 100.0))
