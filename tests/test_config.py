@@ -167,7 +167,10 @@ def test_an_unknown_key_without_a_neighbour_lists_the_known_ones() -> None:
             "teacher.members=[{}, {start: teacher}]",
             "teacher.members.1.start: generation 0 has no teacher",
         ),
-        ("generations.2.members=[{}, {optim: {batch_size: 1}}]", "generations.2.members.1.optim.batch_size: Input should be"),
+        (
+            "generations.2.members=[{}, {optim: {batch_size: 1}}]",
+            "generations.2.members.1.optim.batch_size: Input should be",
+        ),
         ("generations.2.members=[{}, {optim: {stps: 9}}]", "unknown key 'generations.2.members.1.optim.stps'; did you"),
         ("evaluation.aggregation=frontl", "Input should be 'mean', 'max' or 'frontal'; did you mean 'frontal'?"),
     ],

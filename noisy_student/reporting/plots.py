@@ -289,8 +289,13 @@ def _thinned(values: npt.NDArray[np.float64], limit: int = 120) -> npt.NDArray[n
 
 
 def _short(value: float) -> str:
-    """Return a number of any size in a few characters: ``0.612``, ``834``, ``0.0003``, ``1e-07``."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    """Return a number of any size in at most six characters or so: ``0.612``, ``834``, ``3.2e-4``."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    if abs(value) >= 0.01 or value == 0:
+        return f"{value:.3g}"
+    digits, exponent = f"{value:.1e}".split("e")
+    return f"{digits.removesuffix('.0')}e{int(exponent)}"
 
 
 @_remembered

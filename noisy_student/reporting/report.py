@@ -17,8 +17,9 @@ from noisy_student.reporting.schema import VERSION
 from noisy_student.runs import Run, read_json, write_json, write_text
 
 CELL: Final = (
-    "auroc", "ci", "ci_method", "delong_ci", "undefined_replicates", "ap", "brier", "brier_parts", "log_loss",
-    "ece", "ece_width", "ece_debiased", "operating_points", "positives", "negatives", "unknown", "reason",
+    "auroc", "ci", "ci_method", "delong_ci", "delong_method", "delong_reason", "undefined_replicates", "ap", "brier",
+    "brier_parts", "log_loss", "ece", "ece_width", "ece_debiased", "operating_points", "positives", "negatives",
+    "unknown", "reason",
 )  # fmt: skip
 """The fields of a label that go into the report; curves stay in ``evaluation.json``."""
 MEANS: Final = ("ap", "brier", "log_loss", "ece", "undefined_replicates")

@@ -123,17 +123,25 @@ def generations(report: Mapping[str, Any], linked: Sequence[int]) -> Table:
     return Table("Generations", heads, tuple(rows), sortable=False)
 
 
+def has_points(entry: Mapping[str, Any]) -> bool:
+    """Return whether operating points of a generation are on record."""
+    return any(cell["operating_points"] for cell in entry["test"]["labels"].values())
+
+
 def labels(entry: Mapping[str, Any], axis: tuple[float, float]) -> Table:
     """Return the main measures by label on the test set."""
     used = entry["test"]["macro"]["labels"]
+    pointed = has_points(entry)
     rows = []
     for name, cell in entry["test"]["labels"].items():
         point = (cell["operating_points"] or {}).get("youden") or {}
-        measures = [number(cell["ap"]), number(point.get("f1"))]
+        measures = [number(cell["ap"]), *([number(point.get("f1"))] if pointed else [])]
         measures += [number(cell[key]) for key in ("brier", "log_loss", "ece")]
         head = text(name, "" if name in used else "not in the macro mean")
         rows.append(Row(head, (auroc(cell), *measures, amount(cell["positives"]), amount(cell["negatives"]))))
-    heads = _heads("Label:", "AUROC", "AP", "F1", "Brier", "Log loss", "ECE", "Positive", "Negative")
+    heads = _heads(
+        "Label:", "AUROC", "AP", *(["F1"] if pointed else []), "Brier", "Log loss", "ECE", "Positive", "Negative"
+    )
     return Table("Measures by label", heads, tuple(rows), axis)
 
 
@@ -144,7 +152,8 @@ def more_measures(entry: Mapping[str, Any]) -> Table | None:
         if not cell["ci_method"]:
             continue
         ci, parts, before = cell["delong_ci"], cell["brier_parts"] or {}, cell["before"] or {}
-        cells = [Cell(f"{words.number(ci[0])}–{words.number(ci[1])}" if ci else words.DASH, key=ci and ci[0])]
+        drawn = f"{words.number(ci[0])}–{words.number(ci[1])}" if ci else words.DASH
+        cells = [Cell(drawn, "" if ci else cell["delong_reason"] or "", ci and ci[0])]
         cells.append(Cell(words.percent(cell["undefined_replicates"]), key=cell["undefined_replicates"]))
         cells += [number(cell[key]) for key in ("ece_width", "ece_debiased")]
         cells += [number(parts.get(key)) for key in ("reliability", "resolution", "uncertainty")]
@@ -188,11 +197,16 @@ def operating_points(entry: Mapping[str, Any]) -> list[tuple[str, str, Table]]:
 def comparison(paired: Mapping[str, Any]) -> Table:
     """Return the paired differences by label."""
     told = any(cell.get("sentence") for cell in paired["labels"].values())
+    adjusted = any("p_holm" in cell for cell in paired["labels"].values())
     rows = []
     for name, cell in paired["labels"].items():
-        cells = [difference(cell), number(cell.get("p")), number(cell.get("p_holm"))]
-        rows.append(Row(text(name), (*cells, text(cell.get("sentence") or "")) if told else tuple(cells)))
-    heads = _heads("Label:", "Change of AUROC", "p", "p after Holm", *(["In words:"] if told else []))
+        cells = [difference(cell), number(cell.get("p"))]
+        cells += [number(cell.get("p_holm"))] if adjusted else []
+        cells += [text(cell.get("sentence") or "")] if told else []
+        rows.append(Row(text(name), tuple(cells)))
+    heads = _heads(
+        "Label:", "Change of AUROC", "p", *(["p after Holm"] if adjusted else []), *(["In words:"] if told else [])
+    )
     return Table(f"Change by label since generation {paired['against']}", heads, tuple(rows))
 
 

@@ -34,7 +34,10 @@ def kept(run: Run, kind: str = "last") -> dict[str, torch.Tensor]:
 
 
 def test_a_head_only_phase_trains_all_of_the_head_and_its_statistics_alone(tmp_path: Path) -> None:
-    run, task = new_run(tmp_path / "run"), hidden_task(steps=4, phases=[{"trainable": "head", "steps": 3}, {}], save_every=3)
+    run, task = (
+        new_run(tmp_path / "run"),
+        hidden_task(steps=4, phases=[{"trainable": "head", "steps": 3}, {}], save_every=3),
+    )
     start = {key: value.clone() for key, value in fit.start_state(task, CPU).network.state_dict().items()}
     with pytest.raises(StoppedError):
         fit.fit(run, task, stop=stop_after(3))

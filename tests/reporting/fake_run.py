@@ -158,7 +158,12 @@ def cell(truth: np.ndarray, probability: np.ndarray, before: np.ndarray) -> dict
     """Return the measures of one label, undefined without positives; ``before`` is the probability uncalibrated."""
     positives = int(truth.sum())
     counts = {"positives": positives, "negatives": int(len(truth) - positives), "unknown": 0}
-    method = {"ci_method": "bootstrap over patients", "undefined_replicates": 0.0 if positives else 1.0}
+    method = {
+        "ci_method": "bootstrap over patients",
+        "delong_method": "Obuchowski",
+        "delong_reason": None if positives else "no positives",
+        "undefined_replicates": 0.0 if positives else 1.0,
+    }
     if positives == 0:
         undefined = dict.fromkeys(
             ("auroc", "ci", "ap", "roc", "pr", "delong_ci", "ece_width", "ece_debiased", "brier_parts", "before")
@@ -327,6 +332,8 @@ def make_older(run: Run) -> None:
                     for key in (
                         "ci_method",
                         "delong_ci",
+                        "delong_method",
+                        "delong_reason",
                         "undefined_replicates",
                         "ece_width",
                         "ece_debiased",

@@ -254,8 +254,9 @@ def test_a_fixed_point_is_drawn_where_its_rates_say():
 
 
 def test_numbers_of_any_size_are_short():
-    assert [plots._short(v) for v in (0.61234, 834.4, 12345.0, 3e-4, 1e-7, 0.0)] == [
-        "0.612", "834", "12,345", "0.0003", "1e-07", "0",
+    values = (0.61234, 834.4, 12345.0, 3.21e-4, 1e-7, 0.0, 0.05, -0.002)
+    assert [plots._short(value) for value in values] == [
+        "0.612", "834", "12,345", "3.2e-4", "1e-7", "0", "0.05", "-2e-3",
     ]  # fmt: skip
 
 

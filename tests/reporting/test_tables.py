@@ -66,6 +66,14 @@ def test_undefined_cells_sort_last_and_say_why(entry):
     assert row.cells[1].key is None
 
 
+def test_a_missing_delong_interval_says_why(entry):
+    entry["test"]["labels"]["Edema"].update(delong_ci=None, delong_reason="the curve is perfect")
+    row = next(row for row in tables.more_measures(entry).rows if row.head.text == "Edema")
+    assert (row.cells[0].text, row.cells[0].note, row.cells[0].key) == ("–", "the curve is perfect", None)
+    entry["test"]["labels"] = {"Edema": entry["test"]["labels"]["Edema"] | {"ci_method": None}}
+    assert tables.more_measures(entry) is None
+
+
 def test_interval_stands_on_its_axis():
     table = tables.Table("t", (), (), axis=(0.5, 1.0))
     assert table.at((0.75, (0.5, 1.0))) == (50.0, (0.0, 100.0))
@@ -92,11 +100,21 @@ def test_an_operating_point_without_a_threshold_says_why(entry):
     assert {cell.text for cell in row.cells} == {"–"}
 
 
-def test_comparison_without_sentences_has_no_column_for_them(entry):
+def test_comparison_of_an_older_run_has_no_empty_columns(entry):
     assert tables.comparison(entry["paired"]).columns[-1].title == "In words"
     for cell in entry["paired"]["labels"].values():
         del cell["sentence"], cell["p_holm"]
-    assert tables.comparison(entry["paired"]).columns[-1].title == "p after Holm"
+    assert [column.title for column in tables.comparison(entry["paired"]).columns] == ["Label", "Change of AUROC", "p"]
+
+
+def test_without_operating_points_there_is_no_column_for_their_f1(entry):
+    assert "F1" in {column.title for column in tables.labels(entry, (0.5, 1.0)).columns}
+    for cell in entry["test"]["labels"].values():
+        cell["operating_points"] = None
+    table = tables.labels(entry, (0.5, 1.0))
+    assert "F1" not in {column.title for column in table.columns}
+    assert all(len(row.cells) == len(table.columns) - 1 for row in table.rows)
+    assert tables.operating_points(entry) == []
 
 
 def test_small_and_empty_groups_are_marked(entry):
