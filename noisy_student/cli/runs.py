@@ -252,7 +252,7 @@ def train_student(
 @click.option("--generation", type=click.IntRange(0), help="With --config: this generation in place of the best.")
 @click.option(
     "--calibration",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="With --config: a calibration by ns recalibrate in place of the run's own.",
 )
 @click.option("--truth", type=click.Path(path_type=Path), help="CSV with the true labels, instead of a run.")
