@@ -14,8 +14,9 @@ from networks import LABELS, films
 from noisy_student.config import ModelConfig
 from noisy_student.errors import ConfigError, WeightsError
 from noisy_student.learning import checkpoint
+from noisy_student.learning.blocks import blocks
 from noisy_student.learning.maps import activation_maps, has_feature_map
-from noisy_student.learning.models import blocks, build, check_weights, load_weights
+from noisy_student.learning.models import build, check_weights, load_weights
 
 REAL = {
     "conv": "test_convnext",
