@@ -176,8 +176,8 @@ def test_a_run_that_starts_from_another_says_so_everywhere(
 
     third = tmp_path / "runs/third/gen-0/checkpoint/best"
     own = config("student.start=weights")
-    assert _history(own, own.student, None, third)["cautions"] == meta["cautions"]
-    assert _history(own, own.student, None, None) == {}
+    assert _history(own, own.student, None, [third])["cautions"] == meta["cautions"]
+    assert _history(own, own.student, None) == {}
 
 
 @as_a_user_sees_them

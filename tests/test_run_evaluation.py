@@ -210,7 +210,7 @@ def test_it_names_every_file_it_reads(run: Run, config: Config, monkeypatch: pyt
 
         return reading
 
-    for module, name in ((manifest, "read"), (predictions, "read"), (table, "read"), (evaluation, "read_json")):
+    for module, name in ((manifest, "read"), (predictions, "read"), (table, "read"), (scoring, "read_json")):
         monkeypatch.setattr(module, name, watched(getattr(module, name)))
     reads = evaluation.evaluate_generation(run, config, 1)[1]
     assert opened <= set(reads)
