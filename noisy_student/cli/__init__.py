@@ -20,7 +20,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "train-teacher": ("runs", "Train generation 0 on the labelled films."),
     "pseudo-label": ("runs", "Label the pool with the current teacher."),
     "train-student": ("runs", "Train the next generation on labels and pseudo-labels."),
-    "evaluate": ("runs", "Measure every trained generation, or any table of scores."),
+    "evaluate": ("evaluate", "Measure every trained generation, or any table of scores."),
     "compare": ("compare", "Put runs and tables of scores side by side on the same test cases."),
     "recalibrate": ("recalibrate", "Fit a new calibration to local labels."),
     "report": ("runs", "Write the reports from the files of a run."),

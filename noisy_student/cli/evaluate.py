@@ -1,0 +1,131 @@
+"""Measuring: a run, a run on another data set, or any table of scores."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from noisy_student.cli import compare, options
+from noisy_student.cli.running import existing, stage_options, tell
+
+
+class _Evaluate(click.Command):
+    """A command on a run, or on two tables instead."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        given = ctx.params
+        tables = [given["truth"], given["predictions"]]
+        if any(tables):
+            if not all(tables):
+                raise click.UsageError("--truth and --predictions go together.", ctx)
+            if any(given[key] is not None for key in ("run_path", "config_path", "generation")):
+                raise click.UsageError("--truth and --predictions are measured without a run or its options.", ctx)
+        elif given["run_path"] is None:
+            raise click.UsageError("Name a run, or two tables with --truth and --predictions.", ctx)
+        return rest
+
+
+@click.command(cls=_Evaluate)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    help="Another data set: measure the best generation on its test films, over the labels that both have.",
+)
+@click.option("--generation", type=click.IntRange(0), help="With --config: this generation in place of the best.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="With --config: a calibration by ns recalibrate in place of the run's own.",
+)
+@click.option("--truth", type=click.Path(path_type=Path), help="CSV with the true labels, instead of a run.")
+@click.option("--predictions", type=click.Path(path_type=Path), help="CSV with a score per label, with --truth.")
+@partial(
+    stage_options, run=click.argument("run_path", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+)
+@options.example(
+    "ns evaluate runs/demo\nns evaluate runs/chexpert --config configs/nih14.yaml --set data.root=/data/nih14\n"
+    "ns evaluate --truth truth.csv --predictions scores.csv --json"
+)
+def evaluate(
+    run_path: Path,
+    config_path: Path | None,
+    generation: int | None,
+    calibration: Path | None,
+    truth: Path | None,
+    predictions: Path | None,
+    overrides: tuple[str, ...],
+    device: str,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Measure every trained generation on validation and test, with intervals, or any table of scores.
+
+    With --config, measure on another data set instead (external validation): --set is then about that data set.
+
+    With --truth and --predictions, measure any table of scores against any table of labels: rows are joined on a column
+    Path, image or Study, labels by name. --set takes how: seed, and replicates, confidence, bins, stratify of
+    evaluation.
+    """
+    from noisy_student import generations
+
+    if truth is not None and predictions is not None:
+        compare.evaluate_tables(truth, predictions, overrides, as_json)
+        return
+    if config_path is not None:
+        _evaluate_elsewhere(run_path, config_path, generation, calibration, overrides, device, as_json, quiet)
+        return
+    if calibration is not None:
+        raise click.UsageError("--calibration goes with --config; the run's own films have the run's own calibration.")
+    if generation is not None:
+        raise click.UsageError("--generation goes with --config; without it every generation is measured.")
+    with existing(run_path, overrides, device, quiet) as work:
+        count = generations.evaluate(work, options.speaker(verbose))
+        tell(work, count - 1, f"{count} generation(s) measured.", f"ns report {run_path}", as_json)
+
+
+def _evaluate_elsewhere(
+    run_path: Path,
+    config_path: Path,
+    generation: int | None,
+    calibration: Path | None,
+    overrides: tuple[str, ...],
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from noisy_student import external, generations
+    from noisy_student.config.load import load
+    from noisy_student.reporting import words
+    from noisy_student.runs import write_json
+    from noisy_student.workplace import Workplace
+
+    run, config = generations.existing_run(run_path)
+    with run.lock():
+        work = Workplace(run, config, None, device, options.show_progress(quiet))
+        chosen = external.best_generation(run) if generation is None else generation
+        found = external.evaluate(work, load(config_path, overrides), chosen, calibration)
+        with_it = "" if calibration is None else f"-with-{calibration.stem}"
+        path = run.path / "external" / f"{config_path.stem}-gen-{chosen}{with_it}.json"
+        write_json(path, found)
+    if as_json:
+        options.print_json(found)
+        return
+    measures = found["splits"]["test"][config.evaluation.level]
+    click.echo(
+        f"Generation {chosen} of {run_path} on {measures['n']:,} test films of {measures['patients']:,} patients of "
+        f"{config_path.stem}: AUROC over {words.plural(len(found['compared']), 'shared label')} "
+        f"{words.interval(measures['macro']['auroc'], measures['macro']['ci'])}"
+    )
+    for pair in found["compared"]:
+        cell = measures["labels"][pair["model"]]
+        name = pair["model"] if pair["model"] == pair["data"] else f"{pair['model']} ({pair['data']})"
+        click.echo(f"  {name:<44} {words.interval(cell['auroc'], cell['ci'])}  {cell['positives']} positive")
+    for key, whose in (("only_model", "the model"), ("only_data", "the data")):
+        if found[key]:
+            click.echo(f"Not compared, only in {whose}: {', '.join(found[key])}")
+    click.echo(f"All measures: {path}\nResearch software. Not for clinical use.")
