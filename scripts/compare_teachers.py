@@ -1,0 +1,226 @@
+#!/usr/bin/env python
+"""Tables of teachers: start weights, fine-tuning, losses, heads, ensembles and baselines, on development films alone.
+
+The labelled set is drawn from the train patients of kermany160; 52 films of official validation patients calibrate,
+and the rest of those patients are the test set here. The official test films are left out of the table that is made.
+Each arm changes one thing of configs/kermany160.yaml with one network; every finished arm and seed becomes a line of
+--results and is not run again.
+
+    python scripts/compare_teachers.py --root DIR --tables start losses --seeds 0 1 2 3 4
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import results
+
+from noisy_student import generations, preparation, scoring, training
+from noisy_student.config.load import load
+from noisy_student.data import manifest
+from noisy_student.data.manifest import Manifest
+from noisy_student.runs import text_hash
+from noisy_student.workplace import Workplace
+
+Floats = npt.NDArray[np.float64]
+CHOSEN: Final = "chosen"
+"""The arm that changes nothing."""
+FROZEN: Final = "frozen features + logistic regression"
+OTHER: Final = (
+    "{name: squeezenet1_1, weights: squeezenet1_1_features-deepcognition_fp32-b135c74f.pth, normalisation: imagenet}"
+)
+"""The second architecture of an ensemble."""
+PLAIN: Final = (
+    "teacher.optim.phases=[{trainable: all}]", "teacher.optim.backbone_lr_ratio=1", "teacher.optim.ema_decay=0",
+    "teacher.noise={strength: 2, count: 0}", "teacher.model.dropout=0", "teacher.pos_weight_cap=1",
+)  # fmt: skip
+"""The head replaced, all layers at AdamW 1e-3, weak noise: a plain fine-tune."""
+
+TABLES: Final[dict[str, dict[str, Sequence[str]]]] = {
+    "start": {
+        "scratch": ["teacher.model.weights=none"],
+        "Mean-Var": ["teacher.model.initialise=mean_var"],
+        "lowest 6 of 19 blocks": ["teacher.model.initialise=lowest", "teacher.model.pretrained_blocks=6"],
+        "lowest 12 of 19 blocks": ["teacher.model.initialise=lowest", "teacher.model.pretrained_blocks=12"],
+    },
+    "fine-tuning": {
+        "head only": ["teacher.optim.phases=[{trainable: head}]"],
+        "all at once": ["teacher.optim.phases=[{trainable: all}]"],
+        "head, highest 6 blocks, all": [
+            "teacher.optim.phases=[{trainable: head, steps: 30}, {trainable: 6, steps: 40}, {trainable: all}]"
+        ],
+        "layer-wise decay 0.9": ["teacher.optim.layer_decay=0.9", "teacher.optim.backbone_lr_ratio=1"],
+    },
+    "losses": {
+        "plain BCE": ["teacher.loss.name=bce", "teacher.pos_weight_cap=1"],
+        "focal": ["teacher.loss.name=focal", "teacher.pos_weight_cap=1"],
+        "asymmetric": ["teacher.loss.name=asymmetric", "teacher.pos_weight_cap=1"],
+        "logit-adjusted": ["teacher.loss.name=logit_adjusted", "teacher.pos_weight_cap=1"],
+        "AUC-margin": ["teacher.loss.name=auc_margin", "teacher.pos_weight_cap=1", "teacher.sampler.positives=2"],
+        "label smoothing 0.1": ["teacher.loss.smoothing=0.1"],
+    },
+    "heads": {"hidden layer": ["teacher.model.head=hidden"]},
+    "ensembles": {
+        "three seeds": ["teacher.members=[{}, {}, {}]"],
+        "two architectures": [
+            f"teacher.members=[{{}}, {{model: {OTHER}}}]"
+        ],
+        "flip at prediction": ["prediction.tta=flip"],
+        "eight light views at prediction": ["prediction.tta=8"],
+    },
+    "baselines": {FROZEN: [], "plain fine-tune": PLAIN},
+}  # fmt: skip
+
+
+def development_table(root: Path, path: Path) -> None:
+    """Write the table of the development films: official validation patients beyond the calibration become the test."""
+    table = pd.read_csv(root / "labels.csv")
+    table = table[table["split"] != "test"].copy()
+    official = table[table["split"] == "valid"]
+    patients = official["patient"].drop_duplicates().to_numpy()
+    np.random.default_rng(0).shuffle(patients)
+    films = official.groupby("patient").size().loc[patients].cumsum()
+    kept = set(films.index[films <= 70])  # 52 of them are drawn, whole patients
+    table.loc[(table["split"] == "valid") & ~table["patient"].isin(kept), "split"] = "test"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False)
+
+
+def run_arm(arm: str, changes: Sequence[str], seed: int, given: argparse.Namespace, table: Path) -> dict[str, Any]:
+    """Return what is kept of an arm: its measures on the development test films, and how long it took."""
+    start = time.perf_counter()
+    name = f"{text_hash(arm)[:8]}-{given.labelled}-{seed}"
+    fixed = [
+        f"data.root={given.root}",
+        f"data.csv={table}",
+        f"seed={seed}",
+        f"split.seed={seed}",
+        "folds=1",
+        "threads=1",
+    ]
+    fixed += [f"split.labelled_images={given.labelled}", f"teacher.optim.steps={given.steps}"]
+    config = load(given.config, [*fixed, *changes])
+    run = generations.open_run(given.output / name, config, resume=True, overwrite=False)
+    work = Workplace(run, config, preparation.prepare(run, config))
+    test = manifest.select(manifest.read(run.sealed), split="test")
+    if arm == FROZEN:
+        scores = frozen(work, test)
+    else:
+        generations.train_teacher(work)
+        said = training.said(work, 0, training.predict_networks(work, 0, test, work.cache, arm))
+        scores = scoring.calibrations(run, 0).image(said)
+    found = results.measured(test, scores, config.macro_labels(), config.targets.blank)
+    return {"seconds": round(time.perf_counter() - start), "films": len(test)} | found
+
+
+def frozen(work: Workplace, test: Manifest) -> Floats:
+    """Return probabilities (N, K) by logistic regression on features of the start weights; C by cross-validation."""
+    import torch
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from noisy_student.learning import augment, models
+    from noisy_student.learning.batches import Films
+
+    config, device = work.config, torch.device("cpu")
+    model = config.teacher.model
+    network = models.build(model, config.data.labels, config.data.channels, config.data.image_size, seed=0)
+    models.load_weights(network, model, training.weight_folders(config), seed=0)
+    network.eval()
+
+    def features(films: Manifest) -> Floats:
+        rows = Films(work.cache.pixels, preparation.film_rows(work.cache, films), device)
+        parts = np.array_split(np.arange(len(films)), max(1, len(films) // 64))
+        with torch.inference_mode():
+            return np.concatenate([network.features(augment.to_float(rows.gather(part))).numpy() for part in parts])
+
+    labelled = manifest.select(manifest.read(work.run.manifest), split="train", labelled=True)
+    truth = scoring.known_truth(manifest.values(labelled), config.targets.blank)
+    folds = StratifiedGroupKFold(4, shuffle=True, random_state=0)
+    seen, asked = features(labelled), features(test)
+    strengths = {"logisticregression__C": np.logspace(-4, 1, 6)}
+    columns = []
+    for known in truth.T:
+        regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+        search = GridSearchCV(regression, strengths, scoring="neg_log_loss", cv=folds)
+        columns.append(search.fit(seen, known, groups=labelled.frame["patient"]).predict_proba(asked)[:, 1])
+    return np.stack(columns, axis=1)
+
+
+def rows(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int]) -> Iterator[str]:
+    """Yield the lines of a Markdown table of the arms that are there for all ``seeds``, against the chosen one.
+
+    The interval of a difference resamples seeds and patients, crossed and the same for both arms.
+    """
+    picked = np.random.default_rng(0).integers(0, len(seeds), (results.REPLICATES, len(seeds)))
+    place = np.arange(results.REPLICATES)[:, None]
+
+    def draws(arm: str) -> Floats:
+        every = np.stack([lines[arm, seed]["replicates"] for seed in seeds], axis=1)
+        mean: Floats = every[place, picked].mean(axis=1)
+        return mean
+
+    yield "| arm | mean | SD | minus chosen (95 % interval) |\n|---|---|---|---|"
+    for arm in dict.fromkeys(arm for arm, _ in lines):
+        if not all((arm, seed) in lines and (CHOSEN, seed) in lines for seed in seeds):
+            continue
+        area = np.array([lines[arm, seed]["auroc"] for seed in seeds])
+        change = "" if arm == CHOSEN else _change(area, lines, seeds, draws(arm) - draws(CHOSEN))
+        spread = f"{area.std(ddof=1):.3f}" if len(seeds) > 1 else "–"
+        yield f"| {arm} | {area.mean():.3f} | {spread} | {change} |"
+
+
+def _change(
+    area: Floats, lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int], drawn: Floats
+) -> str:
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    chosen = np.mean([lines[CHOSEN, seed]["auroc"] for seed in seeds])
+    return f"{area.mean() - chosen:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
+
+
+def main() -> None:
+    """Run what is missing, then print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="folder of kermany160")
+    parser.add_argument("--config", type=Path, default=Path("configs/kermany160.yaml"))
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--labelled", type=int, default=52, help="labelled films")
+    parser.add_argument("--steps", type=int, default=150, help="training steps")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--output", type=Path, default=Path("runs/compare_teachers"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=Path("docs/results/teachers.jsonl"))
+    given = parser.parse_args()
+    table = (given.output / "development.csv").resolve()
+    development_table(given.root, table)
+    for title in given.tables:
+        lines: dict[tuple[str, int], dict[str, Any]] = {}
+        for seed in given.seeds:
+            for arm, changes in {CHOSEN: (), **TABLES[title]}.items():
+                recipe = {
+                    "config": text_hash(given.config.read_text(encoding="utf-8")),
+                    "labelled": given.labelled,
+                    "steps": given.steps,
+                    "set": list(changes),
+                }
+                kept = {key: line for key, line in results.read(given.results, recipe).items() if key[0] == arm}
+                if (arm, seed) not in kept:
+                    head = {"arm": arm, "seed": seed, "recipe": recipe, "revision": results.revision()}
+                    kept[arm, seed] = head | run_arm(arm, changes, seed, given, table)
+                    results.append(given.results, kept[arm, seed])
+                lines[arm, seed] = kept[arm, seed]
+                print(f"{title}: {arm}, seed {seed}: {kept[arm, seed]['auroc']:.4f}", flush=True)
+        print(f"\n{title}, {given.labelled} labelled films, {len(given.seeds)} seeds")
+        print("\n".join(rows(lines, given.seeds)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
