@@ -270,7 +270,8 @@ def limits(report: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
     rare = [name for name, cell in test["labels"].items() if 0 < cell["positives"] < RARE]
     if rare:
         found.append(
-            f"Fewer than {RARE} positives in the test set: {listed(rare)}. Their figures are little more than a hint."
+            f"Fewer than {RARE} positives in the test set: {listed(rare)}. Their figures are little more than a hint, "
+            "and their intervals are narrower than they should be."
         )
     columns = (entry["subgroups"] or {"columns": {}})["columns"]
     small = [
