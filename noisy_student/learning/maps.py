@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+COARSEST: Final = 4
+"""Places a side from which a feature map shows where; the last one of 64 pixels has two, which says left or right."""
 
 
 def has_feature_map(network: nn.Module, shape: tuple[int, ...]) -> bool:
@@ -25,8 +29,8 @@ def has_feature_map(network: nn.Module, shape: tuple[int, ...]) -> bool:
 def activation_maps(network: nn.Module, images: Tensor, columns: Sequence[int]) -> npt.NDArray[np.float32] | None:
     """Return an activation map (B, S, S) in [0, 1] per film, or ``None`` where the network has no feature map.
 
-    Grad-CAM (Selvaraju et al. 2017): the gradient of a logit with respect to the last feature map, averaged over
-    places, weighs its channels; what is left of their sum above 0 is enlarged to the film's size and divided by its
+    Grad-CAM (Selvaraju et al. 2017): the gradient of a logit with respect to the last feature map (the last of at least
+    :data:`COARSEST` places a side, where there is one), averaged over places, weighs its channels; what is left of their sum above 0 is enlarged to the film's size and divided by its
     maximum. So a map shows what speaks for the label, whatever the answer, and 1 means "most in this film". It is 0
     everywhere when nothing does.
 
@@ -79,7 +83,8 @@ def _forward(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]
             return
         places = output.shape[1:3] if channels_last else output.shape[2:]
         if output.ndim == 4 and places.numel() > 1:
-            last[0] = output
+            if last[0] is None or min(places) >= COARSEST or min(places) >= _side(last[0], channels_last):
+                last[0] = output
         elif output.ndim == 3 and output.shape[1] > 1:
             last[0] = None
 
@@ -90,3 +95,7 @@ def _forward(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]
         for hook in hooks:
             hook.remove()
     return logits, last[0]
+
+
+def _side(features: Tensor, channels_last: bool) -> int:
+    return min(features.shape[1:3] if channels_last else features.shape[2:])

@@ -168,3 +168,18 @@ def test_backbones_with_and_without_a_feature_map(name, mapped):
         assert maps.shape == (1, 64, 64)
         assert maps.min() >= 0
         assert maps.max() in (0, 1)
+
+
+@pytest.mark.parametrize(("size", "side"), [(64, 4), (32, 4), (128, 4)])
+def test_maps_of_small_films_are_not_coarser_than_they_must_be(size, side, monkeypatch):
+    """The last map of small_resnet has a side of size / 32: 1 or 2 places, where an earlier one has 4."""
+    network = models.build(ModelConfig(), ("a", "b"), 1, size, seed=0)
+    seen, enlarge = [], torch.nn.functional.interpolate
+
+    def enlarged(maps, **more):
+        seen.append(maps.shape[-1])
+        return enlarge(maps, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", enlarged)
+    assert activation_maps(network, films(2, size), [0, 1]).shape == (2, size, size)
+    assert seen == [side]
