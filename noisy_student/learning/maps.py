@@ -30,9 +30,9 @@ def activation_maps(network: nn.Module, images: Tensor, columns: Sequence[int]) 
     """Return an activation map (B, S, S) in [0, 1] per film, or ``None`` where the network has no feature map.
 
     Grad-CAM (Selvaraju et al. 2017): the gradient of a logit with respect to the last feature map (the last of at least
-    :data:`COARSEST` places a side, where there is one), averaged over places, weighs its channels; what is left of their sum above 0 is enlarged to the film's size and divided by its
-    maximum. So a map shows what speaks for the label, whatever the answer, and 1 means "most in this film". It is 0
-    everywhere when nothing does.
+    :data:`COARSEST` places a side, where there is one), averaged over places, weighs its channels; what is left of
+    their sum above 0 is enlarged to the film's size and divided by its maximum. So a map shows what speaks for the
+    label, whatever the answer, and 1 means "most in this film". It is 0 everywhere when nothing does.
 
     The network is put into evaluation mode and left in the mode it was in; no parameter gets a gradient.
 
