@@ -13,7 +13,6 @@ from noisy_student.config.learning import (
     FinetuneConfig,
     OptimConfig,
     PhaseConfig,
-    PseudoConfig,
     StudentConfig,
     labelled_places,
 )
@@ -21,6 +20,7 @@ from noisy_student.config.loss import LossConfig, SamplerConfig
 from noisy_student.config.model import ModelConfig
 from noisy_student.config.noise import NoiseConfig, Operation
 from noisy_student.config.pretrain import PretrainConfig
+from noisy_student.config.pseudo import PseudoConfig, SelectConfig
 from noisy_student.config.synthetic import SyntheticConfig
 from noisy_student.config.targets import TargetsConfig
 
@@ -43,6 +43,7 @@ __all__ = [
     "PromotionConfig",
     "PseudoConfig",
     "SamplerConfig",
+    "SelectConfig",
     "SplitConfig",
     "StudentConfig",
     "SyntheticConfig",

@@ -238,22 +238,3 @@ class StudentConfig(PhaseConfig):
     """Start weights: the teacher's (same network), or the model's own ``weights`` again."""
     pos_weight_cap: float = Field(1.0, ge=1)
     """Cap of the class weight negatives / positives of labelled films in ``loss.name: weighted_bce``; 1: none."""
-
-
-class PseudoConfig(Section):
-    """How a teacher's predictions become targets for the pool."""
-
-    weight_power: float = Field(0.5, ge=0)
-    """A target p weighs |2p - 1| ** power: 0 trusts all alike, larger powers ask for more confidence."""
-    keep_share: float = Field(1.0, gt=0, le=1)
-    """Share of likely positives and of likely negatives of every label that is kept, the most confident first."""
-    hard: bool = False
-    """Round the targets to 0 and 1."""
-    align: bool = True
-    """Move each label's mean to the expected prevalence."""
-    prevalence: dict[str, float] = Field({})
-    """Known prevalence of the pool by label; others are estimated from the labelled films."""
-    prior_strength: float = Field(50.0, ge=0)
-    """Films' worth of trust in the teacher's own mean when the prevalence is estimated (Beta prior)."""
-    labels: dict[str, bool] = Field({})
-    """``NAME: false`` gives that label no pseudo-targets."""
