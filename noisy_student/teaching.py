@@ -41,6 +41,8 @@ def make_targets(work: Workplace, generation: int) -> Traffic:
     reads += more
     lessons: list[PseudoLabels] = []
     judging = None
+    # Films of the pool without a target: of use to an objective that compares views of a film.
+    shown = pool if config.uses_pool(generation) else manifest.rows(pool, np.zeros(len(pool), dtype=bool))
     if teachers and len(pool) and config.pseudo.select.judged:
         judging = _judging(run, config, films, teachers)
         reads += judging.reads
@@ -68,7 +70,7 @@ def make_targets(work: Workplace, generation: int) -> Traffic:
             )
         if crossed:
             writes.append(run.network(generation, number) / "targets.parquet")
-            table.write(_with_pool(own, pool, lessons[-1] if lessons else None), writes[-1])
+            table.write(_with_pool(own, shown, lessons[-1] if lessons else None), writes[-1])
     made, earlier = mean_of(lessons) if lessons else None, None
     if made is not None:
         reads += [run.generation(teacher) / "calibration.json" for teacher in teachers]
@@ -77,7 +79,7 @@ def make_targets(work: Workplace, generation: int) -> Traffic:
             last = run.generation(generation - 1) / "targets.parquet"
             earlier = table.read(last)
             reads.append(last)
-    targets = _with_pool(known, pool, made)
+    targets = _with_pool(known, shown, made)
     table.write(targets, folder / "targets.parquet")
     write_json(folder / "targets.json", _statistics(targets, made, earlier, teachers))
     return Traffic(list(dict.fromkeys(reads)), writes)
@@ -138,11 +140,12 @@ def _judging(run: Run, config: Config, films: Manifest, teachers: Sequence[int])
 
 
 def _with_pool(known: table.Targets, pool: Manifest, made: PseudoLabels | None) -> table.Targets:
-    """Return the table of the labelled films, with the pseudo-labels of the pool where there are any."""
-    if made is None:
-        return known
+    """Return the table of the labelled films and of the pool, whose targets weigh nothing where none were made."""
     images = pool.frame["image"].to_numpy(dtype=object)
-    target, weight = made.target.astype(np.float32), made.weight.astype(np.float32)
+    if made is None:
+        target = weight = np.zeros((len(images), len(known.labels)), dtype=np.float32)
+    else:
+        target, weight = made.target.astype(np.float32), made.weight.astype(np.float32)
     pseudo = table.Targets(images, known.labels, target, weight, np.ones(len(images), dtype=bool))
     return table.concatenate(known, pseudo)
 
@@ -189,4 +192,10 @@ def _statistics(
             if earlier is not None:
                 entry["changed"] = float(np.abs(target[pseudo] - earlier.target[earlier.pseudo, k]).mean())
         entries[label] = entry
-    return {"labelled": int(labelled.sum()), "pseudo": int(pseudo.sum()), "teachers": teachers, "labels": entries}
+    return {
+        "labelled": int(labelled.sum()),
+        "pseudo": int(pseudo.sum()) if made is not None else 0,
+        "unlabelled": int((targets.weight[pseudo] == 0).all(axis=1).sum()),
+        "teachers": teachers,
+        "labels": entries,
+    }

@@ -46,6 +46,18 @@ SETTINGS: Final[dict[str, tuple[str, ...]]] = {
         "student.model.dropout=0",
         "student.model.stochastic_depth=0",
     ),
+    "mean_teacher": (
+        "student.noise.mixup.probability=0",
+        "student.noise.cutmix.probability=0",
+        "student.start=weights",
+        "student.consistency={method: mean_teacher, weight: 10, strength: null}",
+    ),
+    "fixmatch": (
+        "student.noise.mixup.probability=0",
+        "student.noise.cutmix.probability=0",
+        "student.start=weights",
+        "student.consistency={method: fixmatch, ramp: 0}",
+    ),
 }
 """What the arms change of the configuration that all of them share."""
 
@@ -217,6 +229,19 @@ def everything(bench: Bench) -> Outcome:
     return _supervised(bench, both, phase)
 
 
+def with_pool(bench: Bench) -> Outcome:
+    """Training on the label budget and the pool together, with the student's recipe and a consistency term.
+
+    One network, and as many films as ours: mean teacher or FixMatch, as the settings say.
+    """
+    phase = bench.work.config.phase(1)
+    phase = lasting(phase, seen_by_ours(bench) // phase.optim.batch_size)
+    targets = table_of(bench.budget, bench.work.config, bench.pool)
+    steps = phase.optim.steps
+    about = {"images_seen": steps * phase.optim.batch_size, "films": len(targets.images), "steps": steps}
+    return Outcome(trained(bench, targets, phase), about)
+
+
 def _supervised(bench: Bench, films: Manifest, phase: PhaseConfig) -> Outcome:
     steps = phase.optim.steps
     about = {"images_seen": steps * phase.optim.batch_size, "films": len(films), "steps": steps}
@@ -265,6 +290,8 @@ ARMS: Final[dict[str, Arm]] = {
     "few": few,
     "frozen": frozen,
     "pseudo": iterated,
+    "mean_teacher": with_pool,
+    "fixmatch": with_pool,
     "ours": iterated,
     "all": everything,
 }

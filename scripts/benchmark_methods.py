@@ -4,6 +4,7 @@
 - few: supervised on the whole label budget (labelled and validation films) with the teacher's recipe;
 - frozen: logistic regression on the features of the start weights, on the label budget;
 - pseudo: `ns iterate` whose students learn without noise;
+- mean_teacher, fixmatch: one network on the label budget and the pool, with a consistency term;
 - ours: `ns iterate` with the configuration, its best generation;
 - all: supervised on every label of the train split.
 All but few and frozen see as many films as all trainings of ours together; every line says how many.

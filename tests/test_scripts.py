@@ -88,7 +88,7 @@ def test_a_picture_is_made_of_synthetic_films_alone(tmp_path: Path, source: str,
             assert (drawn.size, drawn.convert("RGB").getpixel((50, 50))) == ((90, 60), (0, 0, 255))
 
 
-BENCHMARK_ARMS = {"few", "frozen", "pseudo", "ours", "all"}
+BENCHMARK_ARMS = {"few", "frozen", "pseudo", "mean_teacher", "fixmatch", "ours", "all"}
 
 
 @pytest.mark.slow

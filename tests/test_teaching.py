@@ -140,7 +140,7 @@ def test_thresholds_and_what_was_taken_are_written(single: Workplace) -> None:
         ["select={rule: two_sided, precision: 0.7}", "weight=right"],
         ["select.rule=prevalence", "hard=true", "weight=right"],
         ["temperature=0.5", "pool_share=[0.3, 1]"],
-        ["select={rule: fixed, confidence: 0.999}"],
+        ["select={rule: fixed, confidence: 0.6, negatives: false}"],
     ],
 )
 def test_the_diagnostic_of_the_pool_measures_what_is_taken(single: Workplace, settings: list[str]) -> None:
@@ -171,3 +171,22 @@ def test_thresholds_are_on_the_scale_of_the_aligned_targets(single: Workplace) -
             float(moved(plain[label]["thresholds"]["high"], shift)), rel=1e-6
         )
         assert found[label]["taken"] == plain[label]["taken"]
+
+
+# -- films without a target ----------------------------------------------------------------------------------------
+
+
+def test_a_teacher_with_a_consistency_term_gets_the_pool_without_targets(folder: Path) -> None:
+    """The whole way: the table, the training, the diagnostic, which has nothing to say, and the next generation."""
+    work = taught(folder, "compared", "teacher.consistency={method: fixmatch, confidence: 0.6}")
+    first = table.read(work.run.generation(0) / "targets.parquet")
+    pool = manifest.select(manifest.read(work.run.manifest), split="train", labelled=False)
+    assert first.images[first.pseudo].tolist() == pool.frame["image"].tolist()
+    assert first.weight[first.pseudo].max() == 0
+    assert first.weight[~first.pseudo].max() == 1
+    told = read_json(work.run.generation(0) / "targets.json")
+    assert (told["pseudo"], told["unlabelled"]) == (0, len(pool))
+    sealed = manifest.select(manifest.read(work.run.sealed), split="train")
+    assert evaluation._pool(work.run, 0, sealed, work.config) is None
+    assert evaluation._pool(work.run, 1, sealed, work.config) is not None
+    assert read_json(work.run.generation(1) / "targets.json")["unlabelled"] == 0

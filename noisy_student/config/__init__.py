@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from noisy_student.config.base import Section
+from noisy_student.config.consistency import ConsistencyConfig
 from noisy_student.config.data import ColumnsConfig, DataConfig, DicomConfig, FoldersConfig, SplitConfig
 from noisy_student.config.learning import (
     FinetuneConfig,
@@ -27,6 +28,7 @@ from noisy_student.config.targets import TargetsConfig
 __all__ = [
     "ColumnsConfig",
     "Config",
+    "ConsistencyConfig",
     "DataConfig",
     "DicomConfig",
     "EvaluationConfig",
@@ -218,12 +220,13 @@ class Config(Section):
                 f"{where}.optim.select: 'best' would choose weights on the fold that judges them; use 'last'"
             )
         optim = network.optim
-        places = labelled_places(optim.batch_size, optim.labelled_share) if generation else optim.batch_size
+        pooled = generation > 0 or network.consistency.on
+        places = labelled_places(optim.batch_size, optim.labelled_share) if pooled else optim.batch_size
         if network.sampler.positives * len(self.data.labels) > places:
             raise ValueError(
                 f"{where}.sampler.positives: {network.sampler.positives} of each of {len(self.data.labels)} labels "
                 f"are more than the {places} labelled films of a batch; raise optim.batch_size"
-                + (" or optim.labelled_share" if generation else "")
+                + (" or optim.labelled_share" if pooled else "")
             )
         if network.start != "teacher":
             return
@@ -275,6 +278,10 @@ class Config(Section):
         phase = self.networks(generation)[number]
         same = phase.model.takes_all_of(self.teacher.model)
         return self.pretrain.method != "none" and phase.start == "weights" and same
+
+    def uses_pool(self, generation: int) -> bool:
+        """Return whether ``generation`` sees the pool: every student does, and a teacher with a consistency term."""
+        return generation > 0 or any(network.consistency.on for network in self.networks(generation))
 
     def macro_labels(self) -> tuple[str, ...]:
         """Return the labels of the macro mean."""
