@@ -151,9 +151,9 @@ def _known(truth: Floats, score: Floats) -> tuple[Floats, Floats]:
 
 
 def _pool(run: Run, generation: int, pool: Manifest, config: Config) -> dict[str, Any] | None:
-    """Return the true quality of the pseudo-targets this generation was trained on; ``None`` for generation 0."""
+    """Return the true quality of the pseudo-targets this generation was trained on; ``None`` where it had none."""
     targets = table.read(run.generation(generation) / "targets.parquet")
-    if not targets.pseudo.any():
+    if not (targets.pseudo & (targets.weight > 0).any(axis=1)).any():
         return None
     row = {image: number for number, image in enumerate(pool.frame["image"])}
     order = np.array([row[image] for image in targets.images[targets.pseudo]])

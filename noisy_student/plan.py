@@ -78,7 +78,7 @@ def _steps(config: Config, networks: Sequence[tuple[int, PhaseConfig]], labelled
     """
     steps = seen = 0
     for generation, phase in networks:
-        films = None if labelled is None or pool is None else labelled + (pool if generation else 0)
+        films = None if labelled is None or pool is None else labelled + (pool if config.uses_pool(generation) else 0)
         own = phase.total_steps(films)
         if own is None:
             return "depend on the films, which are not there yet (phases in epochs)"
@@ -96,6 +96,8 @@ def _staged(phase: PhaseConfig) -> str:
     parts = []
     for part in phase.phases():
         what = part.trainable if isinstance(part.trainable, str) else f"head and {part.trainable} block(s)"
+        what += " on labelled films" if part.films == "labelled" else ""
+        what += "" if part.noise else " without noise"
         long = f"{part.epochs:g} epochs" if part.epochs else f"{part.steps:,} steps" if part.steps else "for the rest"
         parts.append(f"{what} {long}")
     return ", then ".join(parts)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from noisy_student import scoring
+from noisy_student.config import PromotionConfig
 from noisy_student.data import manifest
 from noisy_student.runs import Run, read_json, write_json
 from noisy_student.stats.comparison import difference_json
@@ -15,6 +16,7 @@ from noisy_student.stats.intervals import PairedComparison, compare
 from noisy_student.workplace import Traffic, Workplace
 
 Floats = npt.NDArray[np.float64]
+DEFAULT: Final = PromotionConfig()
 
 
 def teachers_of(run: Run, generation: int) -> list[int]:
@@ -36,7 +38,7 @@ def promote(work: Workplace, generation: int) -> Traffic:
     if generation == 0:
         own = [folder / "predictions" / "valid.parquet", folder / "calibration.json"]
         sentence = "Generation 0 is the first teacher: there is nothing to compare it with."
-        write_json(path, decision(0, [], None, config.promotion.undecided, sentence))
+        write_json(path, decision(0, [], None, config.promotion, sentence))
         return Traffic(own, [path])
     teachers = teachers_of(run, generation)
     parts = scoring.judging_films(config, manifest.read(run.manifest))
@@ -62,74 +64,88 @@ def promote(work: Workplace, generation: int) -> Traffic:
         probability_b=student,
     )
     who = "validation patients" if config.folds == 1 else "labelled and validation patients, out of fold,"
-    write_json(path, decision(generation, teachers, found, config.promotion.undecided, who=who))
+    write_json(path, decision(generation, teachers, found, config.promotion, who=who))
     reads = [run.manifest, run.generation(generation - 1) / "promotion.json"]
     files = ["calibration.json", *(f"predictions/{name}.parquet" for name in parts)]
     reads += [run.generation(index) / name for index in (generation, *teachers) for name in files]
     return Traffic(reads, [path])
 
 
-def verdict(found: PairedComparison) -> str:
-    """Return "better", "worse" or "undecided" from macro AUROC and log loss together.
+def verdict(found: PairedComparison, config: PromotionConfig = DEFAULT) -> str:
+    """Return "better", "worse" or "undecided" from macro AUROC, log loss or both, as ``config`` says.
 
-    A student is worse when a one-sided bound shows one of the two worse and none shows the other better; better the
-    other way round.
+    A student is worse when one of those that decide shows it worse and none shows it better; better the other way
+    round.
     """
-    better, worse = shown(found, "better"), shown(found, "worse")
+    better, worse = shown(found, "better", config), shown(found, "worse", config)
     return "undecided" if bool(better) == bool(worse) else "better" if better else "worse"
 
 
-def shown(found: PairedComparison, word: str) -> list[str]:
-    """Return by which measures ("macro AUROC", "log loss") a bound shows the student "better" or "worse"."""
-    area, loss = found.auroc, found.log_loss
-    signs = {
-        "better": (area.lower is not None and area.lower > 0, loss.upper is not None and loss.upper < 0),
-        "worse": (area.upper is not None and area.upper < 0, loss.lower is not None and loss.lower > 0),
-    }[word]
-    return [name for name, holds in zip(("macro AUROC", "log loss"), signs, strict=True) if holds]
+def shown(found: PairedComparison, word: str, config: PromotionConfig = DEFAULT) -> list[str]:
+    """Return which of the measures that decide ("macro AUROC", "log loss") show the student "better" or "worse".
+
+    A bound shows it where all of the interval lies on that side of 0; by the rule ``estimate`` the difference does.
+    """
+    names = []
+    for name, key, difference, good in (
+        ("macro AUROC", "auroc", found.auroc, 1),
+        ("log loss", "log_loss", found.log_loss, -1),
+    ):
+        sign = good if word == "better" else -good
+        nearest = difference.lower if sign > 0 else difference.upper
+        if config.rule == "estimate":
+            nearest = difference.value
+        if config.measure in ("both", key) and nearest is not None and sign * nearest > 0:
+            names.append(name)
+    return names
 
 
 def decision(
     generation: int,
     teachers: list[int],
     found: PairedComparison | None,
-    undecided: str,
+    config: PromotionConfig = DEFAULT,
     sentence: str = "",
     who: str = "validation patients",
 ) -> dict[str, Any]:
     """Return the content of ``promotion.json``: the verdict, and which generations teach next.
 
     Better: the student alone. Worse: the teacher stays. Undecided: the mean of teacher and student (all generations so
-    far that were not worse), or the student alone, as ``undecided`` ("mean" or "student") says.
+    far that were not worse), the student alone or the teacher, as ``config.undecided`` says. By the rule ``always`` it
+    is the student whatever the verdict.
     """
     if found is None:
         return {
             "generation": generation, "role": "teacher", "verdict": "first", "promoted": True, "against": None,
             "teachers": [generation], "auroc": None, "log_loss": None, "sentence": sentence,
         }  # fmt: skip
-    word = verdict(found)
-    mean = [*teachers, generation]
-    following = {
-        "better": [generation],
-        "worse": teachers,
-        "undecided": mean if undecided == "mean" else [generation],
-    }[word]
+    word = verdict(found, config)
+    unsure = {"mean": [*teachers, generation], "student": [generation], "teacher": teachers}[config.undecided]
+    following = {"better": [generation], "worse": teachers, "undecided": unsure}[word]
+    if config.rule == "always":
+        following = [generation]
     against: int | list[int] = teachers[0] if len(teachers) == 1 else teachers
     return {
         "generation": generation,
         "role": "student",
         "verdict": word,
-        "promoted": word != "worse",
+        "promoted": generation in following,
         "against": against,
         "teachers": following,
         "auroc": difference_json(found.auroc),
         "log_loss": difference_json(found.log_loss),
-        "sentence": _sentence(generation, teachers, found, word, following, who),
+        "sentence": _sentence(generation, teachers, found, word, following, who, config),
     }
 
 
 def _sentence(
-    generation: int, teachers: list[int], found: PairedComparison, word: str, following: list[int], who: str
+    generation: int,
+    teachers: list[int],
+    found: PairedComparison,
+    word: str,
+    following: list[int],
+    who: str,
+    config: PromotionConfig,
 ) -> str:
     def named(indices: list[int]) -> str:
         if len(indices) == 1:
@@ -145,7 +161,7 @@ def _sentence(
     change += "" if found.log_loss.value is None or not change else f", log loss {found.log_loss.value:+.3f}"
     change = f"{change})".replace("-", "−") if change else ""
     if word != "undecided":
-        said += f", by {' and '.join(shown(found, word))}, than"
+        said += f", by {' and '.join(shown(found, word, config))}, than"
     return (
         f"On {found.patients} {who} generation {generation} {said} {named(teachers)}{change}; "
         f"next to teach: {named(following)}."

@@ -82,11 +82,15 @@ def study_probabilities(run: Run, generation: int, split: str, films: Manifest, 
     return calibrations(run, generation).study(stored.each, views(films))
 
 
-def teaching(run: Run, config: Config, generation: int, films: Manifest, fold: int | None = None) -> Floats:
-    """Return what a generation teaches of the pool: probabilities (N, K), a study's own where studies are the unit."""
+def teaching(
+    run: Run, config: Config, generation: int, films: Manifest, fold: int | None = None, split: str = "pool"
+) -> Floats:
+    """Return what a generation teaches of films of ``split``: probabilities (N, K), a study's own where studies are the
+    unit; what one network of it does with ``fold``.
+    """
     if config.evaluation.level == "image":
-        return probabilities(run, generation, "pool", films, fold)
-    return study_probabilities(run, generation, "pool", films, fold)[codes(films.frame["study"])]
+        return probabilities(run, generation, split, films, fold)
+    return study_probabilities(run, generation, split, films, fold)[codes(films.frame["study"])]
 
 
 def judging_films(config: Config, films: Manifest) -> dict[str, Manifest]:

@@ -23,6 +23,7 @@ from noisy_student.runs import PRETRAINING
 from noisy_student.stats import consensus
 from noisy_student.stats.sweeps import Sweep
 from noisy_student.targets import folds, table
+from noisy_student.targets.uncertainty import self_trained
 from noisy_student.workplace import Stage, Traffic, Workplace, model_files
 
 if TYPE_CHECKING:
@@ -246,7 +247,8 @@ def predict_split(split: str) -> Stage:
     predicted by the network that was trained without its patient, and "valid" writes the labelled films too. What each
     network says of the pool is kept: it teaches the network of the same fold.
 
-    Of an ensemble the logits of every member are kept. Where several networks said something of the pool or the test
+    Where a teacher's word stands for uncertain labels, "valid" writes the labelled films too. Of an ensemble the logits
+    of every member are kept. Where several networks said something of the pool or the test
     films, their spread is written beside; that of the validation films waits for the calibration.
     """
 
@@ -272,8 +274,14 @@ def predict_split(split: str) -> Stage:
         if split == "pool" and config.folds > 1:
             for number, logits in enumerate(found):
                 write(run.network(generation, number), split, chosen, logits)
-        members = said(work, generation, found) if config.phase(generation).members else None
+        several = bool(config.phase(generation).members)
+        members = said(work, generation, found) if several else None
         write(folder, split, chosen, np.mean(found, axis=0, dtype=np.float32), members)
+        if split == "valid" and self_trained(config.data.labels, config.targets).any():
+            labelled = manifest.select(films, split="train", labelled=True)
+            own = predict_networks(work, generation, labelled, work.cache, title)
+            members = said(work, generation, own) if several else None
+            write(folder, "labelled", labelled, np.mean(own, axis=0, dtype=np.float32), members)
         if split != "valid" and len(found) > 1:
             reads.append(folder / "calibration.json")
             spread = consensus.spread(scoring.calibrations(run, generation).each(np.stack(found)))

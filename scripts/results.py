@@ -22,6 +22,8 @@ from noisy_student.runs import text_hash
 from noisy_student.stats.intervals import bootstrap_auroc, macro
 
 Floats = npt.NDArray[np.float64]
+Lines = dict[tuple[str, int], dict[str, Any]]
+"""Lines by (arm, seed)."""
 REPLICATES: Final = 1000
 LEAST_DENOMINATOR: Final = 0.02
 """Below this lower bound of all - few a ratio says nothing, and none is given."""
@@ -58,7 +60,7 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
         stream.write(json.dumps(line, allow_nan=False) + "\n")
 
 
-def read(path: Path, recipe: Mapping[str, Any]) -> dict[tuple[str, int], dict[str, Any]]:
+def read(path: Path, recipe: Mapping[str, Any]) -> Lines:
     """Return the lines of ``recipe`` by (arm, seed), the latest of each; none where there is no file."""
     if not path.is_file():
         return {}
@@ -69,9 +71,9 @@ def read(path: Path, recipe: Mapping[str, Any]) -> dict[tuple[str, int], dict[st
 def summarise(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
     """Return AUROCs, means, deviations and intervals of the arms that are there for all ``seeds``.
 
-    Intervals (95 %) resample seeds and patients, crossed and the same for all arms. Gap closed is
-    (ours - few) / (all - few), the ratio of means over seeds; null where the lower bound of its denominator is below
-    0.02, or an arm is missing.
+    Intervals (95 %) resample seeds and patients, crossed and the same for all arms. Gap closed of an arm is
+    (arm - few) / (all - few), the ratio of means over seeds; null where the lower bound of its denominator is below
+    0.02, or few or all is missing. Films seen and seconds are means over seeds.
     """
     arms = [arm for arm in dict.fromkeys(arm for arm, _ in lines) if all((arm, seed) in lines for seed in seeds)]
     if len({lines[arm, seed]["test"] for arm in arms for seed in seeds}) > 1:
@@ -92,20 +94,74 @@ def summarise(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequenc
                 "sd": float(area[arm].std(ddof=1)) if len(seeds) > 1 else None,
                 "ci": _interval(mean[arm]),
                 "ours_minus": None if arm == "ours" or "ours" not in arms else _interval(mean["ours"] - mean[arm]),
+                "gap_closed": None,
+                "gap_closed_ci": None,
+                "images_seen": float(np.mean([lines[arm, seed]["about"]["images_seen"] for seed in seeds])),
+                "seconds": float(np.mean([lines[arm, seed]["seconds"] for seed in seeds])),
             }
             for arm in arms
         },
         "gap_closed": None,
         "gap_closed_ci": None,
     }
-    if {"few", "ours", "all"} <= set(arms):
-        centre = {arm: float(area[arm].mean()) for arm in arms}
+    if {"few", "all"} <= set(arms):
         low = float(np.quantile(mean["all"] - mean["few"], 0.025))
         found["all_minus_few_lower_bound"] = low
         if low >= LEAST_DENOMINATOR:
-            found["gap_closed"] = (centre["ours"] - centre["few"]) / (centre["all"] - centre["few"])
-            found["gap_closed_ci"] = _interval((mean["ours"] - mean["few"]) / (mean["all"] - mean["few"]))
+            whole = float(area["all"].mean() - area["few"].mean())
+            for arm in arms:
+                found["arms"][arm]["gap_closed"] = float(area[arm].mean() - area["few"].mean()) / whole
+                closed = (mean[arm] - mean["few"]) / (mean["all"] - mean["few"])
+                found["arms"][arm]["gap_closed_ci"] = _interval(closed)
+            if "ours" in arms:
+                found |= {key: found["arms"]["ours"][key] for key in ("gap_closed", "gap_closed_ci")}
     return found
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """Return the arms of :func:`summarise` as a table of Markdown; what is not defined is a dash."""
+    head = "| arm | macro AUROC | SD over seeds | 95 % interval | ours minus it | gap closed | films seen | minutes |"
+    lines = [head, "|---|---|---|---|---|---|---|---|"]
+
+    def range_of(values: Sequence[float] | None, digits: int, sign: str = "") -> str:
+        return "–" if values is None else " to ".join(f"{value:{sign}.{digits}f}" for value in values)
+
+    for name, arm in found["arms"].items():
+        closed = "–"
+        if arm["gap_closed"] is not None:
+            closed = f"{arm['gap_closed']:.2f} ({range_of(arm['gap_closed_ci'], 2)})"
+        cells = [
+            name,
+            f"{arm['mean']:.4f}",
+            "–" if arm["sd"] is None else f"{arm['sd']:.4f}",
+            range_of(arm["ci"], 4),
+            range_of(arm["ours_minus"], 4, "+"),
+            closed,
+            f"{arm['images_seen']:,.0f}",
+            f"{arm['seconds'] / 60:.1f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |".replace("-", "−"))
+    return "\n".join(lines)
+
+
+def plot(found: Mapping[str, Any], path: Path) -> None:
+    """Draw the arms of :func:`summarise` to an SVG: every seed, the mean and its interval."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    names = list(found["arms"])[::-1]
+    figure = Figure(figsize=(6, 0.5 * len(names) + 1), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.subplots()
+    for place, name in enumerate(names):
+        arm = found["arms"][name]
+        axes.plot(arm["ci"], [place, place], color="#31688e", linewidth=2)
+        axes.plot(arm["auroc"], [place] * len(arm["auroc"]), "o", color="#9fb8c9", markersize=4)
+        axes.plot([arm["mean"]], [place], "D", color="#31688e", markersize=6)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel(f"macro AUROC: seeds {', '.join(map(str, found['seeds']))}, their mean and its 95 % interval")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="svg", metadata={"Date": None})
 
 
 def _interval(values: Floats) -> list[float]:

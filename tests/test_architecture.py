@@ -30,7 +30,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("evaluation",),
     ("gallery", "promotion", "plan"),
     ("illustration", "training"),
-    ("external",),
+    ("external", "teaching"),
     ("comparison", "recalibration"),
     ("stages",),
     ("generations",),

@@ -38,6 +38,12 @@ def test_without_the_data_it_says_what_is_known_and_makes_nothing(tmp_path: Path
     assert files(tmp_path) == []
 
 
+def test_a_clean_stretch_is_told(tmp_path: Path) -> None:
+    phases = "student.optim.phases=[{trainable: all}, {steps: 5, films: labelled, noise: false}]"
+    told = describe(load(None, [phases]), tmp_path / "run", 1)["phases"]
+    assert "generation 1: all for the rest, then all on labelled films without noise 5 steps" in told
+
+
 def test_phases_are_told_one_after_the_other(tmp_path: Path) -> None:
     given = [
         "teacher.optim={phases: [{trainable: head, epochs: 2}, {trainable: 3, steps: 4}], batch_size: 8}",

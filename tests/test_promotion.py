@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from noisy_student import promotion
-from noisy_student.config import Config
+from noisy_student.config import Config, PromotionConfig
 from noisy_student.config.load import load
 from noisy_student.data import manifest, predictions
 from noisy_student.errors import NoisyStudentError
@@ -64,18 +64,76 @@ def test_a_bound_that_touches_zero_decides_nothing() -> None:
         (DOWN, "student", [0, 2], False),
         (UNCLEAR, "mean", [0, 2, 3], True),
         (UNCLEAR, "student", [3], True),
+        (UNCLEAR, "teacher", [0, 2], False),
+        (UP, "teacher", [3], True),
     ],
 )
 def test_who_teaches_next(auroc: Difference, undecided: str, following: list[int], promoted: bool) -> None:
-    found = promotion.decision(3, [0, 2], comparison(auroc, UNCLEAR), undecided)
+    found = promotion.decision(3, [0, 2], comparison(auroc, UNCLEAR), PromotionConfig(undecided=undecided))
     assert found["teachers"] == following
     assert found["promoted"] is promoted
     assert found["against"] == [0, 2]
     assert (found["generation"], found["role"]) == (3, "student")
 
 
+@pytest.mark.parametrize(
+    ("measure", "auroc", "log_loss", "expected"),
+    [
+        ("auroc", UP, UP, "better"),  # its probabilities are worse, and nobody asks
+        ("log_loss", UP, UP, "worse"),
+        ("both", UP, UP, "undecided"),
+        ("auroc", UNCLEAR, DOWN, "undecided"),
+        ("log_loss", UNCLEAR, DOWN, "better"),
+        ("log_loss", DOWN, UNDEFINED, "undecided"),
+    ],
+)
+def test_the_measure_that_decides(measure: str, auroc: Difference, log_loss: Difference, expected: str) -> None:
+    config = PromotionConfig(measure=measure)
+    assert promotion.verdict(comparison(auroc, log_loss), config) == expected
+    sentence = promotion.decision(1, [0], comparison(auroc, log_loss), config)["sentence"]
+    assert (f"is {expected}, by {'macro AUROC' if measure == 'auroc' else 'log loss'}, than" in sentence) == (
+        expected != "undecided"
+    )
+
+
+@pytest.mark.parametrize(
+    ("measure", "auroc", "log_loss", "expected"),
+    [
+        ("both", UNCLEAR, DOWN, "better"),
+        ("auroc", UNCLEAR, UNCLEAR, "better"),  # +0.004, wherever its bounds are
+        ("log_loss", UNCLEAR, UNCLEAR, "worse"),
+        ("both", UNCLEAR, UNCLEAR, "undecided"),  # the two contradict each other
+        ("both", UNDEFINED, UNDEFINED, "undecided"),
+    ],
+)
+def test_estimates_decide_where_they_are_to(
+    measure: str, auroc: Difference, log_loss: Difference, expected: str
+) -> None:
+    config = PromotionConfig(rule="estimate", measure=measure)
+    assert promotion.verdict(comparison(auroc, log_loss), config) == expected
+
+
+@pytest.mark.parametrize(("auroc", "word"), [(UP, "better"), (DOWN, "worse"), (UNCLEAR, "undecided")])
+def test_every_student_teaches_next_where_that_is_the_rule(auroc: Difference, word: str) -> None:
+    found = promotion.decision(3, [0, 2], comparison(auroc, UNCLEAR), PromotionConfig(rule="always"))
+    assert (found["verdict"], found["teachers"], found["promoted"]) == (word, [3], True)
+    assert "next to teach: generation 3." in found["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rule": "always", "undecided": "student"}, "undecided: does nothing with rule: always"),
+        ({"rule": "estimate", "confidence": 0.8}, "confidence: does nothing with rule: estimate"),
+    ],
+)
+def test_settings_without_an_effect_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PromotionConfig(**settings)
+
+
 def test_a_single_teacher_is_a_number() -> None:
-    assert promotion.decision(1, [0], comparison(UP, DOWN), "mean")["against"] == 0
+    assert promotion.decision(1, [0], comparison(UP, DOWN))["against"] == 0
 
 
 @pytest.mark.parametrize(
@@ -104,11 +162,11 @@ def test_a_single_teacher_is_a_number() -> None:
 def test_the_sentence_names_patients_generations_and_numbers(
     auroc: Difference, log_loss: Difference, sentence: str
 ) -> None:
-    assert promotion.decision(3, [0, 2], comparison(auroc, log_loss), "mean")["sentence"] == sentence
+    assert promotion.decision(3, [0, 2], comparison(auroc, log_loss))["sentence"] == sentence
 
 
 def test_figures_are_written_with_their_intervals_and_undefined_ones_as_null_with_a_reason(tmp_path: Path) -> None:
-    found = promotion.decision(1, [0], comparison(UP, UNDEFINED), "mean")
+    found = promotion.decision(1, [0], comparison(UP, UNDEFINED))
     assert found["auroc"] == {
         "difference": 0.021, "ci": [0.002, 0.04], "lower": 0.006, "upper": 0.036, "p": 0.02, "reason": None
     }  # fmt: skip
@@ -120,7 +178,7 @@ def test_figures_are_written_with_their_intervals_and_undefined_ones_as_null_wit
 
 
 def test_the_first_teacher_is_compared_with_nothing() -> None:
-    found = promotion.decision(0, [], None, "mean", "The first.")
+    found = promotion.decision(0, [], None, sentence="The first.")
     assert (found["verdict"], found["promoted"], found["teachers"]) == ("first", True, [0])
     assert (found["role"], found["sentence"]) == ("teacher", "The first.")
     assert found["against"] is found["auroc"] is found["log_loss"] is None
@@ -163,8 +221,11 @@ def add_generation(run: Run, generation: int, skill: float) -> None:
     write_json(folder / "calibration.json", Calibration(LABELS, (Platt(0.0, 1.0, 0.0, False, 50, 50),) * 2).to_json())
 
 
+OVERRIDES = [f"data.labels=[{', '.join(LABELS)}]", "evaluation.replicates=200"]
+
+
 def config() -> Config:
-    return load(None, [f"data.labels=[{', '.join(LABELS)}]", "evaluation.replicates=200"])
+    return load(None, OVERRIDES)
 
 
 def promoted(run: Run, generation: int) -> tuple[dict[str, Any], set[str]]:
@@ -230,3 +291,21 @@ def test_the_teachers_of_a_generation_are_what_the_one_before_decided(tmp_path: 
     assert promotion.teachers_of(run, 0) == []
     with pytest.raises(NoisyStudentError, match=r"gen-0/promotion\.json: is missing"):
         promotion.teachers_of(run, 1)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "teachers"),
+    [
+        (["promotion.measure=log_loss"], [1]),
+        (["promotion.confidence=0.99999", "promotion.undecided=teacher"], [0]),
+        (["promotion.rule=always"], [1]),
+    ],
+)
+def test_the_rule_of_the_configuration_decides_who_teaches(run: Run, overrides: list[str], teachers: list[int]) -> None:
+    add_generation(run, 0, 1.0)
+    # A little better than the teacher: shown at the usual confidence, and not at an absurd one.
+    add_generation(run, 1, 1.6)
+    promoted(run, 0)
+    work = Workplace(run, load(None, [*OVERRIDES, *overrides]), decoded=cast(Any, None))
+    promotion.promote(work, 1)
+    assert promotion.teachers_of(run, 2) == teachers

@@ -88,51 +88,62 @@ def test_a_picture_is_made_of_synthetic_films_alone(tmp_path: Path, source: str,
             assert (drawn.size, drawn.convert("RGB").getpixel((50, 50))) == ((90, 60), (0, 0, 255))
 
 
+BENCHMARK_ARMS = {"few", "frozen", "pseudo", "mean_teacher", "fixmatch", "ours", "all"}
+
+
 @pytest.mark.slow
-def test_gap_closed_runs_every_arm_once_and_keeps_it(tmp_path: Path) -> None:
-    """On made-up films with a bright or a dark patch; the second call only reads what the first one kept."""
-    films, draw = tmp_path / "films", np.random.default_rng(0)
-    films.mkdir()
-    rows = []
-    for number in range(160):
-        label = number % 2
-        pixels = draw.integers(0, 120, (32, 32), dtype=np.uint8)
-        pixels[8:24, 8:24] += np.uint8(100 * label)
-        Image.fromarray(pixels).save(films / f"{number}.png")
-        split = ("train", "train", "valid", "test")[number // 2 % 4]
-        rows.append({"image": f"{number}.png", "patient": f"p{number // 2}", "split": split, "A": label})
-    pd.DataFrame(rows).to_csv(films / "labels.csv", index=False)
-    config = tmp_path / "tiny.yaml"
-    config.write_text(
-        "threads: 1\n"
-        "data: {source: csv, root: films, labels: [A], image_size: 32}\n"
-        "split: {labelled_images: 12, valid_images: 12}\n"
-        "teacher: &phase {optim: {steps: 6, batch_size: 8, bn_images: 8}}\n"
-        "student: *phase\n"
-        "evaluation: {replicates: 100}\n"
-    )
-    kept = tmp_path / "results.jsonl"
-    arguments = ["--root", str(films), "--config", str(config), "--output", str(tmp_path / "out"), "--rounds", "1"]
-    arguments += ["--few-steps", "6", "--results", str(kept)]
-    script("gap_closed.py", *arguments, "--seeds", "0", "--arms", "few")
-    found = script("gap_closed.py", *arguments, "--seeds", "0", "1")
-    assert set(found["arms"]) == {"few", "ours", "all"}
+def test_the_benchmark_runs_every_arm_once_and_keeps_it(tmp_path: Path) -> None:
+    """On made-up films with bright or dark patches; the second call only reads what the first one kept."""
+    quick, kept = ["--quick", "--output", str(tmp_path / "out")], tmp_path / "out" / "results.jsonl"
+    script("benchmark_methods.py", *quick, "--arms", "few")
+    found = script("benchmark_methods.py", *quick, "--plot", str(tmp_path / "arms.svg"))
+    assert set(found["arms"]) == BENCHMARK_ARMS
     lines = kept.read_text().splitlines()
-    assert len(lines) == 6
-    shutil.rmtree(tmp_path / "out")
-    assert script("gap_closed.py", *arguments, "--seeds", "0", "1") == found  # nothing but the lines is needed
+    assert len(lines) == 2 * len(BENCHMARK_ARMS)
+    runs = [path for path in (tmp_path / "out").iterdir() if path.is_dir() and path.name != "films"]
+    assert len(runs) == len(lines)
+    for path in runs:
+        shutil.rmtree(path)
+    assert script("benchmark_methods.py", *quick) == found  # nothing but the lines is needed
     assert kept.read_text().splitlines() == lines
-    for arm in found["arms"].values():
-        assert all(0 <= value <= 1 for value in arm["auroc"])
-    few = [json.loads(line)["auroc"] for line in lines if json.loads(line)["arm"] == "few"]
+    told = [json.loads(line) for line in lines]
+    assert all(0 <= line["auroc"] <= 1 and line["revision"] and len(line["recipe"]["config"]) == 16 for line in told)
+    few = [line["auroc"] for line in told if line["arm"] == "few"]
     assert found["arms"]["few"]["mean"] == pytest.approx(np.mean(few))
+    # Two generations of 4 steps of 8: as many films as every other arm sees that takes the pool's.
+    assert {line["about"]["images_seen"] for line in told if line["arm"] not in ("few", "frozen")} == {64}
+    assert (tmp_path / "arms.svg").read_text().count("ours") >= 1
+
+
+@pytest.mark.slow
+def test_trials_are_logged_and_never_measured_on_test_films(tmp_path: Path) -> None:
+    trials = tmp_path / "trials.jsonl"
+    asked = ["--quick", "--output", str(tmp_path / "out"), "--arms", "frozen", "--trials", str(trials)]
+    script("benchmark_methods.py", *asked)
+    script("benchmark_methods.py", *asked, "--own", "frozen:teacher.model.dropout=0.3")
+    script("benchmark_methods.py", *asked)
+    told = [json.loads(line) for line in trials.read_text().splitlines()]
+    assert [line["recipe"].get("own") for line in told] == [None, None, *[["teacher.model.dropout=0.3"]] * 2]
+    assert {line["recipe"]["films"] for line in told} == {"development"}
+    table = pd.read_csv(tmp_path / "out" / "films" / "labels.csv").set_index("image")["split"]
+    for split in (tmp_path / "out").glob("development-*.parquet"):
+        chosen = pd.read_parquet(split)
+        own = chosen["image"].map(table)
+        assert set(own) == {"train", "valid"}
+        assert set(own[chosen["split"] == "test"]) == {"train"}
 
 
 def lines(**areas: list[float]) -> dict[tuple[str, int], dict[str, Any]]:
     """Return a line per arm and seed whose replicates are its area, a little moved, alike for all arms."""
     moved = np.linspace(-0.01, 0.01, 1000)
     return {
-        (arm, seed): {"auroc": area, "replicates": (area + moved).tolist(), "test": "t"}
+        (arm, seed): {
+            "auroc": area,
+            "replicates": (area + moved).tolist(),
+            "test": "t",
+            "seconds": 60,
+            "about": {"images_seen": 9},
+        }
         for arm, values in areas.items()
         for seed, area in enumerate(values)
     }
@@ -151,6 +162,23 @@ def test_gap_closed_is_the_ratio_of_means_over_seeds(monkeypatch: pytest.MonkeyP
     assert close["gap_closed"] is None
     assert close["all_minus_few_lower_bound"] == pytest.approx(0.01)
     assert results.summarise(lines(few=[0.8], ours=[0.9]), [0])["gap_closed"] is None
+
+
+def test_every_arm_closes_its_own_part_of_the_gap_and_stands_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import results
+
+    found = results.summarise(lines(few=[0.8, 0.8], rival=[0.79, 0.81], ours=[0.85, 0.85], all=[0.9, 0.9]), [0, 1])
+    assert [found["arms"][arm]["gap_closed"] for arm in ("few", "rival", "ours", "all")] == pytest.approx(
+        [0, 0, 0.5, 1]
+    )
+    assert found["arms"]["rival"]["gap_closed_ci"] == pytest.approx([-0.1, 0.1])
+    assert found["arms"]["rival"]["ours_minus"] == pytest.approx([0.04, 0.06])
+    rows = dict(line.strip("| ").split(" | ", 1) for line in results.table(found).splitlines()[2:])
+    sd = np.std([0.79, 0.81], ddof=1)
+    assert rows["rival"].startswith(f"0.8000 | {sd:.4f} | 0.7")
+    assert rows["rival"].endswith("| +0.0400 to +0.0600 | 0.00 (−0.10 to 0.10) | 9 | 1.0")
+    assert "| – | 0.50 (0.50 to 0.50) |" in rows["ours"]  # nothing is compared with itself
 
 
 def test_results_of_different_test_films_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:

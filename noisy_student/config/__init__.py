@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from noisy_student.config.base import Section
+from noisy_student.config.consistency import ConsistencyConfig
 from noisy_student.config.data import ColumnsConfig, DataConfig, DicomConfig, FoldersConfig, SplitConfig
 from noisy_student.config.learning import (
     FinetuneConfig,
     OptimConfig,
     PhaseConfig,
-    PseudoConfig,
     StudentConfig,
     labelled_places,
 )
@@ -21,12 +21,14 @@ from noisy_student.config.loss import LossConfig, SamplerConfig
 from noisy_student.config.model import ModelConfig
 from noisy_student.config.noise import NoiseConfig, Operation
 from noisy_student.config.pretrain import PretrainConfig
+from noisy_student.config.pseudo import PseudoConfig, SelectConfig
 from noisy_student.config.synthetic import SyntheticConfig
 from noisy_student.config.targets import TargetsConfig
 
 __all__ = [
     "ColumnsConfig",
     "Config",
+    "ConsistencyConfig",
     "DataConfig",
     "DicomConfig",
     "EvaluationConfig",
@@ -43,6 +45,7 @@ __all__ = [
     "PromotionConfig",
     "PseudoConfig",
     "SamplerConfig",
+    "SelectConfig",
     "SplitConfig",
     "StudentConfig",
     "SyntheticConfig",
@@ -100,12 +103,28 @@ class PredictionConfig(Section):
 class PromotionConfig(Section):
     """When a student becomes the next teacher."""
 
+    rule: Literal["bound", "estimate", "always"] = "bound"
+    """``bound``: a student is better, or worse, where a one-sided bound shows it. ``estimate``: where its figures on
+    the judging films are, however uncertain. ``always``: every student teaches next, as in Xie et al. 2020; the verdict
+    of ``bound`` is written all the same."""
+    measure: Literal["both", "auroc", "log_loss"] = "both"
+    """What decides: the macro AUROC, the log loss, or ``both``: one of them, where the other does not contradict it."""
     confidence: float = Field(0.9, gt=0.5, lt=1)
-    """A student is rejected only when the one-sided bound of this confidence shows it worse."""
-    undecided: Literal["mean", "student"] = "mean"
-    """Next teacher when the verdict is undecided: the mean of the generations so far, or the student alone."""
+    """Confidence of the bounds."""
+    undecided: Literal["mean", "student", "teacher"] = "mean"
+    """Next teacher when the verdict is undecided: the mean of the generations so far, the student alone, or those who
+    taught the student."""
     patience: int = Field(0, ge=0)
     """Stop after this many rounds in a row without a better student; 0 never stops early."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        default = type(self).model_fields
+        if self.rule == "always" and self.undecided != default["undecided"].default:
+            raise ValueError("undecided: does nothing with rule: always, by which every student teaches next")
+        if self.rule == "estimate" and self.confidence != default["confidence"].default:
+            raise ValueError("confidence: does nothing with rule: estimate, which looks at no bound")
+        return self
 
 
 class Config(Section):
@@ -217,12 +236,13 @@ class Config(Section):
                 f"{where}.optim.select: 'best' would choose weights on the fold that judges them; use 'last'"
             )
         optim = network.optim
-        places = labelled_places(optim.batch_size, optim.labelled_share) if generation else optim.batch_size
+        pooled = generation > 0 or network.consistency.on
+        places = labelled_places(optim.batch_size, optim.labelled_share) if pooled else optim.batch_size
         if network.sampler.positives * len(self.data.labels) > places:
             raise ValueError(
                 f"{where}.sampler.positives: {network.sampler.positives} of each of {len(self.data.labels)} labels "
                 f"are more than the {places} labelled films of a batch; raise optim.batch_size"
-                + (" or optim.labelled_share" if generation else "")
+                + (" or optim.labelled_share" if pooled else "")
             )
         if network.start != "teacher":
             return
@@ -274,6 +294,10 @@ class Config(Section):
         phase = self.networks(generation)[number]
         same = phase.model.takes_all_of(self.teacher.model)
         return self.pretrain.method != "none" and phase.start == "weights" and same
+
+    def uses_pool(self, generation: int) -> bool:
+        """Return whether ``generation`` sees the pool: every student does, and a teacher with a consistency term."""
+        return generation > 0 or any(network.consistency.on for network in self.networks(generation))
 
     def macro_labels(self) -> tuple[str, ...]:
         """Return the labels of the macro mean."""

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from noisy_student.config.base import Section
+from noisy_student.config.consistency import ConsistencyConfig
 from noisy_student.config.loss import LossConfig, SamplerConfig
 from noisy_student.config.model import ModelConfig
 from noisy_student.config.noise import NoiseConfig
@@ -32,6 +33,11 @@ class FinetuneConfig(Section):
     """In place of ``optim.backbone_lr_ratio``."""
     layer_decay: float | None = Field(None, gt=0, le=1)
     """In place of ``optim.layer_decay``."""
+    films: Literal["all", "labelled"] = "all"
+    """``labelled``: films of the pool take no part."""
+    noise: bool = True
+    """``false``: neither input noise (mixing included) nor dropout and stochastic depth. A last stretch on labelled
+    films without noise is the clean fine-tuning of Touvron et al. 2019 that Xie et al. 2020 end with."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -39,6 +45,8 @@ class FinetuneConfig(Section):
             raise ValueError("trainable: give 'head', 'all' or how many of the highest blocks learn, 1 or more")
         if self.steps and self.epochs:
             raise ValueError("epochs: give steps or epochs, not both")
+        if self.epochs and self.films == "labelled":
+            raise ValueError("epochs: count the films of the whole table, which films: labelled leaves; give steps")
         for key in ("backbone_lr_ratio", "layer_decay"):
             if self.trainable == "head" and getattr(self, key) is not None:
                 raise ValueError(f"{key}: does nothing where the head alone learns")
@@ -62,7 +70,7 @@ class OptimConfig(Section):
     batch_size: int = Field(64, ge=2)
     """Films per step, labelled and pseudo-labelled together."""
     labelled_share: float = Field(0.25, gt=0, le=1)
-    """Share of labelled films in a student's batch (the teacher's is 1)."""
+    """Share of labelled films in a student's batch (the teacher's is 1, unless its ``consistency`` uses the pool)."""
     lr: float = Field(1e-3, gt=0)
     """Peak learning rate of the classifier, and of all layers unless ``backbone_lr_ratio`` is below 1."""
     backbone_lr_ratio: float = Field(1.0, gt=0, le=1)
@@ -156,7 +164,9 @@ class PhaseConfig(Section):
     loss: LossConfig = LossConfig()
     """What is minimised."""
     sampler: SamplerConfig = SamplerConfig()
-    """Which labelled films a batch holds."""
+    """Which films a batch holds."""
+    consistency: ConsistencyConfig = ConsistencyConfig()
+    """A second term of the loss, on films without labels."""
     pos_weight_cap: float = Field(10.0, ge=1)
     """Cap of the class weight negatives / positives of labelled films in ``loss.name: weighted_bce``; 1 turns it off,
     and is the default of the other losses."""
@@ -195,6 +205,16 @@ class PhaseConfig(Section):
                 "loss.name: auc_margin compares positives with negatives, so every batch needs some of each label; "
                 "set sampler.positives to 1 or more"
             )
+        if self.consistency.on:
+            if self.loss.name == "auc_margin":
+                raise ValueError(
+                    "consistency: compares probabilities, and the scores of loss.name: auc_margin are none"
+                )
+            if self.noise.mixup.probability or self.noise.cutmix.probability:
+                raise ValueError(
+                    "consistency: compares two views of a film, and mixup and cutmix mix two films; set their "
+                    "probability to 0"
+                )
         return self
 
     def phases(self) -> tuple[FinetuneConfig, ...]:
@@ -238,22 +258,3 @@ class StudentConfig(PhaseConfig):
     """Start weights: the teacher's (same network), or the model's own ``weights`` again."""
     pos_weight_cap: float = Field(1.0, ge=1)
     """Cap of the class weight negatives / positives of labelled films in ``loss.name: weighted_bce``; 1: none."""
-
-
-class PseudoConfig(Section):
-    """How a teacher's predictions become targets for the pool."""
-
-    weight_power: float = Field(0.5, ge=0)
-    """A target p weighs |2p - 1| ** power: 0 trusts all alike, larger powers ask for more confidence."""
-    keep_share: float = Field(1.0, gt=0, le=1)
-    """Share of likely positives and of likely negatives of every label that is kept, the most confident first."""
-    hard: bool = False
-    """Round the targets to 0 and 1."""
-    align: bool = True
-    """Move each label's mean to the expected prevalence."""
-    prevalence: dict[str, float] = Field({})
-    """Known prevalence of the pool by label; others are estimated from the labelled films."""
-    prior_strength: float = Field(50.0, ge=0)
-    """Films' worth of trust in the teacher's own mean when the prevalence is estimated (Beta prior)."""
-    labels: dict[str, bool] = Field({})
-    """``NAME: false`` gives that label no pseudo-targets."""

@@ -52,10 +52,13 @@ class LossConfig(Section):
 
 
 class SamplerConfig(Section):
-    """Which labelled films a batch holds; the pseudo-labelled ones of a student are drawn alike in any case."""
+    """Which films a batch holds."""
 
     balance: float = Field(0.0, ge=0, le=1)
-    """Class-balanced draws: a film counts as often as (share of the most frequent label / share of its rarest label) **
-    balance; 0 draws all alike, 0.5 is the square root of repeat factor sampling (Gupta 2019)."""
+    """Class-balanced draws of labelled films: a film counts as often as (share of the most frequent label / share of
+    its rarest label) ** balance; 0 draws all alike, 0.5 is the square root of repeat factor sampling (Gupta 2019)."""
     positives: int = Field(0, ge=0)
-    """At least this many positives of every label in every batch, of those labels that have any."""
+    """At least this many labelled positives of every label in every batch, of those labels that have any."""
+    pool_balance: float = Field(0.0, ge=0, le=1)
+    """The same as ``balance`` for the films of a student's pool, by their pseudo-labels: films with rare findings come
+    several times (Xie et al. 2020 duplicate them until all classes are equally frequent, which is 1)."""

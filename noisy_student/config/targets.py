@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from noisy_student.config.base import Section
 
-Policy = Literal["ignore", "zeros", "ones", "smooth_zeros", "smooth_ones"]
-"""What -1 can become: no target, 0, 1, or a number drawn per film near 0 or above one half."""
+Policy = Literal["ignore", "zeros", "ones", "smooth_zeros", "smooth_ones", "selftrained"]
+"""What -1 can become: no target, 0, 1, a number drawn per film near 0 or above one half, or what the teacher says."""
 
 
 class TargetsConfig(Section):
@@ -17,9 +17,9 @@ class TargetsConfig(Section):
 
     uncertain: Literal["literature", Policy] = "literature"
     """What -1 becomes, for labels not named below: ``ignore`` (no target), ``zeros``, ``ones``, ``smooth_zeros`` or
-    ``smooth_ones`` (a number drawn per film and label from the ranges below). ``literature`` is 1 for Atelectasis and
-    Edema and 0 otherwise: U-Ones did best for those two in Irvin et al. 2019, and most later work counts the others
-    as 0."""
+    ``smooth_ones`` (a number drawn per film and label from the ranges below), or ``selftrained`` (no target for
+    generation 0, the teacher's probability after it). ``literature`` is 1 for Atelectasis and Edema and 0 otherwise:
+    U-Ones did best for those two in Irvin et al. 2019, and most later work counts the others as 0."""
     uncertain_by_label: dict[str, Policy] = Field({})
     """Policy of single labels."""
     smooth_zeros: tuple[float, float] = (0.0, 0.3)

@@ -38,6 +38,8 @@ class Batch:
     pos_weight: Tensor
     position: Ints
     image_id: Ints
+    pseudo: npt.NDArray[np.bool_]
+    """Which of the films (B,) are of the pool."""
 
     def twice(self) -> Batch:
         """Return the batch (2 B) with every film two times; noise draws anew for the second one."""
@@ -52,6 +54,7 @@ class Batch:
             doubled(self.pos_weight),
             np.concatenate([2 * self.position, 2 * self.position + 1]),
             np.concatenate([self.image_id, self.image_id]),
+            np.concatenate([self.pseudo, self.pseudo]),
         )
 
 
@@ -125,6 +128,7 @@ class Batches:
         per_film = np.where(targets.pseudo[:, None], np.float32(1), pos_weight[None, :]).astype(np.float32)
         self._pos_weight = torch.from_numpy(per_film).to(device)
         self._image_id = text_ids([str(image) for image in targets.images])
+        self._pseudo = targets.pseudo
 
     def at(self, step: int) -> Batch:
         """Return the batch of ``step``."""
@@ -137,6 +141,7 @@ class Batches:
             self._pos_weight[on_device],
             self.order.positions(step),
             self._image_id[numbers],
+            self._pseudo[numbers],
         )
 
     def stream(self, start: int, stop: int) -> Iterator[Batch]:

@@ -46,8 +46,10 @@ def standing_still(network: nn.Module) -> frozenset[str]:
     )
 
 
-def set_trainable(network: nn.Module, learning: frozenset[str], freeze_bn: bool) -> None:
+def set_trainable(network: nn.Module, learning: frozenset[str], freeze_bn: bool, *, noise: bool = True) -> None:
     """Put ``network`` into training mode with gradients for the parameters ``learning`` alone.
+
+    Without ``noise`` all but its BatchNorm layers are in evaluation mode: dropout and stochastic depth do nothing.
 
     BatchNorm layers of which no parameter learns keep their statistics, and so do all of the backbone with
     ``freeze_bn``; those of a head have none to keep.
@@ -57,6 +59,7 @@ def set_trainable(network: nn.Module, learning: frozenset[str], freeze_bn: bool)
         parameter.requires_grad_(name in learning)
     for name, module in network.named_modules():
         if not isinstance(module, _BatchNorm):
+            module.training = noise
             continue
         own = list(module.parameters(recurse=False))
         if (freeze_bn and name.startswith("backbone.")) or (

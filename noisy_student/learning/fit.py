@@ -27,7 +27,7 @@ from noisy_student.learning import augment, checkpoint, finetune, losses, models
 from noisy_student.learning.batches import Batch, Batches, Films
 from noisy_student.learning.blocks import blocks
 from noisy_student.learning.predict import predict
-from noisy_student.learning.sampling import sampler
+from noisy_student.learning.sampling import Staged, sampler
 from noisy_student.learning.state import State
 from noisy_student.randomness import hash_u64
 from noisy_student.runs import PRETRAINING, Run, atomic
@@ -35,7 +35,7 @@ from noisy_student.stats.metrics import auroc, log_loss
 from noisy_student.targets.table import Targets
 
 LOG_EVERY: Final = 10
-_INITIALISATION, _DROPOUT = 0x494E4954, 0x44524F50  # separate the streams of random numbers
+_INITIALISATION, _DROPOUT, _WEAK = 0x494E4954, 0x44524F50, 0x5745414B  # separate the streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,19 @@ class Course:
             seed=task.seed,
             generation=task.generation,
         )
-        order = sampler(
+        self._weak = self._other_views()
+        whole = sampler(
             task.targets,
             batch_size=config.batch_size,
             labelled_share=config.labelled_share,
             seed=task.seed,
             generation=task.generation,
             config=task.phase.sampler,
+            unlabelled=task.phase.consistency.on,
+        )
+        order = Staged(
+            tuple(whole if part.does.films == "all" else whole.labelled_alone() for part in self.stretches),
+            tuple(part.stop for part in self.stretches),
         )
         self.batches = Batches(task.films, task.targets, order, task.pos_weight)
         self.autocast = autocaster(device, task.precision)
@@ -143,11 +149,38 @@ class Course:
         for films in self.batches.stream(start, self.steps):
             yield films.twice() if self.task.views == 2 else films
 
-    def noised(self, batch: Batch) -> objectives.Noised:
-        """Return the batch with its input noise."""
-        images = self.noise(batch.clean, batch.position, batch.image_id)
-        images, *rest = self.noise.mix(images, batch.target, batch.weight, batch.pos_weight, batch.position)
-        return objectives.Noised(images.contiguous(memory_format=torch.channels_last), *rest)
+    def _other_views(self) -> augment.Augment | None:
+        """Return the noise of the second views, where the objective compares views of a film."""
+        task, settings = self.task, self.task.phase.consistency
+        if not settings.on:
+            return None
+        noise = task.phase.noise
+        if settings.strength is not None:
+            noise = noise.model_copy(update={"strength": settings.strength, "count": 0})
+        return augment.Augment(
+            noise,
+            size=task.films.pixels.shape[2],
+            channels=task.films.pixels.shape[1],
+            device=task.films.device,
+            seed=int(hash_u64(_WEAK, task.seed) >> np.uint64(1)),
+            generation=task.generation,
+        )
+
+    def noised(self, step: int, batch: Batch) -> objectives.Noised:
+        """Return the batch of ``step`` with its input noise."""
+        images, rest = augment.to_float(batch.clean), (batch.target, batch.weight, batch.pos_weight)
+        if self.stretches[self._number(step)].does.noise:
+            images = self.noise(batch.clean, batch.position, batch.image_id)
+            images, *mixed = self.noise.mix(images, *rest, batch.position)
+            rest = (mixed[0], mixed[1], mixed[2])
+        images = images.contiguous(memory_format=torch.channels_last)
+        if self._weak is None:
+            return objectives.Noised(images, *rest)
+        everyone = self.task.phase.consistency.method == "mean_teacher"
+        rows = np.arange(len(images)) if everyone else np.flatnonzero(batch.pseudo)
+        index = torch.from_numpy(rows).to(images.device)
+        weak = self._weak(batch.clean[index], batch.position[rows], batch.image_id[rows])
+        return objectives.Noised(images, *rest, weak.contiguous(memory_format=torch.channels_last), index)
 
     def loss(self, step: int, batch: objectives.Noised) -> Tensor:
         """Return the loss of ``step``, with what learns in it set to learn."""
@@ -155,7 +188,8 @@ class Course:
         # The step's own seed makes dropout a function of the step, so a resumed run draws what it would have.
         torch.manual_seed(int(hash_u64(_DROPOUT, task.seed, task.generation, step) >> np.uint64(1)))
         if number != self._set:
-            finetune.set_trainable(self.state.network, self._learning[number], task.phase.optim.freeze_bn)
+            noise = self.stretches[number].does.noise
+            finetune.set_trainable(self.state.network, self._learning[number], task.phase.optim.freeze_bn, noise=noise)
             self._set = number
         with self.autocast():
             return task.objective(self._stepped, self.state.averaged, batch)
@@ -204,7 +238,7 @@ def fit(
     title += "" if task.member is None else f", member {task.member}"
     with tqdm(total=steps, initial=state.step, desc=title, unit="step", disable=not progress) as bar:
         for films in course.stream(state.step):
-            batch = course.noised(films)
+            batch = course.noised(state.step, films)
             if state.step == 0:
                 _write_contact_sheet(folder / "augmented.png", films.clean, batch.images)
             loss = course.loss(state.step, batch)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from noisy_student.config import PhaseConfig
@@ -28,8 +29,8 @@ class Goal:
 def goal(phase: PhaseConfig, targets: Targets) -> Goal:
     """Return what a generation with this table of ``targets`` minimises.
 
-    A student's labelled films are a part of its batches: what is theirs alone (class weights, the sampler) shifts its
-    logits by less than it says, and is left to Platt.
+    Labelled films are a part of the batches of a student, and of a teacher that sees the pool: what is theirs alone
+    (class weights, the sampler) shifts its logits by less than it says, and is left to Platt.
     """
     loss, labelled, none = phase.loss, ~targets.pseudo, np.zeros(len(targets.labels))
     known = targets.target[labelled], targets.weight[labelled]
@@ -43,7 +44,8 @@ def goal(phase: PhaseConfig, targets: Targets) -> Goal:
         return Goal(margin, pos_weight, none, none)
     adjustment = losses.prior_adjustment(*known, loss.tau if loss.name == "logit_adjusted" else 0)
     shift, drawn = 0 - adjustment.astype(np.float64), none
-    if labelled.all():
+    unlabelled = phase.consistency.on
+    if not sampling.pool_rows(targets, unlabelled=unlabelled).any():
         order = sampling.sampler(
             targets,
             batch_size=phase.optim.batch_size,
@@ -54,5 +56,21 @@ def goal(phase: PhaseConfig, targets: Targets) -> Goal:
         )
         shift += np.log(pos_weight.astype(np.float64))
         drawn = sampling.odds_shift(targets, order, phase.sampler.balance)
-    objective = objectives.supervised(losses.summed_loss(loss, adjustment), losses.mean_loss, soften)
+    parts = losses.summed_loss(loss, adjustment), losses.mean_loss, soften
+    objective = objectives.supervised(*parts)
+    if unlabelled:
+        share = torch.from_numpy(share_of_positives(targets))
+        steps = phase.stretches(len(targets.images))[-1].stop
+        objective = objectives.Consistency(objectives.cost(*parts), phase.consistency, share, steps)
     return Goal(objective, pos_weight, shift, drawn)
+
+
+def share_of_positives(targets: Targets) -> npt.NDArray[np.float64]:
+    """Return each label's share of positives among the labelled films, by weight, (K,); NaN where none is known."""
+    labelled = ~targets.pseudo
+    target, weight = targets.target[labelled].astype(np.float64), targets.weight[labelled].astype(np.float64)
+    mass = weight.sum(axis=0)
+    share: npt.NDArray[np.float64] = np.divide(
+        (target * weight).sum(axis=0), mass, out=np.full(len(mass), np.nan), where=mass > 0
+    )
+    return share

@@ -13,18 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from noisy_student.config import ConsistencyConfig
+
 
 @dataclass(frozen=True)
 class Noised:
     """A batch after input noise: images float (B, C, H, W) in [0, 1]; target, weight, pos_weight (B, K).
 
-    Where a task asks for two views of each film, B is twice the batch size, the second views after the first.
+    Where a task asks for two views of each film, B is twice the batch size, the second views after the first. Where the
+    objective compares views, ``weak`` (A, C, H, W) are other views of the films at ``rows`` (A,) of the batch.
     """
 
     images: Tensor
     target: Tensor
     weight: Tensor
     pos_weight: Tensor
+    weak: Tensor | None = None
+    rows: Tensor | None = None
 
 
 class Objective(Protocol):
@@ -37,17 +42,28 @@ class Objective(Protocol):
 SummedLoss = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 Mean = Callable[[Tensor, Tensor], Tensor]
 Change = Callable[[Tensor], Tensor]
+Cost = Callable[[Tensor, Noised], Tensor]
+"""Logits (B, K) and the batch they are of to a scalar."""
 
 
-def supervised(loss: SummedLoss, mean: Mean, soften: Change = lambda target: target) -> Objective:
-    """Return the objective of plain training on the targets table: ``mean`` of the summed ``loss`` and its weights.
+def cost(loss: SummedLoss, mean: Mean, soften: Change = lambda target: target) -> Cost:
+    """Return ``mean`` of the summed ``loss`` and its weights, as a function of logits and batch.
 
     ``soften`` changes the targets first, as label smoothing does.
     """
 
+    def of(logits: Tensor, batch: Noised) -> Tensor:
+        return mean(*loss(logits.float(), soften(batch.target), batch.weight, batch.pos_weight))
+
+    return of
+
+
+def supervised(loss: SummedLoss, mean: Mean, soften: Change = lambda target: target) -> Objective:
+    """Return the objective of plain training on the targets table: the :func:`cost` of what the network says."""
+    of = cost(loss, mean, soften)
+
     def objective(model: nn.Module, ema: nn.Module, batch: Noised) -> Tensor:  # noqa: ARG001 - part of the protocol
-        target = soften(batch.target)
-        return mean(*loss(model(batch.images).float(), target, batch.weight, batch.pos_weight))
+        return of(model(batch.images), batch)
 
     return objective
 
@@ -109,6 +125,78 @@ class _Ascending(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
         return -gradient
+
+
+class Consistency(nn.Module):
+    """The cost of what is known, and a second term: what is said of a film should not depend on its noise.
+
+    ``mean_teacher``: the mean squared distance between the network's probabilities and those of its average on another
+    view of the film, over all films and labels, after Tarvainen and Valpola, "Mean teachers are better role models",
+    NeurIPS 2017. ``fixmatch``: the mean over films of the pool and labels of the cross-entropy with the rounded
+    probability of a weak view, where that is confident, and 0 elsewhere, after Sohn et al., "FixMatch", NeurIPS 2020.
+    With several labels each is yes or no, and a confident no counts too; its probability p is moved before by
+    ``align``: the odds times (share / (1 - share)) / (seen / (1 - seen)), ``share`` being the label's share of
+    positives among the labelled films and ``seen`` the running mean of p, after Ihler et al., "Distribution-aware
+    multi-label FixMatch", CVPR workshops 2024, and Berthelot et al., "ReMixMatch", ICLR 2020.
+
+    Attributes:
+        done: steps so far, on which the weight depends.
+        seen: (K,) running mean of what was said of weak views; it starts at the share, which moves nothing.
+        share: (K,) NaN where it is not known: that label is not moved.
+    """
+
+    done: Tensor
+    seen: Tensor
+    share: Tensor
+
+    def __init__(self, known: Cost, config: ConsistencyConfig, share: Tensor, steps: int) -> None:
+        """``known`` is the cost of what is known, ``steps`` are those of the whole training."""
+        super().__init__()
+        self.known, self.config, self.rising = known, config, config.ramp * steps
+        self.register_buffer("done", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("share", share.float().clamp(1e-3, 1 - 1e-3), persistent=False)
+        self.register_buffer("seen", self.share.clone())
+
+    def forward(self, model: nn.Module, ema: nn.Module, batch: Noised) -> Tensor:
+        """Return the sum of both terms; the second one is 0 where no other views are there."""
+        assert batch.weak is not None, "the objective compares views"
+        assert batch.rows is not None, "the objective compares views"
+        weight = self._weight()
+        if not len(batch.rows):
+            return self.known(model(batch.images), batch)
+        if self.config.method == "fixmatch" and self.config.source == "network":
+            logits, weak = model(torch.cat([batch.images, batch.weak])).split([len(batch.images), len(batch.weak)])
+        else:
+            logits = model(batch.images)
+            ema.eval()  # without dropout; statistics of the batch would spoil those that are averaged
+            with torch.no_grad():
+                weak = ema(batch.weak)
+        term = self._far if self.config.method == "mean_teacher" else self._unlike
+        second = term(logits[batch.rows].float(), torch.sigmoid(weak.detach().float()))
+        return self.known(logits, batch) + (weight * second).to(second.dtype)
+
+    @torch.no_grad()
+    def _weight(self) -> Tensor:
+        reached = (self.done / self.rising).clamp(max=1) if self.rising else torch.ones_like(self.done)
+        self.done += 1
+        return self.config.weight * torch.exp(-5 * (1 - reached) ** 2)
+
+    def _far(self, logits: Tensor, said: Tensor) -> Tensor:
+        return functional.mse_loss(torch.sigmoid(logits), said)
+
+    def _unlike(self, logits: Tensor, said: Tensor) -> Tensor:
+        if self.config.align:
+            said = self._aligned(said)
+        sure = torch.maximum(said, 1 - said) >= self.config.confidence
+        each = functional.binary_cross_entropy_with_logits(logits, (said >= 0.5).float(), reduction="none")
+        return torch.where(sure, each, 0.0).mean()
+
+    @torch.no_grad()
+    def _aligned(self, said: Tensor) -> Tensor:
+        self.seen.lerp_(said.mean(0), 1 - self.config.momentum)
+        seen = self.seen.clamp(1e-6, 1 - 1e-6)
+        positive, negative = said * self.share / seen, (1 - said) * (1 - self.share) / (1 - seen)
+        return torch.where(self.share.isnan(), said, positive / (positive + negative))
 
 
 class Byol(nn.Module):

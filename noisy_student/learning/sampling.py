@@ -5,7 +5,7 @@ So training can go on from any step, and what a batch holds depends neither on o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -42,6 +42,8 @@ class Sampler:
     generation: int
     share: Floats | None = None
     """How often each of the labelled films is drawn, summing to 1; ``None`` draws all alike."""
+    pool_share: Floats | None = None
+    """How often each of the pseudo-labelled films is drawn, likewise."""
     positives: tuple[Ints, ...] = ()
     """Film numbers of the labelled positives, of each label that has any."""
     per_label: int = 0
@@ -51,6 +53,10 @@ class Sampler:
     def guaranteed(self) -> int:
         """Places of a batch that belong to the positives of some label."""
         return self.per_label * len(self.positives)
+
+    def labelled_alone(self) -> Sampler:
+        """Return the sampler that fills its batches with labelled films, where there are any."""
+        return replace(self, labelled_per_batch=self.batch_size if len(self.labelled) else 0)
 
     def film_numbers(self, step: int) -> Ints:
         """Return the film numbers (B,) of batch ``step``."""
@@ -83,8 +89,9 @@ class Sampler:
         return out
 
     def _order(self, kind: int, count: int, epoch: int) -> Ints:
-        if kind == _LABELLED and self.share is not None:
-            return _weighted(self.share.tobytes(), self.seed, self.generation, epoch)
+        share = {_LABELLED: self.share, _PSEUDO: self.pool_share}.get(kind)
+        if share is not None:
+            return _weighted(share.tobytes(), self.seed, self.generation, kind, epoch)
         return _permutation(count, self.seed, self.generation, kind, epoch)
 
 
@@ -93,15 +100,15 @@ def _permutation(count: int, seed: int, generation: int, kind: int, epoch: int) 
     return generator(_SAMPLING, seed, generation, kind, epoch).permutation(count)
 
 
-@lru_cache(maxsize=4)
-def _weighted(share: bytes, seed: int, generation: int, epoch: int) -> Ints:
+@lru_cache(maxsize=8)
+def _weighted(share: bytes, seed: int, generation: int, kind: int, epoch: int) -> Ints:
     """Return as many places as there are films, each film in about ``share`` of them, in random order.
 
     Systematic resampling (Kitagawa 1996): a film with the share q stands in floor(n q) or ceil(n q) of the n places,
     in n q of them on average.
     """
     q = np.frombuffer(share, dtype=np.float64)
-    draw = generator(_SAMPLING, seed, generation, _LABELLED, epoch)
+    draw = generator(_SAMPLING, seed, generation, kind, epoch)
     order = draw.permutation(len(q))
     edges = np.floor(np.cumsum(q[order]) * len(q) + draw.random()).astype(np.int64)
     edges[-1] = len(q)  # the sum of the shares is 1 within rounding only
@@ -116,13 +123,16 @@ def sampler(
     seed: int,
     generation: int,
     config: SamplerConfig = SamplerConfig(),  # noqa: B008 - frozen
+    unlabelled: bool = False,
 ) -> Sampler:
     """Return the sampler of a targets table; without pseudo-labelled films every place is labelled.
+
+    Films of the pool of which no target weighs anything are drawn only where there is a use for ``unlabelled`` ones.
 
     Raises:
         ConfigError: ``config.positives`` of each label are more than a batch has labelled places.
     """
-    labelled, pseudo = np.flatnonzero(~targets.pseudo), np.flatnonzero(targets.pseudo)
+    labelled, pseudo = np.flatnonzero(~targets.pseudo), np.flatnonzero(pool_rows(targets, unlabelled=unlabelled))
     per_batch = batch_size
     if len(pseudo):
         per_batch = labelled_places(batch_size, labelled_share) if len(labelled) else 0
@@ -138,14 +148,54 @@ def sampler(
             )
     share = None
     if config.balance and len(labelled):
-        each = repeats(positive, positive.sum(axis=0), config.balance)
-        share = each / each.sum()
-    return Sampler(labelled, pseudo, batch_size, per_batch, seed, generation, share, certain, config.positives)
+        share = _shares(positive, config.balance)
+    pool = None
+    if config.pool_balance and len(pseudo):
+        pool = _shares(((targets.target >= 0.5) & (targets.weight > 0))[pseudo], config.pool_balance)
+    return Sampler(labelled, pseudo, batch_size, per_batch, seed, generation, share, pool, certain, config.positives)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Samplers one after the other, of batches of one size: the n-th up to step ``stops[n]`` - 1, the last to the end.
+
+    What stands in a batch is a function of its step alone, as with one sampler.
+    """
+
+    samplers: tuple[Sampler, ...]
+    stops: tuple[int, ...]
+
+    def film_numbers(self, step: int) -> Ints:
+        """Return the film numbers (B,) of batch ``step``."""
+        return self._of(step).film_numbers(step)
+
+    def positions(self, step: int) -> Ints:
+        """Return the places (B,) of batch ``step`` in the sample sequence."""
+        return self._of(step).positions(step)
+
+    def _of(self, step: int) -> Sampler:
+        return next(
+            (one for one, stop in zip(self.samplers, self.stops, strict=True) if step < stop), self.samplers[-1]
+        )
+
+
+def pool_rows(targets: Targets, *, unlabelled: bool) -> npt.NDArray[np.bool_]:
+    """Return which films (N,) of the table are of the pool and of use: all with ``unlabelled``, else those with a
+    target that weighs something.
+    """
+    return targets.pseudo & (unlabelled | (targets.weight > 0).any(axis=1))
 
 
 def positives(targets: Targets) -> npt.NDArray[np.bool_]:
     """Return which of the labelled films are positive (a known target of 1/2 or more) for which label, (N, K)."""
     return ((targets.target >= 0.5) & (targets.weight > 0))[~targets.pseudo]
+
+
+def _shares(positive: npt.NDArray[np.bool_], balance: float) -> Floats:
+    """Return how often each film (N,) is drawn, summing to 1, by which labels (N, K) it is positive for."""
+    each = repeats(positive, positive.sum(axis=0), balance)
+    share: Floats = each / each.sum()
+    return share
 
 
 def repeats(positive: npt.NDArray[np.bool_], count: npt.NDArray[np.integer], balance: float) -> Floats:

@@ -38,7 +38,7 @@ def sweep(task: Task, *, stop: Callable[[], bool] = lambda: False, progress: boo
         for step, films in enumerate(course.stream(0)):
             if stop():
                 raise StoppedError("stopped in the learning-rate sweep", "Start it again; it keeps nothing.")
-            loss = course.loss(step, course.noised(films))
+            loss = course.loss(step, course.noised(step, films))
             if not bool(torch.isfinite(loss)) or (losses and loss.item() > EXPLODED * min(losses)):
                 break
             losses.append(loss.item())

@@ -211,8 +211,10 @@ def comparison(paired: Mapping[str, Any]) -> Table:
 
 
 def pseudo(entry: Mapping[str, Any]) -> Table:
-    """Return what a student was taught, by label."""
+    """Return what a student was taught, by label; the thresholds where films were cut elsewhere than at 1/2."""
     rows = []
+    cuts = [cell.get("thresholds") or {} for cell in entry["pseudo"]["labels"].values()]
+    told = any(cut and (cut["low"], cut["high"]) != (0.5, 0.5) for cut in cuts)
     for name, cell in entry["pseudo"]["labels"].items():
         get = cell.get
         cells = [amount(get(f"labelled_{key}")) for key in ("positives", "negatives", "ignored")]
@@ -220,10 +222,13 @@ def pseudo(entry: Mapping[str, Any]) -> Table:
         cells.append(Cell(words.interval(get("prevalence"), get("prevalence_ci")), key=get("prevalence")))
         cells.append(number(get("pseudo_mean")))
         cells += [amount(get("pseudo_kept")), amount(get("pseudo_weight")), number(get("changed"))]
+        if told:
+            cut = get("thresholds") or {}
+            cells += [number(cut.get("low")), number(cut.get("high"))]
         rows.append(Row(text(name), tuple(cells)))
     heads = _heads(
         "Label:", "Labelled +", "Labelled −", "Ignored", "Teacher’s mean", "Expected prevalence", "Share taught",
-        "Films kept", "Total weight", "Change",
+        "Films kept", "Total weight", "Change", *(["Negative up to", "Positive from"] if told else []),
     )  # fmt: skip
     return Table(f"Pseudo-labels of generation {entry['index']}", heads, tuple(rows))
 

@@ -218,6 +218,7 @@ def uncertain_policy(label: str, targets: Mapping[str, Any]) -> str:
         "smooth_zeros": f"a number from {low:g} to {high:g}",
         "smooth_ones": f"a number from {low:g} to {high:g}",
         "literature": "positive for Atelectasis and Edema, else negative",
+        "selftrained": "no target for the first teacher, then the teacher's probability",
     }.get(str(policy), str(policy))
 
 

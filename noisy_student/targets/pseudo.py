@@ -1,7 +1,7 @@
-"""A teacher's calibrated probabilities to soft targets for the pool: mean over views, alignment, selection, weight.
+"""A teacher's calibrated probabilities to targets for the pool: mean over views, alignment, selection, weight.
 
 Soft targets from an un-noised teacher after Xie et al., "Self-training with Noisy Student improves ImageNet
-classification", CVPR 2020; prevalence-matched selection per label in the spirit of CAP (Xie et al., NeurIPS 2023).
+classification", CVPR 2020; what else there is, with its sources, is in docs/method.md.
 """
 
 from __future__ import annotations
@@ -11,22 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
 from scipy.special import expit, logit
-from scipy.stats import beta
 
 from noisy_student.config import PseudoConfig
+from noisy_student.targets.prevalence import EPSILON, Prevalence, estimate_prevalence, moved, prior_shift
+from noisy_student.targets.selection import Cut, choose, keep_most_confident
 
 Floats = npt.NDArray[np.float64]
-EPSILON = 1e-6
-
-
-@dataclass(frozen=True)
-class Prevalence:
-    """A label's expected share of positives in the pool, with a 95 % interval where it was estimated."""
-
-    mean: float
-    ci: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -37,6 +28,18 @@ class PseudoLabels:
     weight: Floats
     teacher_mean: tuple[float, ...]
     prevalence: tuple[Prevalence | None, ...]
+    cuts: tuple[Cut, ...]
+    """Thresholds, on the scale of the targets before they are rounded or sharpened."""
+    taken: tuple[tuple[float, float], ...]
+    """How many films take part as likely positives and as likely negatives."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """The judging films: truth (M, K), 1, 0 or NaN, and what the teacher says of them, (M, K)."""
+
+    truth: Floats
+    probability: Floats
 
 
 def study_mean(probability: Floats, studies: Sequence[str]) -> Floats:
@@ -47,41 +50,15 @@ def study_mean(probability: Floats, studies: Sequence[str]) -> Floats:
     return np.asarray((sums / count[:, None])[code], dtype=np.float64)
 
 
-def estimate_prevalence(positives: float, known: float, teacher_mean: float, strength: float) -> Prevalence:
-    """Return the posterior of a label's prevalence after ``positives`` among ``known`` labelled films.
+def sharpened(probability: Floats, temperature: float) -> Floats:
+    """Return probabilities whose log-odds are divided by ``temperature``.
 
-    The prior is Beta with mean ``teacher_mean`` and the weight of ``strength`` films: a few labelled films know a
-    prevalence only to about 0.5 / sqrt(known), so the teacher's own mean over the whole pool keeps a say.
+    For two classes that is p^(1/T) / (p^(1/T) + (1 - p)^(1/T)), the sharpening of Berthelot et al., "MixMatch: A
+    holistic approach to semi-supervised learning", NeurIPS 2019.
     """
-    prior = float(np.clip(teacher_mean, EPSILON, 1 - EPSILON))
-    a = positives + strength * prior + EPSILON
-    b = known - positives + strength * (1 - prior) + EPSILON
-    return Prevalence(float(a / (a + b)), (float(beta.ppf(0.025, a, b)), float(beta.ppf(0.975, a, b))))
-
-
-def align(probability: Floats, prevalence: float) -> Floats:
-    """Return probabilities (N,) moved by one constant on the logit scale so that their mean is ``prevalence``.
-
-    A constant on the logit scale is what a change of prior odds does to a calibrated posterior (Saerens et al.,
-    "Adjusting the outputs of a classifier to new a priori probabilities", Neural Computation 2002).
-    """
-    logits = logit(np.clip(probability, EPSILON, 1 - EPSILON))
-    shift = brentq(lambda move: float(expit(logits + move).mean()) - prevalence, -40.0, 40.0, xtol=1e-9)
-    return np.asarray(expit(logits + shift), dtype=np.float64)
-
-
-def keep_most_confident(probability: Floats, share: float) -> npt.NDArray[np.bool_]:
-    """Return a mask (N,) of the ``share`` most confident likely positives and likely negatives, each side apart.
-
-    Each side is cut by its own rank, so that the rare side of a label is not drowned by the common one.
-    """
-    keep = np.ones(len(probability), dtype=bool)
-    for side in (probability >= 0.5, probability < 0.5):
-        members = np.flatnonzero(side)
-        wanted = int(np.ceil(share * len(members) - 1e-9))  # 0.07 * 100 is a little above 7
-        order = np.argsort(-np.abs(probability[members] - 0.5), kind="stable")
-        keep[members[order[wanted:]]] = False
-    return keep
+    if temperature == 1:
+        return probability
+    return np.asarray(expit(logit(np.clip(probability, EPSILON, 1 - EPSILON)) / temperature), dtype=np.float64)
 
 
 def pseudo_labels(
@@ -90,8 +67,10 @@ def pseudo_labels(
     labels: Sequence[str],
     counts: Sequence[tuple[float, float]],
     config: PseudoConfig,
+    generation: int = 1,
+    judged: Judged | None = None,
 ) -> PseudoLabels:
-    """Return soft targets and weights for the pool.
+    """Return targets and weights for the pool.
 
     Args:
         probability: calibrated probabilities (N, K) of the teacher (or the mean of several).
@@ -99,40 +78,69 @@ def pseudo_labels(
         labels: names of the K labels.
         counts: per label the (positives, known) among the labelled films, by target mass.
         config: the settings.
+        generation: the generation that learns from them, on which the share of the pool can depend.
+        judged: the judging films, which the rules ``f1`` and ``two_sided`` need.
     """
     averaged = study_mean(np.asarray(probability, dtype=np.float64), studies)
     target, weight = np.zeros_like(averaged), np.zeros_like(averaged)
     prevalence: list[Prevalence | None] = []
+    cuts, taken = list[Cut](), list[tuple[float, float]]()
     for k, (label, (positives, known)) in enumerate(zip(labels, counts, strict=True)):
-        column = averaged[:, k]
-        expected = None
-        if config.align and len(column):
+        column, shift = averaged[:, k], 0.0
+        expected, own = None, None
+        if len(column):
             if label in config.prevalence:
-                expected = Prevalence(config.prevalence[label], None)
+                own = Prevalence(config.prevalence[label], None)
             else:
-                expected = estimate_prevalence(positives, known, float(column.mean()), config.prior_strength)
-            column = align(column, expected.mean)
+                own = estimate_prevalence(positives, known, float(column.mean()), config.prior_strength)
+        if config.align and own is not None:
+            expected, shift = own, prior_shift(column, own.mean)
+            column = moved(column, shift)
         prevalence.append(expected)
-        confidence = np.abs(2 * column - 1) ** config.weight_power
-        kept = keep_most_confident(column, config.keep_share)
+        # The judging films are moved as the pool is, so that a threshold means the same for both.
+        said = None if judged is None else (judged.truth[:, k], moved(judged.probability[:, k], shift))
+        cut = choose(config.select, column, own.mean if own is not None else 0.0, said)
+        positive, negative = cut.sides(column)
+        kept = keep_most_confident(column, config.kept(generation), cut)
+        if config.weight == "right":
+            confidence = np.where(positive, column, 1 - column)
+        else:
+            confidence = np.abs(2 * column - 1) ** config.weight_power
         if config.labels.get(label, True):
             weight[:, k] = np.where(kept, confidence, 0.0)
-        target[:, k] = np.round(column) if config.hard else column
+        else:
+            kept, cut = np.zeros_like(kept), Cut(None, None, "pseudo.labels switches this label off")
+        cuts.append(cut)
+        taken.append((float((positive & kept).sum()), float((negative & kept).sum())))
+        target[:, k] = positive if config.hard else sharpened(column, config.temperature)
     means = averaged.mean(axis=0) if len(averaged) else np.full(len(labels), np.nan)
-    return PseudoLabels(target, weight, tuple(float(value) for value in means), tuple(prevalence))
+    return PseudoLabels(
+        target, weight, tuple(float(value) for value in means), tuple(prevalence), tuple(cuts), tuple(taken)
+    )
 
 
 def mean_of(made: Sequence[PseudoLabels]) -> PseudoLabels:
-    """Return the mean of several teachers' pseudo-labels of the same films; intervals are averaged too."""
+    """Return the mean of several teachers' pseudo-labels of the same films, of their intervals and thresholds too."""
     expected: list[Prevalence | None] = []
     for column in zip(*(one.prevalence for one in made), strict=True):
         found = [one for one in column if one is not None]
         cis = [one.ci for one in found if one.ci is not None]
         ci = (float(np.mean([low for low, _ in cis])), float(np.mean([high for _, high in cis]))) if cis else None
         expected.append(Prevalence(float(np.mean([one.mean for one in found])), ci) if found else None)
+    cuts = [_mean_cut(column) for column in zip(*(one.cuts for one in made), strict=True)]
+    taken = np.mean([one.taken for one in made], axis=0)
     return PseudoLabels(
         np.mean([one.target for one in made], axis=0),
         np.mean([one.weight for one in made], axis=0),
         tuple(float(value) for value in np.mean([one.teacher_mean for one in made], axis=0)),
         tuple(expected),
+        tuple(cuts),
+        tuple((float(positive), float(negative)) for positive, negative in taken),
     )
+
+
+def _mean_cut(cuts: Sequence[Cut]) -> Cut:
+    low = [cut.low for cut in cuts if cut.low is not None]
+    high = [cut.high for cut in cuts if cut.high is not None]
+    reason = next((cut.reason for cut in cuts if cut.reason is not None), None)
+    return Cut(float(np.mean(low)) if low else None, float(np.mean(high)) if high else None, reason)

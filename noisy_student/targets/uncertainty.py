@@ -1,8 +1,8 @@
 """Labels to targets: policies for uncertain (-1) and blank labels, and parents filled from their children.
 
-U-Ignore, U-Zeros and U-Ones after Irvin et al., "CheXpert", AAAI 2019, section 3; label smoothing of the uncertain ones
-after Pham et al., "Interpreting chest X-rays via CNNs that exploit hierarchical disease dependencies and uncertainty
-labels", Neurocomputing 2021.
+U-Ignore, U-Zeros, U-Ones and U-SelfTrained after Irvin et al., "CheXpert", AAAI 2019, section 3; label smoothing of the
+uncertain ones after Pham et al., "Interpreting chest X-rays via CNNs that exploit hierarchical disease dependencies and
+uncertainty labels", Neurocomputing 2021.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ _PURPOSE: Final = text_id("targets.smooth")
 
 
 def policy_of(label: str, config: TargetsConfig) -> str:
-    """Return what -1 becomes for ``label``: ``ignore``, ``zeros``, ``ones``, ``smooth_zeros`` or ``smooth_ones``."""
+    """Return what -1 becomes for ``label``: ``ignore``, ``zeros``, ``ones``, ``smooth_zeros``, ``smooth_ones`` or
+    ``selftrained``.
+    """
     policy = config.uncertain_by_label.get(label, config.uncertain)
     if policy == "literature":
         return "ones" if canonical(label) in ONES else "zeros"
@@ -65,9 +67,33 @@ def label_targets(
             target[rows, k] = np.clip(low + (high - low) * draw, np.float32(low), np.float32(high))
         else:
             target[rows, k] = 1 if policy == "ones" else 0
-        if policy == "ignore":
+        if policy in ("ignore", "selftrained"):  # what a teacher says is filled in where there is one
             weight[rows, k] = 0
     return target, weight
+
+
+def self_trained(labels: Sequence[str], config: TargetsConfig) -> npt.NDArray[np.bool_]:
+    """Return which of the labels (K,) have the policy ``selftrained``."""
+    return np.array([policy_of(label, config) == "selftrained" for label in labels], dtype=bool)
+
+
+def fill_uncertain(
+    values: Floats, target: Floats, weight: Floats, said: npt.NDArray[np.float64], taught: npt.NDArray[np.bool_]
+) -> tuple[Floats, Floats]:
+    """Return targets and weights (N, K) in which a teacher's probability stands for the -1 of the labels ``taught``.
+
+    U-SelfTrained (Irvin et al. 2019): a network that ignores -1 relabels them, each with its probability and the
+    weight of any other label.
+
+    Args:
+        values: labels (N, K) as in :func:`label_targets`.
+        target: what that function made of them.
+        weight: and their weights.
+        said: the teacher's probabilities (N, K).
+        taught: (K,).
+    """
+    rows = (values == -1) & taught
+    return np.where(rows, said, target).astype(np.float32), np.where(rows, np.float32(1), weight)
 
 
 def fill_parents(values: Floats, labels: Sequence[str]) -> Floats:

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor, nn
 
-from noisy_student.config import ModelConfig, NoiseConfig, OptimConfig, PhaseConfig, SamplerConfig
+from noisy_student.config import ConsistencyConfig, ModelConfig, NoiseConfig, OptimConfig, PhaseConfig, SamplerConfig
 from noisy_student.errors import ConfigError, DivergedError, StoppedError
-from noisy_student.learning import augment, checkpoint, fit, losses, models, objectives, optim
+from noisy_student.learning import augment, checkpoint, fit, goals, losses, models, objectives, optim
 from noisy_student.learning.batches import Films
 from noisy_student.learning.blocks import blocks
 from noisy_student.learning.predict import predict
@@ -409,6 +409,113 @@ def test_parameters_of_the_objective_learn_and_are_resumed(run: Run, tmp_path: P
     assert equal(states[0]["objective"], states[1]["objective"])
     assert set(states[0]["objective"]) == {"a", "b", "alpha"}
     assert (states[0]["objective"]["a"] != 0.5).all()
+
+
+# -- films without labels, and stretches without noise -------------------------------------------------------------
+
+
+def two_views(method: str, *, known: bool = False, **settings: Any) -> fit.Task:
+    """Return a task with a consistency term, whose pool is without targets unless ``known``."""
+    given = make_task(steps=6, phases=(), save_every=2, labelled_share=0.5)
+    terms = {"fixmatch": {"confidence": 0.5, "momentum": 0.5}, "mean_teacher": {}}[method] | {"ramp": 0.5}
+    phase = given.phase.model_copy(update={"consistency": ConsistencyConfig(method=method, **terms | settings)})
+    weight = np.where(given.targets.pseudo[:, None] & (not known), np.float32(0), given.targets.weight)
+    targets = replace(given.targets, weight=weight)
+    return replace(given, phase=phase, targets=targets, objective=goals.goal(phase, targets).objective)
+
+
+@pytest.mark.parametrize("method", ["fixmatch", "mean_teacher"])
+def test_a_training_on_films_without_labels_is_resumed_bit_for_bit(run: Run, tmp_path: Path, method: str) -> None:
+    whole = new_run(tmp_path / "whole")
+    fit.fit(whole, two_views(method))
+    saved_after(run, two_views(method), 3)
+    torch.manual_seed(99)
+    fit.fit(run, two_views(method))
+    assert files(run) == files(whole)
+    states = [checkpoint.load_resume(r.generation(1) / "checkpoint" / "last" / "resume.pt") for r in (run, whole)]
+    assert states[0] is not None
+    assert states[1] is not None
+    assert equal(states[0]["objective"], states[1]["objective"])
+    assert states[0]["objective"]["done"].item() == 6
+    share = goals.share_of_positives(two_views(method).targets)
+    moved = not torch.allclose(states[0]["objective"]["seen"], torch.from_numpy(share).float())
+    assert moved == (method == "fixmatch")
+
+
+@pytest.mark.parametrize("method", ["fixmatch", "mean_teacher"])
+@pytest.mark.parametrize("known", [False, True])
+def test_the_second_term_teaches_from_films_whatever_is_known_of_them(
+    run: Run, tmp_path: Path, method: str, known: bool
+) -> None:
+    fit.fit(run, two_views(method, known=known))
+    with_term = kept(run)
+    other = new_run(tmp_path / "without")
+    plain = two_views(method, known=known)
+    parts = losses.weighted_bce, losses.mean_loss
+    fit.fit(other, replace(plain, objective=objectives.supervised(*parts)))
+    assert not equal(with_term, kept(other))
+
+
+def test_the_other_view_is_of_the_same_films_with_noise_of_its_own() -> None:
+    course = fit.Course(two_views("fixmatch", strength=0.0))
+    films = next(course.stream(0))
+    batch = course.noised(0, films)
+    assert batch.rows is not None
+    assert batch.weak is not None
+    assert batch.rows.tolist() == [4, 5, 6, 7]  # the pool's half of the batch
+    assert torch.equal(batch.weak, augment.to_float(films.clean)[batch.rows])
+    everyone = fit.Course(two_views("mean_teacher", strength=None)).noised(0, films)
+    assert everyone.weak is not None
+    assert len(everyone.weak) == len(batch.images)
+    assert (everyone.weak - batch.images).abs().amax((1, 2, 3)).min() > 0.01  # as strong, and drawn anew
+
+
+def test_films_of_which_nothing_is_known_are_drawn_only_where_they_are_of_use() -> None:
+    task = two_views("fixmatch")
+    plain = replace(task, phase=task.phase.model_copy(update={"consistency": ConsistencyConfig()}))
+    for given, expected in ((task, 4), (plain, 0)):
+        assert next(fit.Course(given).stream(0)).pseudo.sum() == expected
+
+
+CLEAN = [{"steps": 4}, {"steps": 3, "films": "labelled", "noise": False, "lr_ratio": 0.1}]
+
+
+def test_a_clean_stretch_has_labelled_films_alone_and_no_noise() -> None:
+    course = fit.Course(make_task(steps=7, phases=CLEAN))
+    for step, films in enumerate(course.stream(0)):
+        batch = course.noised(step, films)
+        clean = torch.equal(batch.images, augment.to_float(films.clean))
+        assert clean == (step >= 4)
+        assert films.pseudo.any() == (step < 4)
+        course.loss(step, batch)
+        dropout = [module for module in course.state.network.modules() if isinstance(module, nn.Dropout)]
+        norms = [module for module in course.state.network.modules() if isinstance(module, nn.BatchNorm2d)]
+        assert {module.training for module in dropout} == {step < 4}
+        assert {module.training for module in norms} == {True}
+    assert course.set_rates(5) == pytest.approx(0.1 * 3e-4 * optim.rate(5, course.task.phase.optim), rel=1e-6)
+
+
+def test_without_noise_a_step_says_the_same_twice() -> None:
+    """Dropout and stochastic depth are off: the loss does not depend on what is drawn in the step."""
+    found = []
+    for seed in (0, 1):
+        course = fit.Course(replace(make_task(steps=7, phases=CLEAN), generation=1))
+        films = course.batches.at(5)
+        batch = course.noised(5, films)
+        course.loss(5, batch)
+        torch.manual_seed(seed)
+        found.append(course.task.objective(course.state.network, course.state.averaged, batch).item())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("stopped_at", [3, 4, 5])
+def test_a_training_with_a_clean_stretch_is_resumed_bit_for_bit(run: Run, tmp_path: Path, stopped_at: int) -> None:
+    task, whole = make_task(steps=7, phases=CLEAN, save_every=1), new_run(tmp_path / "whole")
+    fit.fit(whole, task)
+    saved_after(run, task, stopped_at)
+    torch.manual_seed(99)
+    fit.fit(run, task)
+    assert files(run) == files(whole)
 
 
 @pytest.mark.parametrize(("select", "scores", "expected"), [

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from noisy_student.config import LossConfig, PhaseConfig, SamplerConfig
+from noisy_student.config import ConsistencyConfig, LossConfig, PhaseConfig, SamplerConfig
 from noisy_student.learning.goals import Goal, goal
 from noisy_student.learning.objectives import Noised
 from noisy_student.learning.sampling import sampler
@@ -178,3 +178,26 @@ def test_a_students_class_weights_and_sampler_are_left_to_platt() -> None:
     adjusted = goal(phase(name="logit_adjusted"), mixed)  # which is that of every film, so it is known
     known = targets.target[~marks].mean(axis=0).astype(np.float64)
     np.testing.assert_allclose(adjusted.shift, -np.log(known / (1 - known)), rtol=1e-5)
+
+
+# -- with films of the pool ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["none", "fixmatch"])
+def test_a_shift_is_known_only_where_all_films_that_are_drawn_are_labelled(method: str) -> None:
+    """Films of the pool of which nothing is known are drawn with a consistency term alone; then Platt has it all."""
+    targets, _ = table()
+    pool = np.arange(len(targets.images)) >= 2000
+    weight = np.where(pool[:, None], np.float32(0), targets.weight)
+    with_pool = Targets(targets.images, LABELS, targets.target, weight, pool)
+    given = PhaseConfig(pos_weight_cap=5, sampler=SamplerConfig(balance=1), consistency={"method": method})
+    found, alone = goal(given, with_pool), goal(given.model_copy(update={"consistency": ConsistencyConfig()}), targets)
+    assert (found.pos_weight > 1).any()
+    if method == "none":
+        np.testing.assert_allclose(found.shift, np.log(found.pos_weight.astype(np.float64)))
+        assert found.drawn.max() > 0.1
+    else:
+        assert found.shift.tolist() == found.drawn.tolist() == [0, 0]
+        share = targets.target[~pool].mean(axis=0)
+        np.testing.assert_allclose(found.objective.share, share, rtol=1e-5)  # type: ignore[attr-defined]
+    assert alone.drawn.max() > 0.1

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from noisy_student.config import ConsistencyConfig
 from noisy_student.learning.losses import mean_loss, smoothed, weighted_bce
-from noisy_student.learning.objectives import AucMargin, Noised, supervised
+from noisy_student.learning.objectives import AucMargin, Consistency, Noised, cost, supervised
 
 
 class Linear(nn.Module):
@@ -200,3 +201,128 @@ def test_alpha_never_counts_below_zero() -> None:
         objective.alpha.fill_(-0.5)
     objective(model, model, batch)
     assert objective.alpha.tolist() == [0, 0]
+
+
+# -- consistency ---------------------------------------------------------------------------------------------------
+
+KNOWN = cost(weighted_bce, mean_loss)
+SHARE = torch.tensor([0.3, 0.6])
+
+
+def compared(rows: list[int]) -> Noised:
+    """Return a batch of six films of which the first two are known, with other views of those at ``rows``."""
+    stream = torch.Generator().manual_seed(1)
+    images, weak = torch.rand(6, 1, 4, 4, generator=stream), torch.rand(len(rows), 1, 4, 4, generator=stream)
+    target, weight = torch.rand(6, 2, generator=stream).round(), torch.ones(6, 2)
+    weight[2:] = 0
+    return Noised(images, target, weight, torch.ones(6, 2), 6 * weak - 3, torch.tensor(rows))
+
+
+class Averaged(Linear):
+    """Another network than the one that learns, which notes in which mode it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[bool] = []
+        with torch.no_grad():
+            self.scale.copy_(torch.tensor([3.0, 1.0]))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.asked.append(self.training)
+        return super().forward(images)
+
+
+def by_numpy(model: nn.Module, images: torch.Tensor) -> np.ndarray:
+    return 1 / (1 + np.exp(-model(images).detach().double().numpy()))
+
+
+def test_a_mean_teacher_is_the_squared_distance_to_the_average() -> None:
+    batch, model, average = compared(list(range(6))), Linear(), Averaged()
+    config = ConsistencyConfig(method="mean_teacher", weight=3.0, ramp=0)
+    loss = Consistency(KNOWN, config, SHARE, 10)(model, average, batch)
+    far = ((by_numpy(model, batch.images) - by_numpy(average, batch.weak)) ** 2).mean()
+    assert loss.item() == pytest.approx(KNOWN(model(batch.images), batch).item() + 3 * far, rel=1e-5)
+    assert average.asked[0] is False
+    loss.backward()
+    assert average.scale.grad is None
+    assert model.scale.grad is not None
+
+
+def test_the_weight_rises_as_in_the_paper() -> None:
+    batch, model, average = compared(list(range(6))), Linear(), Averaged()
+    plain = KNOWN(model(batch.images), batch).item()
+    objective = Consistency(KNOWN, ConsistencyConfig(method="mean_teacher", ramp=0.5), SHARE, 20)
+    found = [objective(model, average, batch).item() - plain for _ in range(14)]
+    expected = [np.exp(-5 * (1 - min(step / 10, 1)) ** 2) * found[-1] for step in range(14)]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("source", ["network", "average"])
+@pytest.mark.parametrize("align", [False, True])
+def test_fixmatch_equals_the_written_out_formula_over_several_steps(source: str, align: bool) -> None:
+    model, average, rows = Linear(), Averaged(), [2, 3, 4, 5]
+    config = ConsistencyConfig(
+        method="fixmatch", weight=2.0, ramp=0, source=source, align=align, confidence=0.7, momentum=0.8
+    )
+    objective = Consistency(KNOWN, config, SHARE, 10)
+    seen, share, taken = SHARE.double().numpy().copy(), SHARE.double().numpy(), 0
+    for _ in range(3):
+        batch = compared(rows)
+        assert batch.weak is not None
+        said = by_numpy(model if source == "network" else average, batch.weak)
+        if align:
+            seen = 0.8 * seen + 0.2 * said.mean(axis=0)
+            positive, negative = said * share / seen, (1 - said) * (1 - share) / (1 - seen)
+            said = positive / (positive + negative)
+        p, total = by_numpy(model, batch.images)[rows], 0.0
+        for film in range(4):
+            for k in range(2):
+                if said[film, k] >= 0.7:
+                    total -= np.log(p[film, k])
+                elif 1 - said[film, k] >= 0.7:
+                    total -= np.log(1 - p[film, k])
+                else:
+                    continue
+                taken += 1
+        known = KNOWN(model(batch.images), batch).item()
+        assert objective(model, average, batch).item() == pytest.approx(known + 2 * total / 8, rel=1e-5)
+    assert 0 < taken < 24
+    if align:
+        torch.testing.assert_close(objective.seen, torch.from_numpy(seen).float())
+
+
+def test_what_is_said_of_the_weak_view_has_no_gradient() -> None:
+    batch = compared([2, 3, 4, 5])
+    settings = {"method": "fixmatch", "ramp": 0, "align": False, "confidence": 0.5}
+    gradients = []
+    for source in ("network", "average"):
+        model = Linear()
+        twin = Linear()  # says the same, and learns nothing
+        Consistency(KNOWN, ConsistencyConfig(source=source, **settings), SHARE, 10)(model, twin, batch).backward()
+        gradients.append(model.scale.grad)
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_a_batch_without_films_of_the_pool_has_the_cost_of_its_labels() -> None:
+    batch, model = compared([]), Linear()
+    objective = Consistency(KNOWN, ConsistencyConfig(method="fixmatch"), SHARE, 10)
+    torch.testing.assert_close(objective(model, Averaged(), batch), KNOWN(model(batch.images), batch))
+
+
+def test_a_label_of_unknown_share_is_not_aligned() -> None:
+    objective = Consistency(KNOWN, ConsistencyConfig(method="fixmatch"), torch.tensor([float("nan"), 0.5]), 10)
+    said = torch.tensor([[0.9, 0.9], [0.2, 0.8]])
+    aligned = objective._aligned(said)
+    torch.testing.assert_close(aligned[:, 0], said[:, 0])
+    assert (aligned[:, 1] < said[:, 1]).all()
+
+
+def test_the_running_means_are_part_of_the_state_and_nothing_of_it_is_learnt() -> None:
+    objective = Consistency(KNOWN, ConsistencyConfig(method="fixmatch"), SHARE, 10)
+    objective(Linear(), Averaged(), compared([2, 3, 4, 5]))
+    assert set(objective.state_dict()) == {"done", "seen"}
+    assert list(objective.parameters()) == []
+    other = Consistency(KNOWN, ConsistencyConfig(method="fixmatch"), SHARE, 10)
+    other.load_state_dict(objective.state_dict())
+    torch.testing.assert_close(other.seen, objective.seen)
+    assert other.done.item() == 1

@@ -7,7 +7,7 @@ import pytest
 
 from noisy_student.config import SamplerConfig
 from noisy_student.errors import ConfigError
-from noisy_student.learning.sampling import Sampler, odds_shift, positives, repeats, sampler
+from noisy_student.learning.sampling import Sampler, Staged, odds_shift, positives, repeats, sampler
 from noisy_student.targets.table import Targets
 
 LABELS = ("common", "rare", "never")
@@ -105,6 +105,68 @@ def test_more_positives_than_places_are_an_error() -> None:
     ):
         make(100, positives=5)
     assert make(100, positives=4).guaranteed == 8
+
+
+# -- the pool ------------------------------------------------------------------------------------------------------
+
+
+def pooled(balance: float, seed: int = 3) -> tuple[Targets, Sampler]:
+    """Return 20 labelled films and 90 of the pool: 60 common, 3 rare, 27 of neither."""
+    target, weight = np.full((110, 3), 0.1, dtype=np.float32), np.ones((110, 3), dtype=np.float32)
+    target[20:80, 0] = 0.8
+    target[[30, 85, 90], 1] = 0.7
+    weight[90, 1] = 0  # left out for the rare label
+    images = np.array([f"film {number}" for number in range(110)], dtype=object)
+    targets = Targets(images, LABELS, target, weight, np.arange(110) >= 20)
+    config = SamplerConfig(pool_balance=balance)
+    return targets, sampler(targets, batch_size=15, labelled_share=1 / 3, seed=seed, generation=1, config=config)
+
+
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+def test_rare_findings_of_the_pool_come_several_times(balance: float) -> None:
+    _, order = pooled(balance)
+    expected = np.ones(90)
+    expected[[10, 65]] = 30**balance  # 60 / 2
+    expected *= 90 / expected.sum()
+    numbers = drawn(order, 9 * 200).reshape(200, 9, 15)[:, :, 5:].reshape(200, 90) - 20
+    found = np.stack([np.bincount(epoch, minlength=90) for epoch in numbers])
+    assert (np.abs(found - expected) < 1).all()
+    np.testing.assert_allclose(found.mean(axis=0), expected, atol=0.15)
+
+
+def test_labelled_films_are_drawn_as_ever_beside_a_balanced_pool() -> None:
+    plain, balanced = pooled(0.0)[1], pooled(1.0)[1]
+    for step in range(40):
+        np.testing.assert_array_equal(plain.film_numbers(step)[:5], balanced.film_numbers(step)[:5])
+    assert not np.array_equal(plain.film_numbers(3)[5:], balanced.film_numbers(3)[5:])
+    np.testing.assert_array_equal(pooled(1.0)[1].film_numbers(17), balanced.film_numbers(17))
+
+
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_films_of_the_pool_without_a_target_are_drawn_where_they_are_of_use(unlabelled: bool) -> None:
+    targets, _ = pooled(0.0)
+    weight = targets.weight.copy()
+    weight[50:] = 0
+    some = Targets(targets.images, LABELS, targets.target, weight, targets.pseudo)
+    order = sampler(some, batch_size=15, labelled_share=1 / 3, seed=0, generation=1, unlabelled=unlabelled)
+    numbers = drawn(order, 40)
+    assert (numbers >= 50).any() == unlabelled
+    assert (numbers < 20).mean() == pytest.approx(1 / 3)
+    weight[20:] = 0
+    none = Targets(targets.images, LABELS, targets.target, weight, targets.pseudo)
+    order = sampler(none, batch_size=15, labelled_share=1 / 3, seed=0, generation=1, unlabelled=unlabelled)
+    assert (drawn(order, 4) < 20).mean() == (pytest.approx(1 / 3) if unlabelled else 1)
+
+
+def test_stretches_have_samplers_of_their_own() -> None:
+    _, whole = pooled(0.0)
+    order = Staged((whole, whole.labelled_alone()), (3, 6))
+    for step in range(6):
+        one = whole if step < 3 else whole.labelled_alone()
+        np.testing.assert_array_equal(order.film_numbers(step), one.film_numbers(step))
+        np.testing.assert_array_equal(order.positions(step), whole.positions(step))
+        assert (order.film_numbers(step) < 20).sum() == (5 if step < 3 else 15)
+    np.testing.assert_array_equal(order.film_numbers(9), whole.labelled_alone().film_numbers(9))
 
 
 # -- both ----------------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def test_rates_rise_from_end_to_end_and_losses_begin_at_those_of_the_start() -> 
     assert (found.rates[0], found.rates[-1]) == (1e-6, 1.0)
     np.testing.assert_allclose(np.diff(np.log(found.rates)), math.log(1e6) / 12)
     course = fit.Course(make_task())
-    first = course.loss(0, course.noised(next(course.stream(0))))
+    first = course.loss(0, course.noised(0, next(course.stream(0))))
     assert found.losses[0] == first.item()
     assert sweep.sweep(make_task()) == found
 

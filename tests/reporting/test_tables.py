@@ -22,6 +22,21 @@ def texts(table: tables.Table) -> dict[str, list[str]]:
     return {row.head.text: [cell.text for cell in row.cells] for row in table.rows}
 
 
+def test_thresholds_are_shown_where_films_were_cut_elsewhere_than_at_one_half(entry):
+    plain = tables.pseudo(entry)
+    cells = entry["pseudo"]["labels"]
+    for cell in cells.values():
+        cell["thresholds"] = {"low": 0.5, "high": 0.5, "reason": None}
+    assert tables.pseudo(entry) == plain
+    first, *rest = cells
+    cells[first]["thresholds"] = {"low": 0.25, "high": None, "reason": "no threshold"}
+    table = tables.pseudo(entry)
+    assert [column.title for column in table.columns[-2:]] == ["Negative up to", "Positive from"]
+    assert texts(table)[first][-2:] == ["0.250", "–"]
+    assert all(texts(table)[name][-2:] == ["0.500", "0.500"] for name in rest)
+    assert {len(row.cells) + 1 for row in table.rows} == {len(table.columns)}
+
+
 def test_every_table_has_as_many_cells_as_columns(report, entry):
     groups = tables.subgroups(entry)
     made = [

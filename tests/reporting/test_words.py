@@ -144,6 +144,7 @@ def test_gap_between_groups():
          "a number from 0.5 to 0.8", "negative, with weight 0.3"),
         ({"uncertain": "literature"}, "positive for Atelectasis and Edema, else negative", "negative"),
         ({"uncertain": "ignore"}, "no target", "negative"),
+        ({"uncertain": "selftrained"}, "no target for the first teacher, then the teacher's probability", "negative"),
     ],
 )  # fmt: skip
 def test_policies_in_words(targets, uncertain, blank):

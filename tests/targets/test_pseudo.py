@@ -5,24 +5,26 @@ import pytest
 from scipy import integrate
 
 from noisy_student.config import PseudoConfig
-from noisy_student.targets.pseudo import (
-    PseudoLabels,
-    align,
-    estimate_prevalence,
-    keep_most_confident,
-    pseudo_labels,
-    study_mean,
-)
+from noisy_student.targets.prevalence import align, estimate_prevalence
+from noisy_student.targets.pseudo import Judged, PseudoLabels, mean_of, pseudo_labels, sharpened, study_mean
+from noisy_student.targets.selection import keep_most_confident
 
 
 def draw(count: int, columns: int = 1, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).beta(0.5, 2.0, (count, columns))
 
 
-def make(probability: np.ndarray, studies: list[str] | None = None, **config: object) -> PseudoLabels:
+def make(
+    probability: np.ndarray,
+    studies: list[str] | None = None,
+    generation: int = 1,
+    judged: Judged | None = None,
+    **config: object,
+) -> PseudoLabels:
     labels = ["Edema", "Fracture", "Pneumonia"][: probability.shape[1]]
     names = [str(number) for number in range(len(probability))] if studies is None else studies
-    return pseudo_labels(probability, names, labels, [(10.0, 40.0)] * len(labels), PseudoConfig(**config))
+    counts = [(10.0, 40.0)] * len(labels)
+    return pseudo_labels(probability, names, labels, counts, PseudoConfig(**config), generation, judged)
 
 
 # -- study mean ----------------------------------------------------------------------------------------------------
@@ -96,31 +98,6 @@ def test_alignment_copes_with_probabilities_of_0_and_1() -> None:
     assert after[0] == after[1] < after[2]
 
 
-# -- selection -----------------------------------------------------------------------------------------------------
-
-
-def test_each_side_keeps_its_own_most_confident() -> None:
-    probability = np.array([0.95, 0.6, 0.9, 0.7, 0.1, 0.4, 0.01, 0.3, 0.2, 0.45])
-    kept = keep_most_confident(probability, 0.5)
-    assert probability[kept].tolist() == [0.95, 0.9, 0.1, 0.01, 0.2]
-
-
-def test_the_rare_side_is_not_drowned() -> None:
-    probability = np.concatenate([np.linspace(0.001, 0.05, 990), np.linspace(0.5, 0.6, 10)])
-    kept = keep_most_confident(probability, 0.1)
-    assert (kept & (probability >= 0.5)).sum() == 1
-    assert (kept & (probability < 0.5)).sum() == 99
-
-
-@pytest.mark.parametrize(("share", "count"), [(0.07, 7), (0.55, 55), (0.551, 56), (1.0, 100), (0.001, 1)])
-def test_the_share_is_rounded_up_but_not_by_the_error_of_a_float(share: float, count: int) -> None:
-    assert keep_most_confident(np.linspace(0, 0.4, 100), share).sum() == count
-
-
-def test_ties_go_to_the_first_film() -> None:
-    assert keep_most_confident(np.array([0.2, 0.2, 0.2, 0.2]), 0.5).tolist() == [True, True, False, False]
-
-
 # -- all together --------------------------------------------------------------------------------------------------
 
 
@@ -189,3 +166,104 @@ def test_an_empty_pool_gives_an_empty_table() -> None:
 def test_counts_must_be_given_for_every_label() -> None:
     with pytest.raises(ValueError, match="zip"):
         pseudo_labels(draw(3, 2), ["a", "b", "c"], ["Edema", "Fracture"], [(1, 2)], PseudoConfig())
+
+
+# -- options -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.25, 0.5, 3.0])
+def test_sharpening_is_that_of_mixmatch(temperature: float) -> None:
+    p = np.clip(draw(50)[:, 0], 0.01, 0.99)
+    powers = p ** (1 / temperature), (1 - p) ** (1 / temperature)
+    np.testing.assert_allclose(sharpened(p, temperature), powers[0] / (powers[0] + powers[1]), rtol=1e-9)
+    soft, sharp = make(p[:, None], align=False), make(p[:, None], align=False, temperature=temperature)
+    np.testing.assert_allclose(sharp.target[:, 0], sharpened(p, temperature))
+    np.testing.assert_array_equal(sharp.weight, soft.weight)  # how sure the teacher was does not change
+
+
+def test_a_target_may_weigh_the_probability_that_it_is_right() -> None:
+    probability = draw(60, 2)
+    found = make(probability, align=False, weight="right")
+    np.testing.assert_allclose(found.weight, np.maximum(probability, 1 - probability))
+    low = make(probability, align=False, hard=True, weight="right", select={"rule": "prevalence"})
+    np.testing.assert_allclose(low.weight, np.where(low.target == 1, probability, 1 - probability))
+
+
+def test_hard_targets_are_cut_where_the_rule_says() -> None:
+    probability = draw(100)
+    found = make(probability, align=False, hard=True, prevalence={"Edema": 0.37}, select={"rule": "prevalence"})
+    assert found.target.sum() == 37
+    assert found.taken == ((37, 63),)
+    assert found.cuts[0].high == np.sort(probability[:, 0])[63]
+
+
+def test_what_a_rule_leaves_out_weighs_nothing_and_is_counted() -> None:
+    probability = draw(200)
+    found = make(probability, align=False, select={"rule": "fixed", "confidence": 0.8}, weight_power=0)
+    positive, negative = probability[:, 0] >= 0.8, probability[:, 0] <= 1 - 0.8
+    assert 0 < positive.sum() < negative.sum() < 200
+    np.testing.assert_array_equal(found.weight[:, 0] > 0, positive | negative)
+    assert found.taken == ((positive.sum(), negative.sum()),)
+    np.testing.assert_array_equal(found.target, probability)  # the targets stay soft
+    ups = make(probability, align=False, select={"rule": "fixed", "confidence": 0.8, "negatives": False})
+    np.testing.assert_array_equal(ups.weight[:, 0] > 0, positive)
+
+
+@pytest.mark.parametrize("rule", ["f1", "two_sided"])
+def test_thresholds_of_the_judging_films_mean_the_same_after_alignment(rule: str) -> None:
+    """A film that the teacher says of what it says of a judging film is on the same side, aligned or not."""
+    pool, stream = draw(300), np.random.default_rng(4)
+    said = np.round(stream.random((80, 1)), 3)
+    judged = Judged((stream.random((80, 1)) < said).astype(float), said)
+    before = make(pool, judged=judged, align=False, select={"rule": rule}, weight_power=0)
+    after = make(pool, judged=judged, prevalence={"Edema": 0.5}, select={"rule": rule}, weight_power=0)
+    assert 0 < before.weight.sum() <= 300
+    differing = (before.weight > 0) != (after.weight > 0)
+    if rule == "f1":
+        assert not differing.any()
+    else:  # the limit of 1/2 for negatives is on the scale of the targets
+        assert before.cuts[0].high is not None
+        assert not differing[pool >= before.cuts[0].high].any()
+    assert before.taken[0][0] == after.taken[0][0]
+
+
+def test_a_curriculum_takes_more_of_either_side_from_generation_to_generation() -> None:
+    probability = draw(100)
+    kept = [make(probability, generation=g, pool_share=(0.3, 0.6, 1.0)).weight[:, 0] > 0 for g in (1, 2, 3, 4)]
+    by_share = [make(probability, keep_share=share).weight[:, 0] > 0 for share in (0.3, 0.6, 1.0, 1.0)]
+    np.testing.assert_array_equal(kept, by_share)
+    assert (kept[0] <= kept[1]).all()  # what was used stays in use where the teacher stays sure of it
+    assert kept[0].sum() < kept[1].sum() < kept[2].sum()
+
+
+def test_several_teachers_average_thresholds_and_counts() -> None:
+    probability = draw(100)
+    first = make(probability, align=False, select={"rule": "prevalence"}, prevalence={"Edema": 0.2})
+    second = make(probability, align=False, select={"rule": "prevalence"}, prevalence={"Edema": 0.4})
+    both = mean_of([first, second])
+    assert both.taken == ((30, 70),)
+    assert first.cuts[0].high is not None
+    assert second.cuts[0].high is not None
+    assert both.cuts[0].high == pytest.approx((first.cuts[0].high + second.cuts[0].high) / 2)
+
+
+def test_a_label_that_is_off_says_why_nothing_is_taken() -> None:
+    found = make(draw(20), labels={"Edema": False})
+    assert found.taken == ((0, 0),)
+    assert found.cuts[0].reason == "pseudo.labels switches this label off"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weight": "right", "weight_power": 1}, "weight_power: does nothing with weight: right"),
+        ({"hard": True, "temperature": 0.5}, "temperature: does nothing with hard: true"),
+        ({"pool_share": (0.5, 1), "keep_share": 0.5}, "keep_share: pool_share takes its place"),
+        ({"pool_share": (0.5, 0.3)}, "pool_share: the shares of a curriculum rise"),
+        ({"pool_share": (0.5, 1), "select": {"rule": "fixed"}}, "pool_share: select.rule: fixed says itself"),
+        ({"keep_share": 0.5, "select": {"rule": "two_sided"}}, "keep_share: select.rule: two_sided says itself"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PseudoConfig(**settings)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from noisy_student.config import TargetsConfig
 from noisy_student.labels import OBSERVATIONS, PARENTS
-from noisy_student.targets.uncertainty import fill_parents, label_targets
+from noisy_student.targets.uncertainty import fill_parents, fill_uncertain, label_targets, self_trained
 
 VALUES = np.array([[1.0], [0.0], [-1.0], [np.nan], [0.3]], dtype=np.float32)
 UNCERTAIN = {"ignore": (0.0, 0.0), "zeros": (0.0, 1.0), "ones": (1.0, 1.0)}
@@ -118,12 +118,12 @@ def by_hand(value: float, policy: str, config: TargetsConfig) -> tuple[tuple[flo
         return (value, value), 1
     ranges = {
         "ignore": (0, 0), "zeros": (0, 0), "ones": (1, 1), "smooth_zeros": config.smooth_zeros,
-        "smooth_ones": config.smooth_ones,
+        "smooth_ones": config.smooth_ones, "selftrained": (0, 0),
     }  # fmt: skip
-    return ranges[policy], 0 if policy == "ignore" else 1
+    return ranges[policy], 0 if policy in ("ignore", "selftrained") else 1
 
 
-POLICIES = ("ignore", "zeros", "ones", "smooth_zeros", "smooth_ones")
+POLICIES = ("ignore", "zeros", "ones", "smooth_zeros", "smooth_ones", "selftrained")
 
 
 @settings(deadline=None, max_examples=80)
@@ -146,6 +146,18 @@ def test_policies_equal_a_brute_force_version(
         (low, high), expected = by_hand(rows[row][k], policies[k], config)
         assert np.float32(low) <= target[row, k] <= np.float32(high)
         assert weight[row, k] == np.float32(expected)
+
+
+def test_a_teacher_fills_in_what_is_uncertain_and_nothing_else() -> None:
+    labels = ("Edema", "Fracture", "Pneumonia")
+    config = TargetsConfig(uncertain="selftrained", uncertain_by_label={"Fracture": "ones"}, blank_weight=0.3)
+    values = np.array([[-1, -1, 1], [0, -1, -1], [np.nan, 1, 0.4]], dtype=np.float32)
+    target, weight = label_targets(values, labels, config)
+    assert (weight[0, 0], weight[1, 2]) == (0, 0)  # generation 0 ignores them
+    said = np.full((3, 3), 0.7) + np.arange(3) / 10
+    filled, weighed = fill_uncertain(values, target, weight, said, self_trained(labels, config))
+    np.testing.assert_allclose(filled, [[0.7, 1, 1], [0, 1, 0.9], [0, 1, 0.4]], rtol=1e-6)
+    np.testing.assert_allclose(weighed, [[1, 1, 1], [1, 1, 1], [0.3, 1, 1]])
 
 
 # -- parents ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,54 @@
+"""Settings of the second term of the loss: what a network says of a film should not depend on the noise."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from noisy_student.config.base import Section
+
+_USED_BY: Final = {
+    "source": "fixmatch",
+    "confidence": "fixmatch",
+    "align": "fixmatch",
+    "momentum": "fixmatch",
+}
+"""Setting -> the method that it belongs to."""
+
+
+class ConsistencyConfig(Section):
+    """A second term of the loss, on films whatever is known of them; generation 0 sees the pool too where it is on."""
+
+    method: Literal["none", "mean_teacher", "fixmatch"] = "none"
+    """``mean_teacher`` (Tarvainen and Valpola 2017): on every film of a batch, the squared distance to what the
+    averaged network says of another noisy view. ``fixmatch`` (Sohn et al. 2020, for several labels with alignment as in
+    Ihler et al. 2024): on the films of the pool, the cross-entropy with what is said confidently of a weak view."""
+    weight: float = Field(1.0, gt=0)
+    """Weight of the term beside the loss of the labels and pseudo-labels."""
+    ramp: float = Field(0.2, ge=0, le=1)
+    """Share of the steps over which the weight rises, as exp(-5 (1 - x)^2); 0 begins with all of it."""
+    strength: float | None = Field(1.0, ge=0, le=10)
+    """Strength of the noise of the other view, of those operations that every film gets; ``null`` gives it the noise of
+    the phase, drawn anew."""
+    source: Literal["network", "average"] = "network"
+    """Of ``fixmatch``: who is asked of the weak view, the network that learns or its average."""
+    confidence: float = Field(0.95, ge=0.5, lt=1)
+    """Of ``fixmatch``: a label of a film takes part from this probability on, on either side."""
+    align: bool = True
+    """Of ``fixmatch``: move each label's probabilities by the ratio of its share among the labelled films to the
+    running mean of what has been said of the pool."""
+    momentum: float = Field(0.99, ge=0, lt=1)
+    """Of ``fixmatch``: what a step keeps of the running means."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for key, method in _USED_BY.items():
+            if self.method != method and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key}: does nothing with method: {self.method}; it is a setting of {method}")
+        return self
+
+    @property
+    def on(self) -> bool:
+        """Whether there is such a term, and with it a use for films of which nothing is known."""
+        return self.method != "none"

@@ -1,0 +1,297 @@
+"""The arms of the benchmark of methods: each makes scores of the test films from the same films, labels and network.
+
+An arm is a targets table, an objective and a schedule for the library's one training loop, or a whole `ns iterate`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from noisy_student import generations, preparation, scoring, training
+from noisy_student.config import Config, FinetuneConfig, OptimConfig, PhaseConfig
+from noisy_student.data import manifest, split_files, splits
+from noisy_student.data.manifest import Manifest
+from noisy_student.errors import ConfigError
+from noisy_student.learning import fit, goals, models, predict
+from noisy_student.learning.batches import Films
+from noisy_student.learning.checkpoint import load as load_network
+from noisy_student.randomness import text_id, text_ids, uniform
+from noisy_student.runs import Run
+from noisy_student.targets.table import Targets
+from noisy_student.targets.uncertainty import label_targets
+from noisy_student.workplace import Workplace
+
+Floats = npt.NDArray[np.float64]
+
+DEVELOPMENT_SHARE: Final = 0.3
+"""Share of the train patients on which trials are measured, in place of the test films."""
+FROZEN_C: Final = 0.01
+"""Inverse strength of the penalty of the logistic regression, on standardised features."""
+SETTINGS: Final[dict[str, tuple[str, ...]]] = {
+    "pseudo": (
+        "student.noise.strength=0",
+        "student.noise.mixup.probability=0",
+        "student.noise.cutmix.probability=0",
+        "student.model.dropout=0",
+        "student.model.stochastic_depth=0",
+    ),
+    "mean_teacher": (
+        "student.noise.mixup.probability=0",
+        "student.noise.cutmix.probability=0",
+        "student.start=weights",
+        "student.consistency={method: mean_teacher, weight: 10, strength: null}",
+    ),
+    "fixmatch": (
+        "student.noise.mixup.probability=0",
+        "student.noise.cutmix.probability=0",
+        "student.start=weights",
+        "student.consistency={method: fixmatch, ramp: 0}",
+    ),
+}
+"""What the arms change of the configuration that all of them share."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A prepared run with its films: ``seen`` as training may see them, ``sealed`` with the labels it may not."""
+
+    work: Workplace
+    seen: Manifest
+    sealed: Manifest
+    rounds: int
+    few_steps: int
+
+    @property
+    def test(self) -> Manifest:
+        """The films on which arms are measured."""
+        return manifest.select(self.sealed, split="test")
+
+    @property
+    def budget(self) -> Manifest:
+        """The labelled and the validation films: what had to be labelled."""
+        return manifest.rows(
+            self.seen, ((self.seen.frame["split"] == "valid") | self.seen.frame["labelled"]).to_numpy()
+        )
+
+    @property
+    def pool(self) -> Manifest:
+        """The films without labels."""
+        return training.pool_of(self.seen)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What an arm says of the test films, (N, K), and what it did."""
+
+    scores: Floats
+    about: dict[str, Any]
+
+
+Arm = Callable[[Bench], Outcome]
+
+
+def prepared(path: Path, config: Config, rounds: int, few_steps: int) -> Bench:
+    """Return the run of an arm, prepared; the sealed labels are opened for the benchmark alone."""
+    run = generations.open_run(path, config, resume=True, overwrite=False)
+    work = Workplace(run, config, preparation.prepare(run, config), "auto")
+    return Bench(work, manifest.read(run.manifest), manifest.read(run.sealed), rounds, few_steps)
+
+
+def write_development_split(config: Config, path: Path) -> None:
+    """Write a split for trials: without the test films, and with part of the train patients in their place.
+
+    Who they are depends neither on the seed nor on who is labelled, so all trials are measured on the same films.
+
+    Raises:
+        ConfigError: the split is a file, which cannot be drawn anew.
+    """
+    if config.split.file is not None:
+        raise ConfigError("split.file: trials draw a split of their own", "Leave it out where trials are made.")
+    films = preparation.examine(config, images=False)[0]
+    if (films.frame["split"] == "").all() or config.split.sites or config.split.dates:
+        films = splits.assign(films, config.split.model_copy(update={"seed": 0}))[0]
+    rest = manifest.rows(films, (films.frame["split"] != "test").to_numpy())
+    split = rest.frame["split"].to_numpy(dtype=object).copy()
+    draw = uniform(text_id("benchmark.development"), text_ids(rest.frame["patient"].astype(str).tolist()))
+    split[(split == "train") & (draw < DEVELOPMENT_SHARE)] = "test"
+    drawn = config.split.model_copy(update={"sites": {}, "dates": {}})
+    split_files.write(*splits.assign(manifest.replace(rest, split=split), drawn), path)
+
+
+def seen_by_ours(bench: Bench) -> int:
+    """Return how many films all trainings of ours see together, both views of a self-supervised start counted."""
+    config, labelled = bench.work.config, len(manifest.select(bench.seen, split="train", labelled=True))
+    seen = 0
+    for generation in range(bench.rounds + 1):
+        films = labelled + (len(bench.pool) if generation else 0)
+        for phase in config.networks(generation):
+            seen += phase.stretches(films)[-1].stop * phase.optim.batch_size
+    if config.pretrain.method != "none":
+        seen += 2 * config.pretrain.optim.steps * config.pretrain.optim.batch_size
+    return seen
+
+
+def lasting(phase: PhaseConfig, steps: int) -> PhaseConfig:
+    """Return ``phase`` over ``steps`` steps with one look at the end; stretches of a fixed length keep their share."""
+    optim, parts = phase.optim, phase.optim.phases
+    if parts and all(part.steps or part.epochs for part in parts):
+        share = steps / max(optim.steps, 1)
+        parts = (*(_scaled(part, share) for part in parts[:-1]), _scaled(parts[-1], 0))
+    changed: OptimConfig = optim.model_copy(update={"steps": steps, "eval_every": steps, "phases": parts})
+    return phase.model_copy(update={"optim": changed, "members": ()})
+
+
+def _scaled(part: FinetuneConfig, share: float) -> FinetuneConfig:
+    """Return a stretch ``share`` times as long; with 0 the one that takes what the others leave."""
+    return part.model_copy(update={"steps": round(part.steps * share), "epochs": part.epochs if share else 0.0})
+
+
+def table_of(films: Manifest, config: Config, pool: Manifest | None = None) -> Targets:
+    """Return the targets table of labelled ``films``, and of ``pool``, whose targets weigh nothing."""
+    images = films.frame["image"].to_numpy(dtype=object)
+    target, weight = label_targets(manifest.values(films), config.data.labels, config.targets, images.tolist())
+    known = Targets(images, config.data.labels, target, weight, np.zeros(len(images), dtype=bool))
+    if pool is None:
+        return known
+    names = np.concatenate([images, pool.frame["image"].to_numpy(dtype=object)])
+    nothing = np.zeros((len(pool), target.shape[1]), dtype=np.float32)
+    both = np.concatenate([target, nothing]), np.concatenate([weight, nothing])
+    return Targets(names, config.data.labels, *both, np.arange(len(names)) >= len(images))
+
+
+def trained(bench: Bench, targets: Targets, phase: PhaseConfig) -> Floats:
+    """Return test scores (N, K) of one network trained on ``targets`` with the schedule of ``phase``."""
+    import torch
+
+    work, config, device = bench.work, bench.work.config, predict.best_device("auto")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    goal = goals.goal(phase, targets)
+    clean = training.clean_sample(manifest.select(bench.seen, split="train"), phase.optim.bn_images, config.seed)
+    task = fit.Task(
+        generation=0,
+        seed=config.seed,
+        phase=phase,
+        targets=targets,
+        films=Films(work.cache.pixels, work.cache.rows([str(image) for image in targets.images]), device),
+        valid_films=None,
+        valid_truth=np.empty((0, len(config.data.labels)), dtype=np.float32),
+        bn_films=_films(work, clean),
+        pos_weight=goal.pos_weight,
+        macro_columns=(),
+        precision=config.precision,
+        compiled=config.compile,
+        objective=goal.objective,
+        search=training.weight_folders(config),
+    )
+    run = Run(work.run.path / "fit")  # beside the generations of the run, of which this is none
+    fit.fit(run, task, progress=sys.stderr.isatty())
+    network, _ = load_network(run.generation(0) / "checkpoint" / "best")
+    network.to(device).to(memory_format=torch.channels_last)
+    return _said(bench, network, bench.test)
+
+
+def _films(work: Workplace, films: Manifest) -> Films:
+    return Films(work.cache.pixels, preparation.film_rows(work.cache, films), predict.best_device("auto"))
+
+
+def _said(bench: Bench, network: Any, films: Manifest) -> Floats:
+    autocast = fit.autocaster(predict.best_device("auto"), bench.work.config.precision)
+    return predict.predict(network, _films(bench.work, films), autocast=autocast).astype(np.float64)
+
+
+# -- the arms ------------------------------------------------------------------------------------------------------
+
+
+def few(bench: Bench) -> Outcome:
+    """Supervised training on the whole label budget, with the teacher's recipe."""
+    phase = lasting(bench.work.config.phase(0), bench.few_steps)
+    return _supervised(bench, bench.budget, phase)
+
+
+def everything(bench: Bench) -> Outcome:
+    """Supervised training on every label of the train split, with the student's recipe and as many films as ours."""
+    phase = bench.work.config.phase(1)
+    phase = lasting(phase, seen_by_ours(bench) // phase.optim.batch_size)
+    train = manifest.select(bench.sealed, split="train")
+    both = Manifest(pd.concat([bench.budget.frame, train.frame], ignore_index=True), train.labels)
+    return _supervised(bench, both, phase)
+
+
+def with_pool(bench: Bench) -> Outcome:
+    """Training on the label budget and the pool together, with the student's recipe and a consistency term.
+
+    One network, and as many films as ours: mean teacher or FixMatch, as the settings say.
+    """
+    phase = bench.work.config.phase(1)
+    phase = lasting(phase, seen_by_ours(bench) // phase.optim.batch_size)
+    targets = table_of(bench.budget, bench.work.config, bench.pool)
+    steps = phase.optim.steps
+    about = {"images_seen": steps * phase.optim.batch_size, "films": len(targets.images), "steps": steps}
+    return Outcome(trained(bench, targets, phase), about)
+
+
+def _supervised(bench: Bench, films: Manifest, phase: PhaseConfig) -> Outcome:
+    steps = phase.optim.steps
+    about = {"images_seen": steps * phase.optim.batch_size, "films": len(films), "steps": steps}
+    return Outcome(trained(bench, table_of(films, bench.work.config), phase), about)
+
+
+def frozen(bench: Bench) -> Outcome:
+    """Logistic regression (scikit-learn) on the features of the start weights, which learn nothing, per label."""
+    import torch
+
+    config = bench.work.config
+    model = config.teacher.model
+    network = models.build(model, config.data.labels, config.data.channels, config.data.image_size, seed=config.seed)
+    models.load_weights(network, model, training.weight_folders(config), seed=config.seed)
+    network.to(predict.best_device("auto"))
+
+    class Features(torch.nn.Module):
+        def forward(self, images: Any) -> Any:
+            return network.features(images)
+
+    network.eval()
+    targets = table_of(bench.budget, config)
+    learnt, asked = _said(bench, Features(), bench.budget), _said(bench, Features(), bench.test)
+    scores = np.empty((len(asked), len(config.data.labels)))
+    for k in range(scores.shape[1]):
+        known = targets.weight[:, k] > 0
+        truth = targets.target[known, k] >= 0.5
+        if truth.all() or not truth.any():  # one class: nothing can be learnt, and no film is told from another
+            scores[:, k] = 0.5
+            continue
+        regression = make_pipeline(StandardScaler(), LogisticRegression(C=FROZEN_C, max_iter=5000))
+        regression.fit(learnt[known], truth, logisticregression__sample_weight=targets.weight[known, k])
+        scores[:, k] = regression.decision_function(asked)
+    return Outcome(scores, {"images_seen": len(targets.images), "films": len(targets.images), "steps": 0})
+
+
+def iterated(bench: Bench) -> Outcome:
+    """`ns iterate` and its best generation: ours, or pseudo-labels without noise where the settings say so."""
+    report = generations.iterate(bench.work, bench.rounds, say=print)
+    areas = [entry["test"]["macro"]["auroc"] for entry in report["generations"]]
+    scores = scoring.probabilities(bench.work.run, report["best"], "test", bench.test)
+    return Outcome(scores, {"images_seen": seen_by_ours(bench), "best": report["best"], "generations": areas})
+
+
+ARMS: Final[dict[str, Arm]] = {
+    "few": few,
+    "frozen": frozen,
+    "pseudo": iterated,
+    "mean_teacher": with_pool,
+    "fixmatch": with_pool,
+    "ours": iterated,
+    "all": everything,
+}

@@ -1,0 +1,168 @@
+#!/usr/bin/env python
+"""Label efficiency: ours against its rivals on the same films, labels, network, weights and seeds.
+
+- few: supervised on the whole label budget (labelled and validation films) with the teacher's recipe;
+- frozen: logistic regression on the features of the start weights, on the label budget;
+- pseudo: `ns iterate` whose students learn without noise;
+- mean_teacher, fixmatch: one network on the label budget and the pool, with a consistency term;
+- ours: `ns iterate` with the configuration, its best generation;
+- all: supervised on every label of the train split.
+All but few and frozen see as many films as all trainings of ours together; every line says how many.
+
+Gap closed of an arm = (arm - few) / (all - few), the ratio of means over seeds of the test macro AUROC.
+Every finished arm becomes a line of --results and is not run again, so the matrix can be made in parts; what belongs
+together has the same configuration file, --set, --own, --rounds and --few-steps.
+With --trials FILE nothing is measured on test films: a part of the train patients takes their place, and every trial of
+every method becomes a line of FILE.
+
+    python scripts/benchmark_methods.py --root DIR --seeds 0 1 2 --few-steps 150 --set threads=1
+    python scripts/benchmark_methods.py --root DIR --trials trials.jsonl --arms few --own few:teacher.optim.lr=3e-4
+    python scripts/benchmark_methods.py --quick --output DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import arms
+import numpy as np
+import pandas as pd
+import results
+from PIL import Image
+
+from noisy_student.config import Config
+from noisy_student.config.load import load
+from noisy_student.runs import text_hash
+
+QUICK: Final = """
+threads: 1
+data: {source: csv, root: films, labels: [A, B], image_size: 32}
+split: {labelled_images: 12, valid_images: 12}
+teacher: &phase {optim: {steps: 4, batch_size: 8, bn_images: 8}}
+student: *phase
+evaluation: {replicates: 100}
+"""
+
+
+def make_quick(folder: Path) -> Path:
+    """Write made-up films with a bright or a dark patch, and a configuration for them; return its path."""
+    films, draw, rows = folder / "films", np.random.default_rng(0), []
+    films.mkdir(parents=True, exist_ok=True)
+    for number in range(160):
+        a, b = number % 2, number // 4 % 2
+        pixels = draw.integers(0, 120, (32, 32), dtype=np.uint8)
+        pixels[8:24, 8:16] += np.uint8(100 * a)
+        pixels[8:24, 16:24] += np.uint8(100 * b)
+        Image.fromarray(pixels).save(films / f"{number}.png")
+        split = ("train", "train", "train", "valid", "test")[number // 8 % 5]
+        rows.append({"image": f"{number}.png", "patient": f"p{number // 2}", "split": split, "A": a, "B": b})
+    pd.DataFrame(rows).to_csv(films / "labels.csv", index=False)
+    path = folder / "quick.yaml"
+    path.write_text(QUICK, encoding="utf-8")
+    return path
+
+
+def config_of(arm: str, seed: int, given: argparse.Namespace) -> Config:
+    """Return the configuration of an arm; where trials are made, with a split of development films."""
+    shared = [f"data.root={given.root}", f"seed={seed}", f"split.seed={seed}", *given.set]
+    settings = [*shared, *arms.SETTINGS.get(arm, ()), *own(arm, given)]
+    if given.trials is not None:
+        split = given.output / f"development-{seed}.parquet"
+        if not split.is_file():
+            given.output.mkdir(parents=True, exist_ok=True)
+            arms.write_development_split(load(given.config, shared), split)
+        settings.append(f"split.file={split}")
+    return load(given.config, settings)
+
+
+def own(arm: str, given: argparse.Namespace) -> list[str]:
+    """Return the settings that were given for this arm alone."""
+    return [text.removeprefix(f"{arm}:") for text in given.own if text.startswith(f"{arm}:")]
+
+
+def recipe_of(arm: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Return what makes two lines of an arm comparable."""
+    recipe = {
+        "config": text_hash(given.config.read_text(encoding="utf-8")),
+        "set": given.set,
+        "rounds": given.rounds,
+        "few_steps": given.few_steps,
+    }
+    if own(arm, given):
+        recipe["own"] = own(arm, given)
+    return recipe | ({"films": "development"} if given.trials is not None else {})
+
+
+def run_arm(arm: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
+    """Return the line of an arm: its measures, what it did, and how long it took."""
+    recipe, start = recipe_of(arm, given), time.perf_counter()
+    config = config_of(arm, seed, given)
+    folder = given.output / f"{arm}-{seed}-{text_hash(json.dumps(recipe))[:8]}"
+    bench = arms.prepared(folder, config, given.rounds, given.few_steps)
+    outcome = arms.ARMS[arm](bench)
+    measures = results.measured(bench.test, outcome.scores, config.macro_labels(), config.targets.blank)
+    head = {"arm": arm, "seed": seed, "recipe": recipe, "revision": results.revision()}
+    return head | {"seconds": round(time.perf_counter() - start), "about": outcome.about} | measures
+
+
+def kept(given: argparse.Namespace) -> results.Lines:
+    """Return the lines that are there for the arms that were asked for, each of its own recipe."""
+    lines: results.Lines = {}
+    for arm in given.arms:
+        found = results.read(given.results, recipe_of(arm, given))
+        lines |= {key: line for key, line in found.items() if key[0] == arm}
+    return lines
+
+
+def arguments() -> argparse.Namespace:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, help="folder of the data set")
+    parser.add_argument("--config", type=Path, default=Path("configs/kermany160.yaml"))
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="for every arm")
+    parser.add_argument("--own", action="append", default=[], metavar="ARM:A.B=VALUE", help="for one arm")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", choices=list(arms.ARMS), default=list(arms.ARMS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--few-steps", type=int, default=400)
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmark_methods"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, help="[default: docs/results/<name of the configuration>.jsonl]")
+    parser.add_argument("--trials", type=Path, help="measure on development films and log to this file")
+    parser.add_argument("--plot", type=Path, help="draw the arms to this SVG")
+    parser.add_argument("--quick", action="store_true", help="a tiny matrix on made-up films, into --output")
+    given = parser.parse_args()
+    if given.quick:
+        given.config, given.root = make_quick(given.output), given.output / "films"
+        given.rounds, given.few_steps, given.seeds = 1, 4, [0, 1]
+        given.results = given.results or given.output / "results.jsonl"
+    if given.root is None:
+        parser.error("--root is missing: the folder of the data set (or --quick)")
+    if wrong := [text for text in given.own if text.partition(":")[0] not in arms.ARMS]:
+        parser.error(f"--own {wrong[0]}: begins with no arm ({', '.join(arms.ARMS)})")
+    given.results = given.trials or given.results or Path("docs/results") / f"{given.config.stem}.jsonl"
+    return given
+
+
+def main() -> None:
+    """Run what is missing, then print the table and the figures."""
+    given = arguments()
+    for seed in given.seeds:
+        for arm in given.arms:
+            if (arm, seed) in kept(given):
+                continue
+            line = run_arm(arm, seed, given)
+            results.append(given.results, line)
+            print(f"{arm} seed {seed}: {line['auroc']:.4f} {line['about']}", flush=True)
+    found = results.summarise(kept(given), given.seeds)
+    print(results.table(found))
+    if given.plot is not None:
+        results.plot(found, given.plot)
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
