@@ -34,7 +34,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("comparison", "recalibration"),
     ("stages",),
     ("generations",),
-    ("api", "export"),
+    ("deploy",),
+    ("api",),
     ("cli",),
     ("__main__",),
 )
@@ -45,10 +46,10 @@ REPORTING_USERS = {"stages", "generations", "api", "cli"}
 """Reports are made from the files of a run alone, so ``reporting`` stands beside the levels."""
 
 TENSORS = {"torch", "torchvision", "kornia", "timm", "torchxrayvision"}
-LAZY_TENSORS = {"training", "illustration", "cli.doctor"}
+LAZY_TENSORS = {"training", "illustration", "deploy.model", "cli.doctor"}
 """Outside ``learning``, these import tensors, and only inside functions: everything else starts without torch."""
 
-LEARNING_MEETS_IN = {"fit", "goals", "state", "sweep", "predict"}
+LEARNING_MEETS_IN = {"fit", "goals", "state", "sweep", "predict", "asking"}
 """Training (its loop, what it minimises, where it stands, its learning-rate sweep) and prediction."""
 LEARNING_PAIRS = {("checkpoint", "models"), ("models", "blocks")}
 """Modules of ``learning`` do not import each other, but these."""
