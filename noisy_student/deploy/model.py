@@ -25,6 +25,7 @@ from noisy_student.stats.operating import KINDS
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from noisy_student.learning.models import Network
 
@@ -126,6 +127,19 @@ class Model:
         from noisy_student.learning import asking
 
         return asking.mean_map(self.networks, pixels, self.labels.index(label))
+
+    def xrv(self) -> nn.Module:
+        """Return the model as torchxrayvision's are: ``pathologies``, and ``forward`` of films in [-1024, 1024]; see
+        :class:`noisy_student.learning.deployed.XrvAdapter`.
+
+        Raises:
+            UsageError: the model is asked with light views (``prediction.tta: n``).
+        """
+        from noisy_student.learning import deployed
+
+        calibrated = deployed.Calibrated(self.networks, self.recipe.calibration, self.recipe.tta).to(self.device)
+        decode = self.recipe.decode
+        return deployed.XrvAdapter(calibrated, self.labels, decode.channels, decode.size)
 
     def _batches(self, films: Films) -> Iterator[Pixels]:
         decode = self.recipe.decode
