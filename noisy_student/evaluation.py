@@ -6,7 +6,7 @@ report; the pool's labels serve one diagnostic, the true quality of the pseudo-l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +116,17 @@ def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict
     return result, reads
 
 
-def thresholds(run: Run, config: Config, generation: int) -> dict[str, Points]:
-    """Return the operating points per level ("image", "study") and label, chosen on the judging films alone."""
+def thresholds(
+    run: Run, config: Config, generation: int, fitted: consensus.Consensus | None = None
+) -> dict[str, Points]:
+    """Return the operating points per level ("image", "study") and label, chosen on the judging films alone; with
+    ``fitted`` in the probabilities of that calibration in place of the run's own.
+    """
     parts = scoring.judging_films(config, manifest.read(run.manifest))
-    said = [scoring.scores_of(run, generation, name, part).levels(config.targets.blank) for name, part in parts.items()]
-    return measures.thresholds(said, config)
+    scores = [scoring.scores_of(run, generation, name, part) for name, part in parts.items()]
+    if fitted is not None:
+        scores = [replace(said, fitted=fitted) for said in scores]
+    return measures.thresholds([said.levels(config.targets.blank) for said in scores], config)
 
 
 def _uncertainty(

@@ -75,7 +75,7 @@ def evaluate(work: Workplace, other: Config, generation: int, calibration: Path 
     logits = training.said(
         work, generation, training.predict_networks(work, generation, data.films, data.pixels, title)
     )
-    fitted = scoring.calibrations(run, generation) if calibration is None else _refitted(calibration, generation)
+    fitted = scoring.calibrations(run, generation) if calibration is None else refitted(calibration, generation)
     labels = [ours for ours, _ in data.pairs]
     columns = tuple(config.data.labels.index(name) for name in labels)
     blank, said = other.targets.blank, np.asarray(logits, dtype=np.float64)
@@ -95,7 +95,12 @@ def evaluate(work: Workplace, other: Config, generation: int, calibration: Path 
     }
 
 
-def _refitted(path: Path, generation: int) -> Consensus:
+def refitted(path: Path, generation: int) -> Consensus:
+    """Return the calibration of a file of ``ns recalibrate``.
+
+    Raises:
+        UsageError: the file is of another generation, or is no calibration.
+    """
     found = read_json(path)
     if not isinstance(found, dict) or "calibration" not in found or found.get("generation") != generation:
         raise UsageError(

@@ -74,7 +74,7 @@ def open_source(config: DataConfig, *, progress: bool = False, stop: Callable[[]
         tuple(films.frame["image"]),
         decode_settings(config),
         cache_folder(config) / "films",
-        workers=_workers(),
+        workers=workers(),
         max_bad_share=config.max_bad_share,
         progress=progress,
         stop=stop,
@@ -92,7 +92,8 @@ def _films(config: DataConfig, *, images: bool = True, progress: bool = False) -
     return sources.load(config.model_copy(update={"root": root}), images=images)
 
 
-def _workers() -> int:
+def workers() -> int:
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -171,7 +172,7 @@ def check_films(config: Config, *, progress: bool = False) -> dict[str, Any]:
         data_root(config.data),
         config.data.image_size,
         window=config.data.window,
-        workers=_workers(),
+        workers=workers(),
         progress=progress,
     )
 

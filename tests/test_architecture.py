@@ -34,23 +34,24 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("comparison", "recalibration"),
     ("stages",),
     ("generations",),
-    ("api", "export"),
+    ("deploy",),
+    ("api",),
     ("cli",),
     ("__main__",),
 )
 """A unit (a module or folder of the package) imports only from levels above it in this list, and from itself."""
 
 REPORTING_IMPORTS = {"runs", "stats", "labels", "errors"}
-REPORTING_USERS = {"stages", "generations", "api", "cli"}
+REPORTING_USERS = {"stages", "generations", "deploy", "api", "cli"}
 """Reports are made from the files of a run alone, so ``reporting`` stands beside the levels."""
 
-TENSORS = {"torch", "torchvision", "kornia", "timm", "torchxrayvision"}
-LAZY_TENSORS = {"training", "illustration", "cli.doctor"}
+TENSORS = {"torch", "torchvision", "kornia", "timm", "torchxrayvision", "onnx", "onnxruntime", "onnxscript"}
+LAZY_TENSORS = {"training", "illustration", "deploy.model", "cli.doctor"}
 """Outside ``learning``, these import tensors, and only inside functions: everything else starts without torch."""
 
-LEARNING_MEETS_IN = {"fit", "goals", "state", "sweep", "predict"}
+LEARNING_MEETS_IN = {"fit", "goals", "state", "sweep", "predict", "asking"}
 """Training (its loop, what it minimises, where it stands, its learning-rate sweep) and prediction."""
-LEARNING_PAIRS = {("checkpoint", "models"), ("models", "blocks")}
+LEARNING_PAIRS = {("checkpoint", "models"), ("models", "blocks"), ("onnx_graph", "deployed")}
 """Modules of ``learning`` do not import each other, but these."""
 
 

@@ -23,6 +23,8 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "evaluate": ("evaluate", "Measure every trained generation, or any table of scores."),
     "compare": ("compare", "Put runs and tables of scores side by side on the same test cases."),
     "recalibrate": ("recalibrate", "Fit a new calibration to local labels."),
+    "predict": ("predict", "Score films with a trained model, as a CSV."),
+    "export": ("export", "Write a trained model to a folder that stands alone."),
     "report": ("runs", "Write the reports from the files of a run."),
     "augment-preview": ("augment_preview", "Draw what the input noise does to films of the data set."),
     "data": ("data", "Look at a data set, split it, check it, prepare it."),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 
@@ -17,7 +18,17 @@ from noisy_student.learning.models import Network, Normalisation, build, paramet
 from noisy_student.origins import FORMAT, read_meta
 from noisy_student.runs import atomic, write_json
 
-__all__ = ["FORMAT", "load", "load_resume", "load_weights_into", "read_meta", "save", "save_resume"]
+__all__ = [
+    "FORMAT",
+    "load",
+    "load_resume",
+    "load_together",
+    "load_weights_into",
+    "read_meta",
+    "save",
+    "save_resume",
+    "save_together",
+]
 
 
 def save(folder: Path, network: Network, config: ModelConfig, info: dict[str, Any]) -> None:
@@ -68,6 +79,41 @@ def load_weights_into(network: Network, folder: Path) -> None:
     except (SafetensorError, RuntimeError) as error:
         raise WeightsError(f"{path}: does not hold this model ({str(error).splitlines()[0]})") from error
     network.normalise(Normalisation.of_meta(read_meta(folder)))
+
+
+def save_together(path: Path, networks: Sequence[Network]) -> None:
+    """Write the weights of several networks to one file: those of network M as ``networks.M.NAME``."""
+    tensors = {
+        f"networks.{number}.{name}": tensor.detach().cpu().contiguous()
+        for number, network in enumerate(networks)
+        for name, tensor in network.state_dict().items()
+    }
+    with atomic(path) as temporary:
+        temporary.write_bytes(serialise(tensors, {"format": "pt"}))  # the tag by which other tools know PyTorch's
+
+
+def load_together(path: Path, metas: Sequence[Mapping[str, Any]]) -> list[Network]:
+    """Return the networks that :func:`save_together` wrote, in evaluation mode; ``metas`` build them, in order.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or holds other networks.
+    """
+    networks = []
+    try:
+        with safe_open(path, "pt") as stored:
+            for number, meta in enumerate(metas):
+                labels = tuple(meta["labels"])
+                network = build(ModelConfig(**meta["model"]), labels, meta["channels"], meta["image_size"], seed=0)
+                prefix = f"networks.{number}."
+                names = [name for name in stored.keys() if name.startswith(prefix)]  # noqa: SIM118 - it is no dict
+                network.load_state_dict({name.removeprefix(prefix): stored.get_tensor(name) for name in names})
+                network.normalise(Normalisation.of_meta(meta))
+                networks.append(network.eval())
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: is missing", "Export the run again.") from None
+    except (SafetensorError, RuntimeError) as error:
+        raise WeightsError(f"{path}: does not hold this model ({str(error).splitlines()[0]})") from error
+    return networks
 
 
 def save_resume(path: Path, state: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ class Link:
         """Return the log-odds behind ``logits`` of any shape: finite and never falling."""
         z: Floats = np.asarray(logits, dtype=np.float64)
         if self.free:
-            z = _continued(self._focusing, z, *_corners(self))
+            z = _continued(self._focusing, z, *corners(self))
         elif self.name != "identity":
             z = self._focusing(z)
         z = z - self.odds
@@ -103,7 +103,7 @@ def _continued(function: Callable[[Floats], Floats], z: Floats, low: float, high
 
 
 @lru_cache(maxsize=64)
-def _corners(link: Link) -> tuple[float, float]:
+def corners(link: Link) -> tuple[float, float]:
     """Return the logits between which an asymmetric loss with free negatives tells probabilities apart.
 
     Below the first, films are negative with odds of e^-RARE or less (or free, the loss does not say how rare); above
