@@ -159,6 +159,8 @@ def main() -> None:
             print(f"{arm} seed {seed}: {line['auroc']:.4f} {line['about']}", flush=True)
     found = results.summarise(kept(given), given.seeds)
     print(results.table(found))
+    if given.trials is not None:
+        print(results.trials(given.trials))
     if given.plot is not None:
         results.plot(found, given.plot)
     print(json.dumps(found, indent=1))

@@ -115,6 +115,23 @@ def test_the_benchmark_runs_every_arm_once_and_keeps_it(tmp_path: Path) -> None:
     assert (tmp_path / "arms.svg").read_text().count("ours") >= 1
 
 
+def test_a_log_of_trials_says_how_many_each_method_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import results
+
+    tried = [
+        ("few", 0, [], 0.80), ("few", 1, [], 0.70), ("few", 0, ["a=1"], 0.78),
+        ("fixmatch", 0, ["b=2"], 0.9), ("few", 0, ["a=2"], 0.6),
+    ]  # fmt: skip
+    for arm, seed, own, area in tried:
+        recipe = {"set": ["threads=1"], "films": "development"} | ({"own": own} if own else {})
+        results.append(tmp_path / "log.jsonl", {"arm": arm, "seed": seed, "recipe": recipe, "auroc": area})
+    assert results.trials(tmp_path / "log.jsonl").splitlines()[2:] == [
+        "| few | 3 | 0.7800 | 1 | threads=1, a=1 |",
+        "| fixmatch | 1 | 0.9000 | 1 | threads=1, b=2 |",
+    ]
+
+
 @pytest.mark.slow
 def test_trials_are_logged_and_never_measured_on_test_films(tmp_path: Path) -> None:
     trials = tmp_path / "trials.jsonl"
