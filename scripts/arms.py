@@ -62,6 +62,17 @@ SETTINGS: Final[dict[str, tuple[str, ...]]] = {
 """What the arms change of the configuration that all of them share."""
 
 
+def check(arm: str, config: Config) -> None:
+    """Raise :class:`ConfigError` where ``generations`` gives back to an arm what its settings have taken away."""
+    for generation in (number for number in config.generations if number > 0 and arm == "pseudo"):
+        phase = config.phase(generation)
+        if phase.noise.strength or phase.model.dropout or phase.model.stochastic_depth:
+            raise ConfigError(
+                f"generations.{generation}: brings noise to the arm pseudo, which is without",
+                f"Add --own pseudo:generations.{generation}.noise.strength=0, and the same for the model's noise.",
+            )
+
+
 @dataclass(frozen=True, eq=False)
 class Bench:
     """A prepared run with its films: ``seen`` as training may see them, ``sealed`` with the labels it may not."""

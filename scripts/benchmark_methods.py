@@ -76,7 +76,9 @@ def config_of(arm: str, seed: int, given: argparse.Namespace) -> Config:
             given.output.mkdir(parents=True, exist_ok=True)
             arms.write_development_split(load(given.config, shared), split)
         settings.append(f"split.file={split}")
-    return load(given.config, settings)
+    config = load(given.config, settings)
+    arms.check(arm, config)
+    return config
 
 
 def own(arm: str, given: argparse.Namespace) -> list[str]:
@@ -159,6 +161,8 @@ def main() -> None:
             print(f"{arm} seed {seed}: {line['auroc']:.4f} {line['about']}", flush=True)
     found = results.summarise(kept(given), given.seeds)
     print(results.table(found))
+    if given.trials is not None:
+        print(results.trials(given.trials))
     if given.plot is not None:
         results.plot(found, given.plot)
     print(json.dumps(found, indent=1))

@@ -68,6 +68,25 @@ def read(path: Path, recipe: Mapping[str, Any]) -> Lines:
     return {(line["arm"], line["seed"]): line for line in lines if line["recipe"] == dict(recipe)}
 
 
+def trials(path: Path) -> str:
+    """Return, as a table of Markdown, how many trials each arm had in a log of trials, and its best one.
+
+    A trial is a recipe; its figure is the mean over the seeds that it was tried with.
+    """
+    logged: dict[str, dict[str, list[float]]] = {}
+    for text in path.read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        tried = logged.setdefault(line["arm"], {})
+        tried.setdefault(json.dumps(line["recipe"], sort_keys=True), []).append(line["auroc"])
+    lines = ["| arm | trials | best macro AUROC | seeds | its settings |", "|---|---|---|---|---|"]
+    for arm, tried in logged.items():
+        best = max(tried, key=lambda recipe: float(np.mean(tried[recipe])))
+        recipe = json.loads(best)
+        settings = ", ".join([*recipe["set"], *recipe.get("own", [])]) or "–"
+        lines.append(f"| {arm} | {len(tried)} | {np.mean(tried[best]):.4f} | {len(tried[best])} | {settings} |")
+    return "\n".join(lines)
+
+
 def summarise(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
     """Return AUROCs, means, deviations and intervals of the arms that are there for all ``seeds``.
 

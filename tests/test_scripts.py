@@ -17,6 +17,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from noisy_student.config import OptimConfig, PhaseConfig
+from noisy_student.config.load import load
+from noisy_student.errors import ConfigError
+
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
@@ -113,6 +117,49 @@ def test_the_benchmark_runs_every_arm_once_and_keeps_it(tmp_path: Path) -> None:
     # Two generations of 4 steps of 8: as many films as every other arm sees that takes the pool's.
     assert {line["about"]["images_seen"] for line in told if line["arm"] not in ("few", "frozen")} == {64}
     assert (tmp_path / "arms.svg").read_text().count("ours") >= 1
+
+
+def test_pseudo_labels_without_noise_are_without_it_in_every_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import arms
+
+    noisy = ["data.labels=[A]", "generations={2: {model: {dropout: 0.5}}}"]
+    arms.check("ours", load(None, noisy))
+    with pytest.raises(ConfigError, match=r"generations\.2: brings noise to the arm pseudo"):
+        arms.check("pseudo", load(None, [*noisy, *arms.SETTINGS["pseudo"]]))
+    arms.check("pseudo", load(None, [*noisy, *arms.SETTINGS["pseudo"], "generations.2.model.dropout=0"]))
+
+
+@pytest.mark.parametrize(
+    ("phases", "stops"),
+    [((), [100]), (({"steps": 10}, {}), [10, 100]), (({"steps": 10}, {"steps": 30}), [25, 100])],
+)
+def test_another_length_is_filled_by_the_stretches(
+    phases: tuple[dict[str, int], ...], stops: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stretch that takes the rest takes it; where all have a length they are stretched alike."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import arms
+
+    given = PhaseConfig(optim=OptimConfig(steps=40, phases=phases))
+    assert [part.stop for part in arms.lasting(given, 100).stretches(10)] == stops
+
+
+def test_a_log_of_trials_says_how_many_each_method_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import results
+
+    tried = [
+        ("few", 0, [], 0.80), ("few", 1, [], 0.70), ("few", 0, ["a=1"], 0.78),
+        ("fixmatch", 0, ["b=2"], 0.9), ("few", 0, ["a=2"], 0.6),
+    ]  # fmt: skip
+    for arm, seed, own, area in tried:
+        recipe = {"set": ["threads=1"], "films": "development"} | ({"own": own} if own else {})
+        results.append(tmp_path / "log.jsonl", {"arm": arm, "seed": seed, "recipe": recipe, "auroc": area})
+    assert results.trials(tmp_path / "log.jsonl").splitlines()[2:] == [
+        "| few | 3 | 0.7800 | 1 | threads=1, a=1 |",
+        "| fixmatch | 1 | 0.9000 | 1 | threads=1, b=2 |",
+    ]
 
 
 @pytest.mark.slow
