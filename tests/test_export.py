@@ -24,6 +24,8 @@ from noisy_student.cli import cli
 from noisy_student.config import Config, ModelConfig
 from noisy_student.config.load import load as load_config
 from noisy_student.data import manifest
+from noisy_student.data.decode import DecodeSettings
+from noisy_student.data.streaming import decode_some
 from noisy_student.deploy import export
 from noisy_student.errors import NoisyStudentError, UsageError, WeightsError
 from noisy_student.learning import deployed, models, onnx_graph
@@ -304,6 +306,32 @@ def test_a_cross_fitted_mean_is_calibrated_once_in_the_graph_too(tmp_path: Path)
         logits = np.stack([network(torch.from_numpy(pixels) / 255.0).numpy() for network in networks])
     expected = one.image(logits.mean(axis=0)[None])
     assert np.abs(onnx_graph.predict(tmp_path / "m.onnx", pixels) - expected).max() <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_onnx_and_pytorch_agree_on_200_real_films(real_data: Path, tmp_path: Path) -> None:
+    """A network of 2.2 million pretrained weights, its logits spread as those of a trained one are."""
+    pytest.importorskip("onnxruntime")
+    (weights,) = (real_data / "weights").glob("mobilenet_v2-*.pth")
+    config = ModelConfig(name="mobilenet_v2", weights=str(weights))
+    network = models.build(config, LABELS, 1, 160, seed=0)
+    models.load_weights(network, config, [], seed=0)
+    torch.nn.init.normal_(network.last.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    table = pd.read_csv(real_data / "kermany160" / "labels.csv")["image"]
+    named = [(image, f"{real_data / 'kermany160'}/{image}") for image in table.iloc[::26][:200]]
+    pixels = decode_some(named, DecodeSettings(160, 1)).pixels
+    assert len(pixels) == 200
+    platt = tuple(Platt(1.2, 1.3, -0.2, False, 50, 50) for _ in LABELS)
+    fitted = Consensus((Fitted(Calibration(LABELS, platt, Link("focal", 2, 2))),))
+    onnx_graph.write(tmp_path / "m.onnx", [network.eval()], fitted, tta="flip", shape=(1, 160, 160), metadata={})
+    with torch.inference_mode():
+        images = torch.from_numpy(pixels) / 255.0
+        logits = ((network(images) + network(images.flip(-1))) / 2).numpy()
+    expected = fitted.image(logits[None])
+    assert np.ptp(expected, axis=0).min() > 0.05
+    difference = np.abs(onnx_graph.predict(tmp_path / "m.onnx", pixels) - expected).max()
+    assert difference <= 1e-4, difference
 
 
 def test_without_the_extra_the_rest_is_exported_and_a_message_says_how_to_get_onnx(

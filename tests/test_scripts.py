@@ -43,6 +43,17 @@ def test_bench_train() -> None:
 
 
 @pytest.mark.slow
+def test_bench_predict() -> None:
+    small = ["--model", "small_resnet", "--size", "32", "--films", "256", "--source-size", "64", "--rounds", "2"]
+    found = script("bench_predict.py", *small, "--device", "cpu", "--json")
+    assert set(found["ratio"]) == {"stage", "asked", "files"}
+    for name, (low, middle, high) in found["ratio"].items():
+        assert 0 < low <= middle <= high < 3, name
+    assert found["films"] == 256
+    assert found["peak_memory_mb"] > 50
+
+
+@pytest.mark.slow
 def test_bench_augment() -> None:
     small = ["--model", "small_resnet", "--step-size", "32", "--batch", "8", "--kornia-batch", "4", "--sizes", "64"]
     found = script("bench_augment.py", *small, "--rounds", "2", "--json")
