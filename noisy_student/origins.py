@@ -81,7 +81,7 @@ def model_folder(path: Path) -> Path:
                 f"Name a generation ({names}), or finish the run with ns evaluate and ns report.",
             )
         path = run.generation(read_json(report)["best"])
-    for folder in (path, path / "checkpoint" / "best", path / "fold-0" / "checkpoint" / "best"):
+    for folder in (path, *(path / first / "checkpoint" / "best" for first in ("", "fold-0", "member-0"))):
         if (folder / "meta.json").is_file() and (folder / "model.safetensors").is_file():
             return folder
     raise WeightsError(

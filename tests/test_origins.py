@@ -28,12 +28,18 @@ NIH = ("data={source: nih, root: /films/nih}",)
 
 
 def finished(
-    path: Path, made_with: Config, *, best: int | None = 0, seen: tuple[str, ...] = (), cautions: tuple[str, ...] = ()
+    path: Path,
+    made_with: Config,
+    *,
+    best: int | None = 0,
+    seen: tuple[str, ...] = (),
+    cautions: tuple[str, ...] = (),
+    networks: tuple[str, ...] = ("gen-0", "gen-1/fold-0", "gen-1/fold-1", "pretrain"),
 ) -> Path:
-    """Write what a finished run leaves: two generations, the second of two networks."""
+    """Write what a finished run leaves: two generations, the second of two networks, unless ``networks`` says else."""
     Run(path).create()
     write_json(path / "config.resolved.json", resolved(made_with))
-    for number, folder in enumerate(("gen-0", "gen-1/fold-0", "gen-1/fold-1", "pretrain")):
+    for number, folder in enumerate(networks):
         model = path / folder / "checkpoint" / "best"
         meta: dict[str, Any] = {"format": 1, "generation": -1 if folder == "pretrain" else min(number, 1)}
         history = {"labels_seen": list(seen), "cautions": list(cautions)}
@@ -61,6 +67,15 @@ def test_a_name_stands_for_a_run_a_generation_a_network_or_a_file(tmp_path: Path
         assert origins.find(name, [tmp_path / "empty", tmp_path]) == expected, name
     assert origins.name_of(second) == "run films, gen-1, fold-0"
     assert origins.name_of(first) == "run films, gen-0"
+
+
+def test_of_a_generation_with_members_the_first_is_taken(tmp_path: Path) -> None:
+    run = finished(tmp_path / "films", config(*NIH), networks=("gen-0/member-0", "gen-0/member-1"))
+    first = run / "gen-0" / "member-0" / "checkpoint" / "best"
+    assert origins.find("films", [tmp_path]) == origins.find("films/gen-0", [tmp_path]) == first
+    assert origins.find("films/gen-0/member-1", [tmp_path]) == run / "gen-0" / "member-1" / "checkpoint" / "best"
+    assert origins.name_of(first) == "run films, gen-0, member-0"
+    assert origins.labels_seen("films", [tmp_path]) == ("nih",)
 
 
 def test_a_run_without_a_report_asks_for_a_generation(tmp_path: Path) -> None:
