@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from noisy_student.config import Config
 from noisy_student.config.load import resolved
-from noisy_student.errors import WeightsError
+from noisy_student.errors import ConfigError, WeightsError
 from noisy_student.runs import PRETRAINING, Run, read_json
 
 FORMAT: Final = 1
@@ -81,7 +81,7 @@ def model_folder(path: Path) -> Path:
                 f"Name a generation ({names}), or finish the run with ns evaluate and ns report.",
             )
         path = run.generation(read_json(report)["best"])
-    for folder in (path, path / "checkpoint" / "best", path / "fold-0" / "checkpoint" / "best"):
+    for folder in (path, *(path / first / "checkpoint" / "best" for first in ("", "fold-0", "member-0"))):
         if (folder / "meta.json").is_file() and (folder / "model.safetensors").is_file():
             return folder
     raise WeightsError(
@@ -138,7 +138,11 @@ def caution(config: Config, weights: str, search: Sequence[Path]) -> str | None:
     """Return a sentence where ``weights`` may have been trained with labels of this run's pool or test films.
 
     It is about the same collection under another split: a run of ours on the same data with the same split has seen
-    the same labelled films and no others, and gives no reason for caution.
+    the same labelled films and no others, and gives no reason for caution, unless its own start weights did.
+
+    Raises:
+        ConfigError: the run has the same split, and with its ``folds`` or those of ``config`` it has learnt from films
+            that are to judge here.
     """
     own = _collection(config.data.source)
     folder = None if weights in BY_NAME or weights.startswith(XRV) else find(weights, search)
@@ -151,8 +155,28 @@ def caution(config: Config, weights: str, search: Sequence[Path]) -> str | None:
         if stored is not None and meta.get("generation") != PRETRAINING and _same_data(stored, config):
             if not _same_split(stored, resolved(config)):
                 return _sentence(weights, "another split of this run's data set")
+            _check_judging_films(weights, stored["folds"], config.folds)
+            if carried := meta.get("cautions"):
+                return "; ".join(carried)
             before = [name for name in before if name != own]
     return _sentence(weights, own) if own in before else None
+
+
+def _check_judging_films(weights: str, theirs: int, ours: int) -> None:
+    """Raise :class:`ConfigError` where a run of the same split, with ``theirs`` folds, learnt from films that judge."""
+    if theirs > 1:
+        # Each of its networks learnt from the labelled and the validation films of all folds but one.
+        why = f"it was cross-fitted (folds: {theirs}), so the validation films taught it too"
+        fix = "Take a run of this split with folds: 1" + (" and set folds to 1 here too" if ours > 1 else "")
+    elif ours > 1:
+        why = f"the labelled films taught it, and with folds: {ours} they judge too"
+        fix = "Set folds to 1"
+    else:
+        return
+    raise ConfigError(
+        f"model.weights: {weights} knows labels of films that judge this run: it has the same split, and {why}",
+        f"{fix}, or set model.weights to something that has not seen these films (imagenet, a run on other films).",
+    )
 
 
 def _sentence(weights: str, on: str) -> str:

@@ -13,7 +13,7 @@ from noisy_student import origins
 from noisy_student.cli import main
 from noisy_student.config import Config
 from noisy_student.config.load import load, resolved
-from noisy_student.errors import WeightsError
+from noisy_student.errors import ConfigError, WeightsError
 from noisy_student.reporting.report import _model
 from noisy_student.runs import Run, read_json, write_json
 
@@ -27,14 +27,23 @@ def config(*overrides: str) -> Config:
 NIH = ("data={source: nih, root: /films/nih}",)
 
 
-def finished(path: Path, made_with: Config, *, best: int | None = 0, seen: tuple[str, ...] = ()) -> Path:
-    """Write what a finished run leaves: two generations, the second of two networks."""
+def finished(
+    path: Path,
+    made_with: Config,
+    *,
+    best: int | None = 0,
+    seen: tuple[str, ...] = (),
+    cautions: tuple[str, ...] = (),
+    networks: tuple[str, ...] = ("gen-0", "gen-1/fold-0", "gen-1/fold-1", "pretrain"),
+) -> Path:
+    """Write what a finished run leaves: two generations, the second of two networks, unless ``networks`` says else."""
     Run(path).create()
     write_json(path / "config.resolved.json", resolved(made_with))
-    for number, folder in enumerate(("gen-0", "gen-1/fold-0", "gen-1/fold-1", "pretrain")):
+    for number, folder in enumerate(networks):
         model = path / folder / "checkpoint" / "best"
         meta: dict[str, Any] = {"format": 1, "generation": -1 if folder == "pretrain" else min(number, 1)}
-        write_json(model / "meta.json", meta | ({"labels_seen": list(seen)} if seen else {}))
+        history = {"labels_seen": list(seen), "cautions": list(cautions)}
+        write_json(model / "meta.json", meta | {key: value for key, value in history.items() if value})
         (model / "model.safetensors").write_bytes(b"")
     if best is not None:
         write_json(path / "report.json", {"best": best})
@@ -58,6 +67,15 @@ def test_a_name_stands_for_a_run_a_generation_a_network_or_a_file(tmp_path: Path
         assert origins.find(name, [tmp_path / "empty", tmp_path]) == expected, name
     assert origins.name_of(second) == "run films, gen-1, fold-0"
     assert origins.name_of(first) == "run films, gen-0"
+
+
+def test_of_a_generation_with_members_the_first_is_taken(tmp_path: Path) -> None:
+    run = finished(tmp_path / "films", config(*NIH), networks=("gen-0/member-0", "gen-0/member-1"))
+    first = run / "gen-0" / "member-0" / "checkpoint" / "best"
+    assert origins.find("films", [tmp_path]) == origins.find("films/gen-0", [tmp_path]) == first
+    assert origins.find("films/gen-0/member-1", [tmp_path]) == run / "gen-0" / "member-1" / "checkpoint" / "best"
+    assert origins.name_of(first) == "run films, gen-0, member-0"
+    assert origins.labels_seen("films", [tmp_path]) == ("nih",)
 
 
 def test_a_run_without_a_report_asks_for_a_generation(tmp_path: Path) -> None:
@@ -113,6 +131,30 @@ def test_a_run_on_the_same_films_is_warned_of_unless_its_split_is_the_same(tmp_p
     assert origins.labels_seen("second", [tmp_path]) == ("chexpert", "nih")
     assert origins.labels_seen("other/pretrain", [tmp_path]) == ()  # a self-supervised start sees no labels
     assert origins.caution(here, "other/pretrain", [tmp_path]) is None
+    # Of the same split, from weights that had seen another.
+    sentence = "other was trained on another split of this run's data set"
+    finished(tmp_path / "third", config(*NIH, "split.labelled_patients=50"), seen=("nih",), cautions=(sentence,))
+    assert origins.caution(here, "third", [tmp_path]) == sentence
+
+
+def test_a_run_of_the_same_split_is_refused_where_either_is_cross_fitted(tmp_path: Path) -> None:
+    alone, folded = ((*NIH, "split.labelled_patients=50", f"folds={folds}") for folds in (1, 2))
+    folded = (*folded, "teacher.optim.select=last", "student.optim.select=last")
+    finished(tmp_path / "alone", config(*alone))
+    finished(tmp_path / "folded", config(*folded))
+    assert origins.caution(config(*alone), "alone", [tmp_path]) is None
+    for weights, here, why, fix in (
+        ("alone", folded, "the labelled films taught it, and with folds: 2 they judge too", "Set folds to 1"),
+        ("folded/gen-1/fold-1", alone, r"it was cross-fitted \(folds: 2\), so the validation films", "with folds: 1"),
+        ("folded", folded, r"it was cross-fitted \(folds: 2\), so the validation films", "with folds: 1"),
+    ):
+        with pytest.raises(ConfigError, match=f"model.weights: {weights} knows labels of films .* and {why}") as error:
+            origins.caution(config(*here), weights, [tmp_path])
+        assert fix in error.value.hint
+    # Without labels there is nothing to know; another split is warned of, and other films are other films.
+    assert origins.caution(config(*alone), "folded/pretrain", [tmp_path]) is None
+    assert "another split" in str(origins.caution(config(*folded, "split.seed=4"), "alone", [tmp_path]))
+    assert origins.caution(config("data={source: chexpert, root: /films}"), "folded", [tmp_path]) is None
 
 
 def test_own_tables_are_told_apart_by_their_folder(tmp_path: Path) -> None:

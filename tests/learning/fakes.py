@@ -97,7 +97,9 @@ def timm() -> ModuleType:
             return Tokens(**settings)
         if name in ("swallows", "strict"):  # takes the argument and does nothing with it
             return Convolutions()
-        return Convolutions(**settings, output_fmt="NHWC" if name == "nhwc" else "NCHW")
+        if name == "nhwc":  # as timm's Swin, it drops where nobody asked for it
+            return Convolutions(**{"drop_path_rate": 0.1} | settings, output_fmt="NHWC")
+        return Convolutions(**settings)
 
     names = ["conv", "nhwc", "strict", "swallows", "tokens"]
     module.__version__ = "0.0"

@@ -67,16 +67,29 @@ def test_a_timm_backbone_learns_like_any_other(named, kind, channels):
     assert len(blocks(network.backbone)) >= 2
 
 
-def test_stochastic_depth_goes_through_drop_path_rate(named):
-    def rates(network):
-        return [module.drop_prob for module in network.modules() if type(module).__name__ == "DropPath"]
+def rates(network):
+    return [module.drop_prob for module in network.modules() if type(module).__name__ == "DropPath"]
 
+
+def test_stochastic_depth_goes_through_drop_path_rate(named):
     assert not any(rates(made(named("conv"))))
     dropped = made(named("conv"), stochastic_depth=0.4)
     assert max(rates(dropped)) == pytest.approx(0.4)
     assert rates(dropped) == sorted(rates(dropped))
     plain = made(named("conv"))
     assert all(torch.equal(value, plain.state_dict()[key]) for key, value in dropped.state_dict().items())
+
+
+def test_without_stochastic_depth_nothing_is_dropped_where_timm_drops_by_itself(named):
+    import timm
+
+    name = named("nhwc")
+    assert any(rates(timm.create_model(name.removeprefix("timm/"), num_classes=0)))
+    network, images = made(name).train(), films(4)
+    assert rates(network)
+    assert not any(rates(network))
+    assert torch.equal(network.features(images), network.features(images))
+    assert max(rates(made(name, stochastic_depth=0.3))) == pytest.approx(0.3)
 
 
 def test_stochastic_depth_is_refused_where_timm_has_none(named):
@@ -184,6 +197,22 @@ def test_weights_that_timm_cannot_fetch_say_how_to_go_on(named, monkeypatch):
     with pytest.raises(WeightsError, match=r"could not download the weights of .*no route") as error:
         load_weights(network, config, [])
     assert "on another machine" in error.value.hint
+
+
+def test_a_run_at_another_size_has_its_positions_interpolated(named, tmp_path):
+    name = named("tokens")
+    given = made(name, size=160)
+    checkpoint.save(tmp_path / "wide", given, ModelConfig(name=name), {"generation": 0, "origin": "none"})
+    config = ModelConfig(name=name, weights="wide")
+    network = build(config, LABELS, 1, 64, seed=1)
+    assert load_weights(network, config, [tmp_path]).startswith("model wide, sha256 ")
+    torch.save(given.backbone.state_dict(), tmp_path / "w.pth")
+    from_file = build(config, LABELS, 1, 64, seed=1)
+    load_weights(from_file, config.model_copy(update={"weights": "w.pth"}), [tmp_path])
+    for key, value in from_file.backbone.state_dict().items():
+        assert torch.equal(network.backbone.state_dict()[key], value)
+    assert torch.equal(network.classifier.weight, given.classifier.weight)
+    assert network(films(2)).shape == (2, 2)
 
 
 def test_a_file_of_another_size_has_its_positions_interpolated(named, tmp_path):

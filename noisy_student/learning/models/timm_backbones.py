@@ -32,7 +32,8 @@ def backbone(name: str, size: int, stochastic_depth: float, *, pretrained: bool 
     Args:
         name: of timm, with or without the tag of its weights.
         size: side of the films; position tables are made for it, and interpolated with ``pretrained``.
-        stochastic_depth: timm's ``drop_path_rate``, which grows over the blocks.
+        stochastic_depth: timm's ``drop_path_rate``, which grows over the blocks; with 0 nothing is dropped, whatever
+            timm's own default is.
         pretrained: download timm's weights.
 
     Raises:
@@ -67,6 +68,9 @@ def backbone(name: str, size: int, stochastic_depth: float, *, pretrained: bool 
     dropped = [module for module in model.modules() if isinstance(module, timm.layers.DropPath)]
     if stochastic_depth and not any(module.drop_prob for module in dropped):
         raise _rigid(name)
+    if not stochastic_depth:
+        for module in dropped:  # rates that timm gives to some models by itself: 0.1 to Swin, 0.5 to NesT
+            module.drop_prob = 0.0
     return model
 
 

@@ -125,7 +125,7 @@ def _source(network: Network, config: ModelConfig, search: Sequence[Path]) -> So
         return _timm_source(network, name) if of_timm else _torchvision_source(name)
     path = origins.find(config.weights, search)
     if path.is_dir():
-        return _folder_source(path, config)
+        return _folder_source(network, path, config)
 
     def read() -> Given:
         state = read_state(path)
@@ -184,7 +184,7 @@ def _timm_source(network: Network, name: str) -> Source:
     return Source(Normalisation.of(known.mean, known.std), read)
 
 
-def _folder_source(folder: Path, config: ModelConfig) -> Source:
+def _folder_source(network: Network, folder: Path, config: ModelConfig) -> Source:
     meta = origins.read_meta(folder)
     theirs: Mapping[str, Any] = meta["model"]
     if theirs["name"] != config.name:
@@ -201,6 +201,9 @@ def _folder_source(folder: Path, config: ModelConfig) -> Source:
             part: {key.removeprefix(f"{part}."): value for key, value in state.items() if key.startswith(f"{part}.")}
             for part in ("backbone", "classifier")
         }
+        if config.name.startswith(timm_backbones.PREFIX):
+            name = config.name.removeprefix(timm_backbones.PREFIX)
+            parts["backbone"] = timm_backbones.fit_file(network.backbone, name, parts["backbone"])
         origin = f"{origins.name_of(folder)}, sha256 {file_hash(path)[:8]}"
         labels = tuple(meta["labels"])
         return Given(parts["backbone"], parts["classifier"] if same_head else {}, labels, origin)
