@@ -104,7 +104,10 @@ def test_lengths_of_phases(optim: dict[str, Any], steps: int, stretches: list[tu
 def test_a_stored_configuration_is_the_same(
     tmp_path: Path, optim: dict[str, Any], steps: int, stretches: list[tuple[int, int]]
 ) -> None:
-    config = load(None, [f"teacher.optim={json.dumps(optim)}", "teacher.loss.name=asymmetric"])
+    start = "teacher.model={name: resnet18, weights: imagenet}"
+    config = load(
+        None, [start, "student.start=weights", f"teacher.optim={json.dumps(optim)}", "teacher.loss.name=asymmetric"]
+    )
     (tmp_path / "again.yaml").write_text(to_yaml(config))
     again = load(tmp_path / "again.yaml")
     assert again == config
@@ -121,6 +124,48 @@ def test_pretrained_weights_begin_with_the_head() -> None:
     assert pretrained.model_copy(update={"start": "teacher"}).phases() == scratch
     own = pretrained.model_copy(update={"optim": OptimConfig(phases=(FinetuneConfig(),))})
     assert own.phases() == scratch
+
+
+KEPT = {"initialise": "mean_var"}, {"initialise": "lowest", "pretrained_blocks": 2}
+
+
+@pytest.mark.parametrize("kept", KEPT)
+def test_what_keeps_no_statistics_begins_with_all_layers(kept: dict[str, Any]) -> None:
+    model = ModelConfig.model_validate({"name": "resnet18", "weights": "imagenet"} | kept)
+    assert PhaseConfig(model=model).phases() == (FinetuneConfig(),)
+
+
+NO_STATISTICS = [
+    ({}, "model.weights is 'none'"),
+    *(({"name": "resnet18", "weights": "imagenet"} | kept, "model.initialise is") for kept in KEPT),
+]
+
+
+@pytest.mark.parametrize(("model", "reason"), NO_STATISTICS)
+def test_layers_that_nothing_has_taught_do_not_stand_still(model: dict[str, Any], reason: str) -> None:
+    given = [f"teacher.model={json.dumps(model)}", "student.start=weights"]
+    message = says(*given, "teacher.optim.freeze_bn=true")
+    assert f"teacher.optim.freeze_bn: teacher.{reason}" in message
+    for first in ("head", "2"):
+        message = says(*given, f"teacher.optim.phases=[{{trainable: {first}, steps: 3}}, {{}}]")
+        assert f"teacher.optim.phases: the first of them (trainable: {first}) leaves layers" in message
+        assert f"teacher.{reason}" in message
+        assert "begin with trainable: all" in message
+    load(None, [*given, "teacher.optim.phases=[{steps: 3}, {trainable: head}]"])
+
+
+def test_layers_that_the_teacher_or_a_self_supervised_start_has_taught_may_stand_still() -> None:
+    first = "optim={freeze_bn: true, phases: [{trainable: head, steps: 3}, {}]}"
+    load(None, [f"student.{first}"])
+    load(None, ["pretrain.method=byol", f"teacher.{first}"])
+    load(None, ["teacher.model={name: resnet18, weights: imagenet}", "student.start=weights", f"teacher.{first}"])
+    named = says("student.start=weights", "generations.2.optim.freeze_bn=true")
+    assert "generations.2.optim.freeze_bn: generations.2.model.weights is 'none'" in named
+    member = says("teacher.members=[{}, {optim: {freeze_bn: true}}]")
+    assert "teacher.members.1.optim.freeze_bn: teacher.members.1.model.weights is 'none'" in member
+    assert "pretrain.optim.freeze_bn: teacher.model.weights give no" in says(
+        "pretrain={method: byol, optim: {freeze_bn: true}}"
+    )
 
 
 def test_a_generation_can_have_phases_of_its_own() -> None:

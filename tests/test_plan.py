@@ -40,6 +40,8 @@ def test_without_the_data_it_says_what_is_known_and_makes_nothing(tmp_path: Path
 
 def test_phases_are_told_one_after_the_other(tmp_path: Path) -> None:
     given = [
+        "teacher.model={name: resnet18, weights: imagenet}",
+        "student.model.name=resnet18",
         "teacher.optim={phases: [{trainable: head, epochs: 2}, {trainable: 3, steps: 4}], batch_size: 8}",
         "student.optim.phases=[{trainable: head, steps: 3}, {}]",
         f"data.cache_dir={tmp_path / 'cache'}",

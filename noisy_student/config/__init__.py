@@ -180,6 +180,9 @@ class Config(Section):
             if not 0 < value < 1:
                 raise ValueError(f"pseudo.prevalence.{name}: {value} is not between 0 and 1")
         self._check_phases()
+        learnt = self.pretrain
+        if learnt.method != "none" and learnt.optim.freeze_bn and not self.teacher.model.keeps_statistics():
+            raise ValueError("pretrain.optim.freeze_bn: teacher.model.weights give no statistics to keep; leave it out")
         return self
 
     def _check_phases(self) -> None:
@@ -224,6 +227,7 @@ class Config(Section):
                 f"are more than the {places} labelled films of a batch; raise optim.batch_size"
                 + (" or optim.labelled_share" if generation else "")
             )
+        self._check_start(network, where)
         if network.start != "teacher":
             return
         if generation == 0:
@@ -236,6 +240,25 @@ class Config(Section):
                     f"{where}.start: 'teacher' needs the same network, head and normalisation in every generation "
                     f"before it, and generation {earlier} has another; use 'weights'"
                 )
+
+    def _check_start(self, network: PhaseConfig, where: str) -> None:
+        """Raise where layers would stand still, or keep statistics, that nothing has taught.
+
+        BatchNorm of a new network has the mean 0 and the variance 1 of no features: frozen so, MobileNet's come out at
+        1e-10 of their size.
+        """
+        model = network.model
+        if network.start == "teacher" or model.keeps_statistics() or self._takes_pretraining(network):
+            return
+        key = "weights" if model.weights == "none" else "initialise"
+        reason = f"{where}.model.{key} is '{getattr(model, key)}'"
+        if network.optim.freeze_bn:
+            raise ValueError(f"{where}.optim.freeze_bn: {reason}, and gives no statistics to keep; leave it out")
+        if (first := network.phases()[0].trainable) != "all":
+            raise ValueError(
+                f"{where}.optim.phases: the first of them (trainable: {first}) leaves layers as they start, and "
+                f"{reason}: nothing has taught them; begin with trainable: all, or leave phases out"
+            )
 
     @staticmethod
     def _name(generation: int) -> Literal["teacher", "student"]:
@@ -271,9 +294,11 @@ class Config(Section):
 
     def starts_from_pretraining(self, generation: int, number: int = 0) -> bool:
         """Return whether network ``number`` of ``generation`` starts from what the self-supervised start has learnt."""
-        phase = self.networks(generation)[number]
-        same = phase.model.takes_all_of(self.teacher.model)
-        return self.pretrain.method != "none" and phase.start == "weights" and same
+        return self._takes_pretraining(self.networks(generation)[number])
+
+    def _takes_pretraining(self, network: PhaseConfig) -> bool:
+        same = network.model.takes_all_of(self.teacher.model)
+        return self.pretrain.method != "none" and network.start == "weights" and same
 
     def macro_labels(self) -> tuple[str, ...]:
         """Return the labels of the macro mean."""
