@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from noisy_student.config import Config, FinetuneConfig, ModelConfig, OptimConfig, PhaseConfig
-from noisy_student.config.load import config_hash, load, to_yaml
+from noisy_student.config.load import config_hash, load, resolved, to_yaml
 from noisy_student.errors import ConfigError
 
 
@@ -63,9 +63,47 @@ def test_class_weights_are_those_of_one_loss() -> None:
     assert load(None, ["teacher.pos_weight_cap=3"]).teacher.pos_weight_cap == 3
     message = says("teacher={loss: {name: bce}, pos_weight_cap: 3}")
     assert "pos_weight_cap: does nothing with loss.name: bce; leave it out or set it to 1" in message
-    assert "pos_weight_cap: does nothing" in says("generations.0.loss.name=focal")  # the teacher's cap is laid under it
-    changed = load(None, ["generations.0={loss: {name: focal}, pos_weight_cap: 1}"]).phase(0)
-    assert (changed.loss.name, changed.pos_weight_cap) == ("focal", 1)
+    message = says("generations.0={loss: {name: focal}, pos_weight_cap: 3}")
+    assert "generations.0: pos_weight_cap: does nothing with loss.name: focal; leave it out or set it to 1" in message
+
+
+def both_ways(base: str, changes: str) -> list[PhaseConfig]:
+    """Return the teacher of ``base`` with ``changes`` as a generation and as a member, each stored and read again."""
+    given = [f"teacher={base}", "student.start=weights"]
+    as_generation = load(None, [*given, f"generations.0={changes}"])
+    as_member = load(None, [*given, f"teacher.members=[{{}}, {changes}]"])
+    for config in (as_generation, as_member):
+        assert Config.model_validate(resolved(config)) == config
+    return [as_generation.phase(0), as_member.networks(0)[1]]
+
+
+def test_what_belongs_to_a_choice_that_is_made_anew_need_not_be_given() -> None:
+    for changed in both_ways("{pos_weight_cap: 5}", "{loss: {name: bce}}"):
+        assert (changed.loss.name, changed.pos_weight_cap) == ("bce", 1)
+    for changed in both_ways("{loss: {name: bce}}", "{loss: {name: weighted_bce}}"):
+        assert changed.pos_weight_cap == 10
+    for changed in both_ways("{pos_weight_cap: 5}", "{loss: {name: weighted_bce, smoothing: 0.1}}"):
+        assert (changed.pos_weight_cap, changed.loss.smoothing) == (5, 0.1)
+    for changed in both_ways("{loss: {name: focal, gamma: 3, smoothing: 0.1}}", "{loss: {name: asymmetric}}"):
+        assert (changed.loss.gamma, changed.loss.gamma_negative, changed.loss.smoothing) == (2, 4, 0.1)
+    for changed in both_ways("{loss: {name: focal, gamma: 3}}", "{loss: {alpha: 0.75}}"):
+        assert (changed.loss.gamma, changed.loss.alpha) == (3, 0.75)
+    for changed in both_ways("{model: {head: hidden, head_hidden: 64}}", "{model: {head: linear}}"):
+        assert changed.model.hidden_width() is None
+    lowest = "{name: resnet18, weights: imagenet, initialise: lowest, pretrained_blocks: 3}"
+    for changed in both_ways(f"{{model: {lowest}}}", "{model: {initialise: pretrained}}"):
+        assert (changed.model.initialise, changed.model.pretrained_blocks) == ("pretrained", None)
+    for changed in both_ways("{optim: {steps: 50}}", "{optim: {phases: [{steps: 3}, {steps: 4}]}}"):
+        assert changed.optim.steps == 7
+    for changed in both_ways("{optim: {steps: 50}}", "{optim: {phases: [{steps: 3}, {}]}}"):
+        assert changed.optim.steps == 50
+
+
+def test_what_a_change_itself_gives_wrongly_is_refused() -> None:
+    for place in ("generations.0=%s", "teacher.members=[{}, %s]"):
+        message = says(place % "{loss: {name: bce, gamma: 3}}")
+        assert "gamma: does nothing with name: bce" in message
+        assert "head_hidden: does nothing" in says(place % "{model: {head_hidden: 9}}")
 
 
 def test_a_students_places_are_those_of_its_labelled_films() -> None:

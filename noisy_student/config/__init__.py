@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from noisy_student.config.base import Section
+from noisy_student.config.changes import changed, laid_over
 from noisy_student.config.data import ColumnsConfig, DataConfig, DicomConfig, FoldersConfig, SplitConfig
 from noisy_student.config.learning import (
     FinetuneConfig,
@@ -141,7 +141,8 @@ class Config(Section):
     """Training of every later generation."""
     generations: dict[Annotated[int, Field(ge=0)], dict[str, Any]] = Field({})
     """What single generations do differently: ``2: {noise: {strength: 8}}`` is laid over ``student`` (over ``teacher``
-    for 0) when generation 2 is trained."""
+    for 0) when generation 2 is trained. What belonged to a choice that is made anew (``loss.name``, ``model.head``,
+    ``model.initialise``) takes its default; so it is with ``members``."""
     prediction: PredictionConfig = PredictionConfig()
     """Asking a trained network."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -160,7 +161,7 @@ class Config(Section):
             number = int(key) if isinstance(key, str) and key.isdecimal() else key
             before = joined.get(number)
             mergeable = isinstance(before, dict) and isinstance(table, dict)
-            joined[number] = _laid_over(before or {}, table) if mergeable else table
+            joined[number] = laid_over(before or {}, table) if mergeable else table
         return values | {"generations": joined}
 
     @model_validator(mode="after")
@@ -190,7 +191,7 @@ class Config(Section):
         for generation, changes in self.generations.items():
             base = self._base(generation)
             # Validated under its own name, so that an error names generations.2.noise.strength.
-            _Phases.model_validate({"generations": {generation: _laid_over(base.model_dump(), changes)}})
+            _Phases.model_validate({"generations": {generation: changed(base.model_dump(), changes)}})
         named = self.phases()
         for generation, phase in named.items():
             where = f"generations.{generation}" if generation in self.generations else self._name(generation)
@@ -207,7 +208,7 @@ class Config(Section):
                 "generation already, each judged on a fold of its own; use folds or members, not both"
             )
         base = phase.model_dump(exclude={"members"})
-        laid = {"members": [_laid_over(base, changes) for changes in phase.members]}
+        laid = {"members": [changed(base, changes) for changes in phase.members]}
         named = {generation: laid}
         _Members.model_validate({"generations": named} if generation in self.generations else {where: laid})
 
@@ -273,7 +274,7 @@ class Config(Section):
         base = self._base(generation)
         if generation not in self.generations:
             return base
-        return type(base).model_validate(_laid_over(base.model_dump(), self.generations[generation]))
+        return type(base).model_validate(changed(base.model_dump(), self.generations[generation]))
 
     def networks(self, generation: int) -> tuple[PhaseConfig, ...]:
         """Return how each network of ``generation`` is trained: one, one per fold, or one per member.
@@ -285,7 +286,7 @@ class Config(Section):
         if not phase.members:
             return (phase,) * self.folds
         base = phase.model_dump(exclude={"members"})
-        return tuple(type(phase).model_validate(_laid_over(base, changes)) for changes in phase.members)
+        return tuple(type(phase).model_validate(changed(base, changes)) for changes in phase.members)
 
     def phases(self) -> dict[int, PhaseConfig]:
         """Return the phases that differ, by generation: the last one stands for all generations after it."""
@@ -317,12 +318,3 @@ class _Members(Section):
     teacher: _MembersOf = _MembersOf()
     student: _MembersOf = _MembersOf()
     generations: dict[int, _MembersOf] = Field({})
-
-
-def _laid_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``changes``, tables merged key by key."""
-    merged = dict(base)
-    for key, value in changes.items():
-        below = merged.get(key)
-        merged[key] = _laid_over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
