@@ -43,16 +43,19 @@ PLAIN: Final = (
 )  # fmt: skip
 """The head replaced, all layers at AdamW 1e-3, weak noise: a plain fine-tune."""
 
+AT_ONCE: Final = "teacher.optim.phases=[{trainable: all}]"
+"""All layers from the first step on, as where nothing has taught them; a head alone would be refused there."""
+
 TABLES: Final[dict[str, dict[str, Sequence[str]]]] = {
     "start": {
-        "scratch": ["teacher.model.weights=none"],
-        "Mean-Var": ["teacher.model.initialise=mean_var"],
-        "lowest 6 of 19 blocks": ["teacher.model.initialise=lowest", "teacher.model.pretrained_blocks=6"],
-        "lowest 12 of 19 blocks": ["teacher.model.initialise=lowest", "teacher.model.pretrained_blocks=12"],
+        "scratch": ["teacher.model.weights=none", AT_ONCE],
+        "Mean-Var": ["teacher.model.initialise=mean_var", AT_ONCE],
+        "lowest 6 of 19 blocks": ["teacher.model.initialise=lowest", "teacher.model.pretrained_blocks=6", AT_ONCE],
+        "lowest 12 of 19 blocks": ["teacher.model.initialise=lowest", "teacher.model.pretrained_blocks=12", AT_ONCE],
     },
     "fine-tuning": {
         "head only": ["teacher.optim.phases=[{trainable: head}]"],
-        "all at once": ["teacher.optim.phases=[{trainable: all}]"],
+        "all at once": [AT_ONCE],
         "head, highest 6 blocks, all": [
             "teacher.optim.phases=[{trainable: head, steps: 30}, {trainable: 6, steps: 40}, {trainable: all}]"
         ],

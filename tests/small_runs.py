@@ -33,7 +33,7 @@ teacher: &phase
   model: {name: small_resnet, dropout: 0.1, stochastic_depth: 0.1}
   optim:
     steps: 8
-    phases: [{trainable: head, steps: 2}, {trainable: all}]
+    phases: [{trainable: all, steps: 2}, {trainable: head}]
     batch_size: 8
     eval_every: 4
     save_every: 3

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from noisy_student.config import Config, FinetuneConfig, ModelConfig, OptimConfig, PhaseConfig
-from noisy_student.config.load import config_hash, load, to_yaml
+from noisy_student.config.load import config_hash, load, resolved, to_yaml
 from noisy_student.errors import ConfigError
 
 
@@ -63,9 +63,47 @@ def test_class_weights_are_those_of_one_loss() -> None:
     assert load(None, ["teacher.pos_weight_cap=3"]).teacher.pos_weight_cap == 3
     message = says("teacher={loss: {name: bce}, pos_weight_cap: 3}")
     assert "pos_weight_cap: does nothing with loss.name: bce; leave it out or set it to 1" in message
-    assert "pos_weight_cap: does nothing" in says("generations.0.loss.name=focal")  # the teacher's cap is laid under it
-    changed = load(None, ["generations.0={loss: {name: focal}, pos_weight_cap: 1}"]).phase(0)
-    assert (changed.loss.name, changed.pos_weight_cap) == ("focal", 1)
+    message = says("generations.0={loss: {name: focal}, pos_weight_cap: 3}")
+    assert "generations.0: pos_weight_cap: does nothing with loss.name: focal; leave it out or set it to 1" in message
+
+
+def both_ways(base: str, changes: str) -> list[PhaseConfig]:
+    """Return the teacher of ``base`` with ``changes`` as a generation and as a member, each stored and read again."""
+    given = [f"teacher={base}", "student.start=weights"]
+    as_generation = load(None, [*given, f"generations.0={changes}"])
+    as_member = load(None, [*given, f"teacher.members=[{{}}, {changes}]"])
+    for config in (as_generation, as_member):
+        assert Config.model_validate(resolved(config)) == config
+    return [as_generation.phase(0), as_member.networks(0)[1]]
+
+
+def test_what_belongs_to_a_choice_that_is_made_anew_need_not_be_given() -> None:
+    for changed in both_ways("{pos_weight_cap: 5}", "{loss: {name: bce}}"):
+        assert (changed.loss.name, changed.pos_weight_cap) == ("bce", 1)
+    for changed in both_ways("{loss: {name: bce}}", "{loss: {name: weighted_bce}}"):
+        assert changed.pos_weight_cap == 10
+    for changed in both_ways("{pos_weight_cap: 5}", "{loss: {name: weighted_bce, smoothing: 0.1}}"):
+        assert (changed.pos_weight_cap, changed.loss.smoothing) == (5, 0.1)
+    for changed in both_ways("{loss: {name: focal, gamma: 3, smoothing: 0.1}}", "{loss: {name: asymmetric}}"):
+        assert (changed.loss.gamma, changed.loss.gamma_negative, changed.loss.smoothing) == (2, 4, 0.1)
+    for changed in both_ways("{loss: {name: focal, gamma: 3}}", "{loss: {alpha: 0.75}}"):
+        assert (changed.loss.gamma, changed.loss.alpha) == (3, 0.75)
+    for changed in both_ways("{model: {head: hidden, head_hidden: 64}}", "{model: {head: linear}}"):
+        assert changed.model.hidden_width() is None
+    lowest = "{name: resnet18, weights: imagenet, initialise: lowest, pretrained_blocks: 3}"
+    for changed in both_ways(f"{{model: {lowest}}}", "{model: {initialise: pretrained}}"):
+        assert (changed.model.initialise, changed.model.pretrained_blocks) == ("pretrained", None)
+    for changed in both_ways("{optim: {steps: 50}}", "{optim: {phases: [{steps: 3}, {steps: 4}]}}"):
+        assert changed.optim.steps == 7
+    for changed in both_ways("{optim: {steps: 50}}", "{optim: {phases: [{steps: 3}, {}]}}"):
+        assert changed.optim.steps == 50
+
+
+def test_what_a_change_itself_gives_wrongly_is_refused() -> None:
+    for place in ("generations.0=%s", "teacher.members=[{}, %s]"):
+        message = says(place % "{loss: {name: bce, gamma: 3}}")
+        assert "gamma: does nothing with name: bce" in message
+        assert "head_hidden: does nothing" in says(place % "{model: {head_hidden: 9}}")
 
 
 def test_a_students_places_are_those_of_its_labelled_films() -> None:
@@ -104,7 +142,10 @@ def test_lengths_of_phases(optim: dict[str, Any], steps: int, stretches: list[tu
 def test_a_stored_configuration_is_the_same(
     tmp_path: Path, optim: dict[str, Any], steps: int, stretches: list[tuple[int, int]]
 ) -> None:
-    config = load(None, [f"teacher.optim={json.dumps(optim)}", "teacher.loss.name=asymmetric"])
+    start = "teacher.model={name: resnet18, weights: imagenet}"
+    config = load(
+        None, [start, "student.start=weights", f"teacher.optim={json.dumps(optim)}", "teacher.loss.name=asymmetric"]
+    )
     (tmp_path / "again.yaml").write_text(to_yaml(config))
     again = load(tmp_path / "again.yaml")
     assert again == config
@@ -121,6 +162,48 @@ def test_pretrained_weights_begin_with_the_head() -> None:
     assert pretrained.model_copy(update={"start": "teacher"}).phases() == scratch
     own = pretrained.model_copy(update={"optim": OptimConfig(phases=(FinetuneConfig(),))})
     assert own.phases() == scratch
+
+
+KEPT = {"initialise": "mean_var"}, {"initialise": "lowest", "pretrained_blocks": 2}
+
+
+@pytest.mark.parametrize("kept", KEPT)
+def test_what_keeps_no_statistics_begins_with_all_layers(kept: dict[str, Any]) -> None:
+    model = ModelConfig.model_validate({"name": "resnet18", "weights": "imagenet"} | kept)
+    assert PhaseConfig(model=model).phases() == (FinetuneConfig(),)
+
+
+NO_STATISTICS = [
+    ({}, "model.weights is 'none'"),
+    *(({"name": "resnet18", "weights": "imagenet"} | kept, "model.initialise is") for kept in KEPT),
+]
+
+
+@pytest.mark.parametrize(("model", "reason"), NO_STATISTICS)
+def test_layers_that_nothing_has_taught_do_not_stand_still(model: dict[str, Any], reason: str) -> None:
+    given = [f"teacher.model={json.dumps(model)}", "student.start=weights"]
+    message = says(*given, "teacher.optim.freeze_bn=true")
+    assert f"teacher.optim.freeze_bn: teacher.{reason}" in message
+    for first in ("head", "2"):
+        message = says(*given, f"teacher.optim.phases=[{{trainable: {first}, steps: 3}}, {{}}]")
+        assert f"teacher.optim.phases: the first of them (trainable: {first}) leaves layers" in message
+        assert f"teacher.{reason}" in message
+        assert "begin with trainable: all" in message
+    load(None, [*given, "teacher.optim.phases=[{steps: 3}, {trainable: head}]"])
+
+
+def test_layers_that_the_teacher_or_a_self_supervised_start_has_taught_may_stand_still() -> None:
+    first = "optim={freeze_bn: true, phases: [{trainable: head, steps: 3}, {}]}"
+    load(None, [f"student.{first}"])
+    load(None, ["pretrain.method=byol", f"teacher.{first}"])
+    load(None, ["teacher.model={name: resnet18, weights: imagenet}", "student.start=weights", f"teacher.{first}"])
+    named = says("student.start=weights", "generations.2.optim.freeze_bn=true")
+    assert "generations.2.optim.freeze_bn: generations.2.model.weights is 'none'" in named
+    member = says("teacher.members=[{}, {optim: {freeze_bn: true}}]")
+    assert "teacher.members.1.optim.freeze_bn: teacher.members.1.model.weights is 'none'" in member
+    assert "pretrain.optim.freeze_bn: teacher.model.weights give no" in says(
+        "pretrain={method: byol, optim: {freeze_bn: true}}"
+    )
 
 
 def test_a_generation_can_have_phases_of_its_own() -> None:

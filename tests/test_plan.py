@@ -46,6 +46,8 @@ def test_a_clean_stretch_is_told(tmp_path: Path) -> None:
 
 def test_phases_are_told_one_after_the_other(tmp_path: Path) -> None:
     given = [
+        "teacher.model={name: resnet18, weights: imagenet}",
+        "student.model.name=resnet18",
         "teacher.optim={phases: [{trainable: head, epochs: 2}, {trainable: 3, steps: 4}], batch_size: 8}",
         "student.optim.phases=[{trainable: head, steps: 3}, {}]",
         f"data.cache_dir={tmp_path / 'cache'}",

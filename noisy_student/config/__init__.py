@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from noisy_student.config.base import Section
+from noisy_student.config.changes import changed, laid_over
 from noisy_student.config.consistency import ConsistencyConfig
 from noisy_student.config.data import ColumnsConfig, DataConfig, DicomConfig, FoldersConfig, SplitConfig
 from noisy_student.config.learning import (
@@ -160,7 +160,8 @@ class Config(Section):
     """Training of every later generation."""
     generations: dict[Annotated[int, Field(ge=0)], dict[str, Any]] = Field({})
     """What single generations do differently: ``2: {noise: {strength: 8}}`` is laid over ``student`` (over ``teacher``
-    for 0) when generation 2 is trained."""
+    for 0) when generation 2 is trained. What belonged to a choice that is made anew (``loss.name``, ``model.head``,
+    ``model.initialise``) takes its default; so it is with ``members``."""
     prediction: PredictionConfig = PredictionConfig()
     """Asking a trained network."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -179,7 +180,7 @@ class Config(Section):
             number = int(key) if isinstance(key, str) and key.isdecimal() else key
             before = joined.get(number)
             mergeable = isinstance(before, dict) and isinstance(table, dict)
-            joined[number] = _laid_over(before or {}, table) if mergeable else table
+            joined[number] = laid_over(before or {}, table) if mergeable else table
         return values | {"generations": joined}
 
     @model_validator(mode="after")
@@ -199,6 +200,9 @@ class Config(Section):
             if not 0 < value < 1:
                 raise ValueError(f"pseudo.prevalence.{name}: {value} is not between 0 and 1")
         self._check_phases()
+        learnt = self.pretrain
+        if learnt.method != "none" and learnt.optim.freeze_bn and not self.teacher.model.keeps_statistics():
+            raise ValueError("pretrain.optim.freeze_bn: teacher.model.weights give no statistics to keep; leave it out")
         return self
 
     def _check_phases(self) -> None:
@@ -206,7 +210,7 @@ class Config(Section):
         for generation, changes in self.generations.items():
             base = self._base(generation)
             # Validated under its own name, so that an error names generations.2.noise.strength.
-            _Phases.model_validate({"generations": {generation: _laid_over(base.model_dump(), changes)}})
+            _Phases.model_validate({"generations": {generation: changed(base.model_dump(), changes)}})
         named = self.phases()
         for generation, phase in named.items():
             where = f"generations.{generation}" if generation in self.generations else self._name(generation)
@@ -223,7 +227,7 @@ class Config(Section):
                 "generation already, each judged on a fold of its own; use folds or members, not both"
             )
         base = phase.model_dump(exclude={"members"})
-        laid = {"members": [_laid_over(base, changes) for changes in phase.members]}
+        laid = {"members": [changed(base, changes) for changes in phase.members]}
         named = {generation: laid}
         _Members.model_validate({"generations": named} if generation in self.generations else {where: laid})
 
@@ -244,6 +248,7 @@ class Config(Section):
                 f"are more than the {places} labelled films of a batch; raise optim.batch_size"
                 + (" or optim.labelled_share" if pooled else "")
             )
+        self._check_start(network, where)
         if network.start != "teacher":
             return
         if generation == 0:
@@ -256,6 +261,25 @@ class Config(Section):
                     f"{where}.start: 'teacher' needs the same network, head and normalisation in every generation "
                     f"before it, and generation {earlier} has another; use 'weights'"
                 )
+
+    def _check_start(self, network: PhaseConfig, where: str) -> None:
+        """Raise where layers would stand still, or keep statistics, that nothing has taught.
+
+        BatchNorm of a new network has the mean 0 and the variance 1 of no features: frozen so, MobileNet's come out at
+        1e-10 of their size.
+        """
+        model = network.model
+        if network.start == "teacher" or model.keeps_statistics() or self._takes_pretraining(network):
+            return
+        key = "weights" if model.weights == "none" else "initialise"
+        reason = f"{where}.model.{key} is '{getattr(model, key)}'"
+        if network.optim.freeze_bn:
+            raise ValueError(f"{where}.optim.freeze_bn: {reason}, and gives no statistics to keep; leave it out")
+        if (first := network.phases()[0].trainable) != "all":
+            raise ValueError(
+                f"{where}.optim.phases: the first of them (trainable: {first}) leaves layers as they start, and "
+                f"{reason}: nothing has taught them; begin with trainable: all, or leave phases out"
+            )
 
     @staticmethod
     def _name(generation: int) -> Literal["teacher", "student"]:
@@ -270,7 +294,7 @@ class Config(Section):
         base = self._base(generation)
         if generation not in self.generations:
             return base
-        return type(base).model_validate(_laid_over(base.model_dump(), self.generations[generation]))
+        return type(base).model_validate(changed(base.model_dump(), self.generations[generation]))
 
     def networks(self, generation: int) -> tuple[PhaseConfig, ...]:
         """Return how each network of ``generation`` is trained: one, one per fold, or one per member.
@@ -282,7 +306,7 @@ class Config(Section):
         if not phase.members:
             return (phase,) * self.folds
         base = phase.model_dump(exclude={"members"})
-        return tuple(type(phase).model_validate(_laid_over(base, changes)) for changes in phase.members)
+        return tuple(type(phase).model_validate(changed(base, changes)) for changes in phase.members)
 
     def phases(self) -> dict[int, PhaseConfig]:
         """Return the phases that differ, by generation: the last one stands for all generations after it."""
@@ -291,9 +315,11 @@ class Config(Section):
 
     def starts_from_pretraining(self, generation: int, number: int = 0) -> bool:
         """Return whether network ``number`` of ``generation`` starts from what the self-supervised start has learnt."""
-        phase = self.networks(generation)[number]
-        same = phase.model.takes_all_of(self.teacher.model)
-        return self.pretrain.method != "none" and phase.start == "weights" and same
+        return self._takes_pretraining(self.networks(generation)[number])
+
+    def _takes_pretraining(self, network: PhaseConfig) -> bool:
+        same = network.model.takes_all_of(self.teacher.model)
+        return self.pretrain.method != "none" and network.start == "weights" and same
 
     def uses_pool(self, generation: int) -> bool:
         """Return whether ``generation`` sees the pool: every student does, and a teacher with a consistency term."""
@@ -316,12 +342,3 @@ class _Members(Section):
     teacher: _MembersOf = _MembersOf()
     student: _MembersOf = _MembersOf()
     generations: dict[int, _MembersOf] = Field({})
-
-
-def _laid_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``changes``, tables merged key by key."""
-    merged = dict(base)
-    for key, value in changes.items():
-        below = merged.get(key)
-        merged[key] = _laid_over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged

@@ -64,7 +64,8 @@ class OptimConfig(Section):
     """Optimiser steps of all ``phases`` together; 0 where each of them has a length of its own, in epochs."""
     phases: tuple[FinetuneConfig, ...] = ()
     """Stretches of the training in order. Empty: the classifier alone for a tenth of the steps and then all layers at a
-    tenth of the rate where the start weights are pretrained (``model.weights``); all layers at once elsewhere."""
+    tenth of the rate where the start weights are pretrained (``model.weights``, all of them); all layers at once
+    elsewhere."""
     schedule: Literal["once", "each"] = "once"
     """Whether the rate rises and falls once, over all phases, or anew in each of them."""
     batch_size: int = Field(64, ge=2)
@@ -89,7 +90,8 @@ class OptimConfig(Section):
     bn_images: int = Field(512, ge=0)
     """Clean training films on which the averaged model's BatchNorm statistics are estimated again; 0 averages them."""
     freeze_bn: bool = False
-    """Keep the BatchNorm statistics of the start weights, in training and after; scales and shifts still learn."""
+    """Keep the BatchNorm statistics of the start weights, in training and after; scales and shifts still learn. Refused
+    where the start has none: without weights, and with ``initialise`` ``mean_var`` or ``lowest``."""
     eval_every: int = Field(100, ge=1)
     """Steps between looks at validation."""
     save_every: int = Field(100, ge=1)
@@ -222,7 +224,7 @@ class PhaseConfig(Section):
         optim = self.optim
         if optim.phases:
             return optim.phases
-        if self.start == "teacher" or self.model.weights == "none" or optim.steps == 1:
+        if self.start == "teacher" or not self.model.keeps_statistics() or optim.steps == 1:
             return (FinetuneConfig(),)
         return (FinetuneConfig(trainable="head", steps=max(1, optim.steps // 10)), FinetuneConfig(lr_ratio=0.1))
 

@@ -54,6 +54,10 @@ class ModelConfig(Section):
         """Return the width of the head's hidden layer, ``None`` where it has none."""
         return (self.head_hidden or 512) if self.head == "hidden" else None
 
+    def keeps_statistics(self) -> bool:
+        """Return whether ``weights`` give every layer what it has learnt, the statistics of BatchNorm among it."""
+        return self.weights != "none" and self.initialise == "pretrained"
+
     def takes_all_of(self, other: ModelConfig) -> bool:
         """Return whether a network of this kind can start as a copy of a network of ``other``'s, the head included."""
         same = (self.name, self.hidden_width()) == (other.name, other.hidden_width())
