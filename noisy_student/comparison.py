@@ -214,12 +214,14 @@ def _competition(joined: Joined, score: Floats, config: Config) -> dict[str, Any
     macro = _measured(part, score[:, columns], config, True)["macro"]
     if len(macro["labels"]) < len(COMPETITION):
         return None
-    return {"auroc": macro["auroc"], "ci": macro["ci"], "labels": list(COMPETITION)}
+    kept = ("auroc", "ci", "labels", "undefined_replicates", "undefined_labels", "reason")
+    return {key: macro[key] for key in kept}
 
 
 def _figures(found: dict[str, Any]) -> dict[str, Any]:
     kept = ("auroc", "ci", "ap", "positives", "negatives", "unknown", "reason", "delong_ci", "delong_method")
-    macro = {key: found["macro"][key] for key in ("auroc", "ci", "ap", "labels", "reason")}
+    means = ("auroc", "ci", "ap", "labels", "undefined_replicates", "undefined_labels", "reason")
+    macro = {key: found["macro"][key] for key in means}
     return {
         "macro": macro,
         "labels": {name: {key: entry[key] for key in kept} for name, entry in found["labels"].items()},
@@ -239,6 +241,7 @@ def _differences(joined: Joined, names: Sequence[str], config: Config) -> list[d
         seed=config.seed,
         confidence=measures.confidence,
         stratify=strata(joined.truth, joined.patients) if measures.stratify else None,
+        names=joined.labels,
     )
     adjusted = holm({str(index): found.macro.p_value for index, found in enumerate(compared, start=1)})
     return [

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from noisy_student.errors import ConfigError, DataError
-from noisy_student.stats import delong, metrics, reliability
-from noisy_student.stats.intervals import bootstrap_auroc, interval, macro
+from noisy_student.stats import delong, metrics, reliability, support
+from noisy_student.stats.intervals import bootstrap_auroc, complete, interval
 from noisy_student.stats.metrics import Floats, Ints, checked
 from noisy_student.stats.operating import Threshold, measure
 from noisy_student.stats.strata import strata
@@ -20,7 +20,6 @@ from noisy_student.stats.strata import strata
 Aggregation = Literal["mean", "max", "frontal"]
 """How the views of a study become one: their mean, their largest, or the mean of the frontal ones if there are any."""
 
-NO_INTERVAL: Final = "no interval: fewer than half of the resamples hold both classes"
 CI_METHOD: Final = "bootstrap over patients"
 MEANS: Final = ("ap", "brier", "log_loss", "ece")
 """Measures beside AUROC of which the macro mean is given, over the labels of the macro AUROC."""
@@ -81,8 +80,10 @@ def evaluate(
         aucs = bootstrap_auroc(truth, probability, patients, replicates, seed, keep)
     raw = None if before is None else checked(truth, before)[1]
     entries = {}
+    classes = support.of_classes(truth, patients)
     for k, name in enumerate(labels):
         entry = _ranking(truth[:, k], probability[:, k], np.asarray(patients), aucs[:, k], confidence)
+        entry |= dict(zip(("positive_patients", "negative_patients"), map(int, classes[k]), strict=True))
         entry |= _calibration(truth[:, k], None if ranking else probability[:, k], bins)
         entry["before"] = None if raw is None else _before(truth[:, k], raw[:, k], bins)
         chosen = None if points is None else points.get(name)
@@ -94,21 +95,25 @@ def evaluate(
     return {
         "n": len(truth),
         "patients": int(np.unique(np.asarray(patients)).size),
-        "macro": _macro(entries, list(labels), list(macro_labels), aucs, confidence),
+        "macro": _macro(entries, list(labels), list(macro_labels), aucs, classes, confidence),
         "labels": entries,
     }
 
 
 def _macro(
-    entries: dict[str, dict[str, Any]], labels: list[str], wanted: list[str], aucs: Floats, confidence: float
+    entries: dict[str, dict[str, Any]],
+    labels: list[str],
+    wanted: list[str],
+    aucs: Floats,
+    classes: Ints,
+    confidence: float,
 ) -> dict[str, Any]:
     used = [name for name in wanted if entries[name]["auroc"] is not None]
     if not used:
         reason = f"none of the {len(wanted)} labels has both a positive and a negative film"
-        nothing = dict.fromkeys(("auroc", "ci", *MEANS, "undefined_replicates"))
+        nothing = dict.fromkeys(("auroc", "ci", *MEANS, "undefined_replicates", "undefined_labels"))
         return {**nothing, "labels": [], "reason": reason}
-    draws = aucs[:, [labels.index(name) for name in used]]
-    ci = interval(macro(draws, range(len(used))), confidence)
+    columns = [labels.index(name) for name in used]
 
     def mean(measure: str) -> float | None:
         values = [entries[name][measure] for name in used]
@@ -116,11 +121,28 @@ def _macro(
 
     return {
         "auroc": mean("auroc"),
-        "ci": None if ci is None else list(ci),
         **{measure: mean(measure) for measure in MEANS},
-        "undefined_replicates": float(np.isnan(draws).any(axis=1).mean()),
         "labels": used,
-        "reason": NO_INTERVAL if ci is None else None,
+        **bounds(aucs[:, columns], classes[columns], used, confidence),
+    }
+
+
+def bounds(draws: Floats, classes: Ints, names: Sequence[str], confidence: float) -> dict[str, Any]:
+    """Return ``ci`` of the mean over K labels from its resamples (R, K), and what there is to say of it.
+
+    ``reason`` tells why there is none: a class (``classes`` (K, 2), as by :func:`support.of_classes`) has fewer than
+    two patients, or more than half of the resamples lack a class of a label. Others that lack one are left out, because
+    their mean is over other labels: ``undefined_replicates`` is their share, ``undefined_labels`` says which labels.
+    """
+    share, missing = support.incomplete(draws, names)
+    lacking = support.lacking(classes, names, support.RESAMPLED)
+    ci = None if lacking else interval(complete(draws, range(len(names))), confidence)
+    reason = None if ci else f"no interval: {lacking or support.most_incomplete(share, missing)}"
+    return {
+        "ci": ci and list(ci),
+        "undefined_replicates": share,
+        "undefined_labels": missing,
+        "reason": reason,
     }
 
 
@@ -132,21 +154,22 @@ def _ranking(
     fpr, tpr = metrics.roc_curve(truth, score)
     recall, precision = metrics.precision_recall_curve(truth, score)
     reason = undefined_reason(positives, negatives)
-    ci = None if reason is not None else interval(draws, confidence)
+    found: dict[str, Any] = {"ci": None, "undefined_replicates": None, "reason": reason}
+    if reason is None:
+        found = bounds(draws[:, None], support.of_classes(truth[:, None], patients), [support.THE_FINDING], confidence)
+        del found["undefined_labels"]
     closed = delong.interval(truth, score, patients, confidence)
     return {
         "auroc": _number(metrics.auroc(truth, score)),
-        "ci": None if ci is None else list(ci),
+        **found,
         "ci_method": CI_METHOD,
         "delong_ci": None if closed.ci is None else list(closed.ci),
         "delong_method": closed.method,
         "delong_reason": closed.reason,
-        "undefined_replicates": None if reason is not None else float(np.isnan(draws).mean()),
         "ap": _number(metrics.average_precision(truth, score)),
         "positives": positives,
         "negatives": negatives,
         "unknown": int(np.isnan(truth).sum()),
-        "reason": NO_INTERVAL if reason is None and ci is None else reason,
         "roc": {"fpr": _rounded(fpr), "tpr": _rounded(tpr)} if fpr.size else None,
         "pr": {"recall": _rounded(recall), "precision": _rounded(precision)} if recall.size else None,
     }
