@@ -12,8 +12,9 @@ import numpy.typing as npt
 from noisy_student import evaluation, external, preparation
 from noisy_student.config import Config
 from noisy_student.config.load import read_snapshot, with_measures
-from noisy_student.data import score_tables
-from noisy_student.data.score_tables import Joined, ScoreTable
+from noisy_student.data import score_joins, score_tables
+from noisy_student.data.score_joins import Joined
+from noisy_student.data.score_tables import ScoreTable
 from noisy_student.errors import DataError, UsageError
 from noisy_student.labels import COMPETITION, canonical
 from noisy_student.runs import Run
@@ -47,7 +48,7 @@ def evaluate_tables(truth: Path, predictions: Path, config: Config) -> dict[str,
     Raises:
         DataError: the tables cannot be read or joined.
     """
-    joined = score_tables.join(score_tables.read(truth), [score_tables.read(predictions)])
+    joined = score_joins.join(score_tables.read(truth), [score_tables.read(predictions)])
     (score,) = joined.scores
     ranking = bool((score < 0).any() or (score > 1).any())
     found = _measured(joined, score, config, ranking)
@@ -91,9 +92,9 @@ def compare(entries: Sequence[Path], truth: Path | None, overrides: Sequence[str
     if truth is None:
         first = found[entries[0]][0]
         _refuse_other_films(models)
-        joined = score_tables.join(first, models)
+        joined = score_joins.join(first, models)
     else:
-        joined = score_tables.join(score_tables.read(truth), models)
+        joined = score_joins.join(score_tables.read(truth), models)
     names = _names(entries)
     generations = {entry: external.best_generation(run) for entry, (run, _) in runs.items()}
     return {
