@@ -23,6 +23,11 @@ class _Evaluate(click.Command):
                 raise click.UsageError("--truth and --predictions go together.", ctx)
             if any(given[key] is not None for key in ("run_path", "config_path", "generation")):
                 raise click.UsageError("--truth and --predictions are measured without a run or its options.", ctx)
+            for key in ("calibration", "device"):
+                if ctx.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE:
+                    raise click.UsageError(f"--{key} does nothing with --truth and --predictions.", ctx)
+        elif given["labels"]:
+            raise click.UsageError("--labels goes with --truth and --predictions.", ctx)
         elif given["run_path"] is None:
             raise click.UsageError("Name a run, or two tables with --truth and --predictions.", ctx)
         return rest
@@ -42,6 +47,7 @@ class _Evaluate(click.Command):
     help="With --config: a calibration by ns recalibrate in place of the run's own.",
 )
 @click.option("--truth", type=click.Path(path_type=Path), help="CSV with the true labels, instead of a run.")
+@options.labels
 @click.option("--predictions", type=click.Path(path_type=Path), help="CSV with a score per label, with --truth.")
 @partial(
     stage_options, run=click.argument("run_path", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
@@ -57,6 +63,7 @@ def evaluate(
     calibration: Path | None,
     truth: Path | None,
     predictions: Path | None,
+    labels: tuple[str, ...],
     overrides: tuple[str, ...],
     device: str,
     as_json: bool,
@@ -68,13 +75,14 @@ def evaluate(
     With --config, measure on another data set instead (external validation): --set is then about that data set.
 
     With --truth and --predictions, measure any table of scores against any table of labels: rows are joined on a column
-    Path, image or Study, labels by name. --set takes how: seed, and replicates, confidence, bins, stratify of
-    evaluation.
+    Path, image or Study, labels by name. A blank in the truth is unknown, as is a number between 0 and 1;
+    --set targets.blank=zeros makes blanks negative, as training does by default. --set also takes how: seed, and
+    replicates, confidence, bins, stratify of evaluation.
     """
     from noisy_student import generations
 
     if truth is not None and predictions is not None:
-        compare.evaluate_tables(truth, predictions, overrides, as_json)
+        compare.evaluate_tables(truth, predictions, labels, overrides, as_json)
         return
     if config_path is not None:
         _evaluate_elsewhere(run_path, config_path, generation, calibration, overrides, device, as_json, quiet)

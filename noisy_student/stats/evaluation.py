@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, Literal
 
@@ -20,6 +20,8 @@ from noisy_student.stats.strata import strata
 Aggregation = Literal["mean", "max", "frontal"]
 """How the views of a study become one: their mean, their largest, or the mean of the frontal ones if there are any."""
 
+NO_PROBABILITIES: Final = "scores outside [0, 1] are no probabilities"
+NOTHING_KNOWN: Final = "no film with a known value"
 CI_METHOD: Final = "bootstrap over patients"
 MEANS: Final = ("ap", "brier", "log_loss", "ece")
 """Measures beside AUROC of which the macro mean is given, over the labels of the macro AUROC."""
@@ -39,7 +41,7 @@ def evaluate(
     stratify: bool = False,
     before: npt.ArrayLike | None = None,
     points: Mapping[str, Mapping[str, Threshold]] | None = None,
-    ranking: bool = False,
+    ranking: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return counts, measures, intervals and curves per label, and their means over ``macro_labels``.
 
@@ -60,7 +62,7 @@ def evaluate(
         stratify: keep the number of patients with each finding in every resample (:func:`subgroups.strata`).
         before: probabilities (N, K) before calibration, for ``before``.
         points: label -> kind -> threshold chosen on other films, for ``operating_points``.
-        ranking: scores need only rank; measures of calibration are then None.
+        ranking: labels whose scores need only rank; their measures of calibration are None.
 
     Raises:
         ConfigError: a macro label is not among the labels.
@@ -69,7 +71,8 @@ def evaluate(
     truth, probability = checked(truth, probability, patients)
     if truth.ndim != 2 or truth.shape[1] != len(labels):
         raise DataError(f"truth has shape {truth.shape} for {len(labels)} labels", "Give one column per label.")
-    if not ranking and ((probability < 0).any() or (probability > 1).any()):
+    said = probability[:, [name not in ranking for name in labels]]
+    if (said < 0).any() or (said > 1).any():
         raise DataError("probability holds values outside [0, 1]", "Calibrate the logits first.")
     missing = [name for name in macro_labels if name not in labels]
     if missing:
@@ -84,7 +87,7 @@ def evaluate(
     for k, name in enumerate(labels):
         entry = _ranking(truth[:, k], probability[:, k], np.asarray(patients), aucs[:, k], confidence)
         entry |= dict(zip(("positive_patients", "negative_patients"), map(int, classes[k]), strict=True))
-        entry |= _calibration(truth[:, k], None if ranking else probability[:, k], bins)
+        entry |= _calibration(truth[:, k], None if name in ranking else probability[:, k], bins)
         entry["before"] = None if raw is None else _before(truth[:, k], raw[:, k], bins)
         chosen = None if points is None else points.get(name)
         entry["operating_points"] = chosen and {
@@ -112,8 +115,9 @@ def _macro(
     if not used:
         reason = f"none of the {len(wanted)} labels has both a positive and a negative film"
         nothing = dict.fromkeys(("auroc", "ci", *MEANS, "undefined_replicates", "undefined_labels"))
-        return {**nothing, "labels": [], "reason": reason}
+        return {**nothing, "labels": [], "reason": reason, "calibration_reason": reason}
     columns = [labels.index(name) for name in used]
+    ranks = [name for name in used if entries[name]["calibration_reason"]]
 
     def mean(measure: str) -> float | None:
         values = [entries[name][measure] for name in used]
@@ -123,6 +127,7 @@ def _macro(
         "auroc": mean("auroc"),
         **{measure: mean(measure) for measure in MEANS},
         "labels": used,
+        "calibration_reason": f"{NO_PROBABILITIES} ({', '.join(ranks)})" if ranks else None,
         **bounds(aucs[:, columns], classes[columns], used, confidence),
     }
 
@@ -179,13 +184,14 @@ def _calibration(truth: Floats, probability: Floats | None, bins: int) -> dict[s
     """Return what needs probabilities; nothing of it for ``None``."""
     if probability is None:
         keys = ("brier", "log_loss", "ece", "ece_width", "ece_debiased", "brier_parts", "reliability")
-        return dict.fromkeys(keys)
+        return dict.fromkeys(keys) | {"calibration_reason": NO_PROBABILITIES}
     parts = reliability.brier_parts(truth, probability, bins)
     return {
         **_before(truth, probability, bins),
         "ece_width": _number(reliability.ece_width(truth, probability, bins)),
         "ece_debiased": _number(reliability.ece_debiased(truth, probability, bins)),
         "brier_parts": None if math.isnan(parts.reliability) else asdict(parts),
+        "calibration_reason": NOTHING_KNOWN if np.isnan(truth).all() else None,
     }
 
 
@@ -209,7 +215,7 @@ def undefined_reason(positives: int, negatives: int) -> str | None:
     """Return why a label with so many films has no AUROC, ``None`` where it has one."""
     films = positives + negatives
     if not films:
-        return "no film with a known value"
+        return NOTHING_KNOWN
     counted = f"among {films} {'film' if films == 1 else 'films'}"
     if not positives:
         return f"no positives {counted}"

@@ -33,7 +33,7 @@ def test_evaluation_has_the_agreed_keys_and_is_json() -> None:
     assert set(result) == {"n", "patients", "macro", "labels"}
     assert set(result["macro"]) == {
         *("auroc", "ci", "ap", "brier", "log_loss", "ece", "undefined_replicates", "labels", "reason"),
-        "undefined_labels",
+        *("undefined_labels", "calibration_reason"),
     }
     assert list(result["labels"]) == list(LABELS)
     for entry in result["labels"].values():
@@ -41,7 +41,7 @@ def test_evaluation_has_the_agreed_keys_and_is_json() -> None:
             *("auroc", "ci", "ap", "brier", "log_loss", "ece", "positives", "negatives", "unknown"),
             *("reason", "roc", "reliability", "ci_method", "delong_ci", "delong_method", "delong_reason"),
             *("undefined_replicates", "ece_width", "ece_debiased", "brier_parts", "pr", "before", "operating_points"),
-            *("positive_patients", "negative_patients"),
+            *("positive_patients", "negative_patients", "calibration_reason"),
         }
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert (result["n"], result["patients"]) == (234, 117)
@@ -72,7 +72,8 @@ def test_what_is_not_defined_is_null_with_a_reason() -> None:
     assert fracture["reason"] == "no positives among 234 films"
     assert [fracture[key] for key in ("auroc", "ci", "ap", "roc")] == [None] * 4
     assert fracture["brier"] > 0  # proper scores do not need both classes
-    assert pneumonia["reason"] == "no film with a known value"
+    assert pneumonia["reason"] == pneumonia["calibration_reason"] == "no film with a known value"
+    assert fracture["calibration_reason"] is None
     measures = ("auroc", "ci", "ap", "brier", "log_loss", "ece", "roc", "reliability")
     assert [pneumonia[key] for key in measures] == [None] * 8
     assert pneumonia["unknown"] == 234
@@ -80,6 +81,7 @@ def test_what_is_not_defined_is_null_with_a_reason() -> None:
         **dict.fromkeys(("auroc", "ci", "ap", "brier", "log_loss", "ece", "undefined_replicates", "undefined_labels")),
         "labels": [],
         "reason": "none of the 2 labels has both a positive and a negative film",
+        "calibration_reason": "none of the 2 labels has both a positive and a negative film",
     }
 
 

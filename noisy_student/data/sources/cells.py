@@ -91,8 +91,8 @@ def _read_csv(path: Path, wanted: set[str] | None) -> pd.DataFrame:
 
 
 def _refuse_other_separators(path: Path, header: Sequence[str]) -> None:
-    first = header[0].strip().lower()
-    if first.startswith("sep=") and not any(map(str.strip, header[1:])):
+    first = ",".join(header).strip()
+    if header[0].strip().lower().startswith("sep=") and not any(map(str.strip, header[1:])):
         raise DataError(
             f"{path}: its first line is '{first}', which only spreadsheets understand",
             "Remove that line, and save the table with commas between cells.",
