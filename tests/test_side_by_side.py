@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -357,3 +360,37 @@ def test_labels_and_blanks_are_options_of_a_comparison_with_truth(folder: Path, 
     runs = [finished(tmp_path / name, 0, config()).path for name in ("one", "two")]
     assert "--labels goes with --truth" in ns("compare", *runs, "--labels", "Edema", code=2)
     assert "targets.blank does nothing" in ns("compare", *runs, "--set", "targets.blank=zeros", code=2)
+
+
+def test_measuring_a_run_prints_its_generations_and_the_figures_of_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config()
+    run = finished(tmp_path / "run", 1, settings)
+    write_json(run.path / "split.json", {"budget": {}})
+    for index in range(2):
+        write_json(run.generation(index) / "evaluation.json", evaluation.evaluate_generation(run, settings, index)[0])
+        write_json(run.generation(index) / "promotion.json", {"verdict": "first" if index == 0 else "worse"})
+
+    @contextmanager
+    def existing(*_: Any) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(run=run)
+
+    monkeypatch.setattr("noisy_student.cli.evaluate.existing", existing)
+    monkeypatch.setattr("noisy_student.generations.evaluate", lambda work, say: 2)
+    test = json.loads((run.generation(0) / "evaluation.json").read_text())["splits"]["test"]["image"]
+    shown = ns("evaluate", run.path)
+    rows = {line.split()[0]: line for line in shown.splitlines() if line.strip()}
+    assert f"{test['macro']['auroc']:.3f}" in rows["0"]  # the generations
+    assert "worse" in rows["1"]
+    assert f"Generation 0 on {test['n']} films of {test['patients']} test patients:" in shown
+    assert f"{test['labels']['Edema']['auroc']:.3f}" in rows["Edema"]
+    assert rows["Edema"].split()[-3:] == [
+        str(test["labels"]["Edema"][key]) for key in ("positives", "negatives", "unknown")
+    ]
+    assert f"2 generations measured. Next: ns report {run.path}" in shown
+    found = json.loads(ns("evaluate", run.path, "--json"))
+    assert (found["run"], found["generation"], found["best"], found["level"]) == (str(run.path), 1, 0, "image")
+    assert [entry["index"] for entry in found["generations"]] == [0, 1]
+    assert found["generations"][0]["test"]["labels"]["Edema"]["auroc"] == test["labels"]["Edema"]["auroc"]
+    assert found["generations"][1]["paired"]["macro"]["sentence"]

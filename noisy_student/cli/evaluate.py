@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from noisy_student.cli import compare, options
 from noisy_student.cli.running import existing, stage_options, tell
+
+if TYPE_CHECKING:
+    from noisy_student.workplace import Workplace
 
 
 class _Evaluate(click.Command):
@@ -72,6 +76,8 @@ def evaluate(
 ) -> None:
     """Measure every trained generation on validation and test, with intervals, or any table of scores.
 
+    The generations are printed, and per label the test figures of the best one; --json has those of all.
+
     With --config, measure on another data set instead (external validation): --set is then about that data set.
 
     With --truth and --predictions, measure any table of scores against any table of labels: rows are joined on a column
@@ -80,6 +86,7 @@ def evaluate(
     replicates, confidence, bins, stratify of evaluation.
     """
     from noisy_student import generations
+    from noisy_student.reporting.report import gather
 
     if truth is not None and predictions is not None:
         compare.evaluate_tables(truth, predictions, labels, overrides, as_json)
@@ -93,7 +100,31 @@ def evaluate(
         raise click.UsageError("--generation goes with --config; without it every generation is measured.")
     with existing(run_path, overrides, device, quiet) as work:
         count = generations.evaluate(work, options.speaker(verbose))
-        tell(work, count - 1, f"{count} generation(s) measured.", f"ns report {run_path}", as_json)
+        _tell_measures(work, gather(work.run, range(count), None), as_json)
+
+
+def _tell_measures(work: Workplace, report: dict[str, Any], as_json: bool) -> None:
+    """Print the generations of a report, and the test figures of the one to use."""
+    from noisy_student.reporting.report import table
+    from noisy_student.reporting.words import plural
+
+    entries, best = report["generations"], report["best"]
+    if as_json:
+        kept = ("index", "role", "verdict", "test", "valid", "paired", "competition")
+        more = {
+            "level": report["level"],
+            "confidence": report["confidence"],
+            "best": best,
+            "generations": [{key: entry[key] for key in kept} for entry in entries],
+        }
+        tell(work, entries[-1]["index"], "", "", as_json, more)
+        return
+    test = next(entry["test"] for entry in entries if entry["index"] == best)
+    unit = plural(test["n"], "study" if report["level"] == "study" else "film")
+    click.echo(f"{table(report)}\n\nGeneration {best} on {unit} of {plural(test['patients'], 'test patient')}:")
+    click.echo(f"{compare.figures(test)}\n")
+    measured = f"{plural(len(entries), 'generation')} measured."
+    tell(work, entries[-1]["index"], measured, f"ns report {work.run.path}", as_json)
 
 
 def _evaluate_elsewhere(
