@@ -394,3 +394,19 @@ def test_measuring_a_run_prints_its_generations_and_the_figures_of_the_best(
     assert [entry["index"] for entry in found["generations"]] == [0, 1]
     assert found["generations"][0]["test"]["labels"]["Edema"]["auroc"] == test["labels"]["Edema"]["auroc"]
     assert found["generations"][1]["paired"]["macro"]["sentence"]
+
+
+def test_a_comparison_says_which_labels_have_too_few_patients(folder: Path, tmp_path: Path) -> None:
+    truth = pd.read_csv(folder / "truth.csv")
+    truth["Edema"] = [1, 0] + [0] * (len(truth) - 2)
+    truth["Consolidation"] = [1, 0, 1, 0, 1, 0] + [0] * (len(truth) - 6)
+    truth.to_csv(tmp_path / "rare.csv", index=False)
+    given = ("--truth", tmp_path / "rare.csv", *FAST)
+    shown = ns("compare", folder / "weak.csv", folder / "strong.csv", *given)
+    assert "\nEdema: no interval: only 1 patient with the finding\n" in shown
+    assert "\nmacro: no interval: only 1 patient with Edema\n" in shown
+    assert "strong and weak cannot be compared: no interval, only 1 patient with Edema.\n" in shown
+    assert "  Edema: cannot be compared: no interval, only 1 patient with the finding.\n" in shown
+    assert "  Consolidation: cannot be told apart: only 3 patients with the finding.\n" in shown
+    alone = ns("evaluate", "--truth", tmp_path / "rare.csv", "--predictions", folder / "weak.csv", *FAST)
+    assert "macro: no interval: only 1 patient with Edema" in alone

@@ -82,12 +82,13 @@ def figures(found: Mapping[str, Any]) -> str:
         )
         counts = (entry.get(key) for key in ("positives", "negatives", "unknown"))
         rows.append((name, *measures, *("" if count is None else f"{count:,}" for count in counts)))
-    reasons = [
-        f"{name}: {entry['reason']}"
-        for name, entry in (*found["labels"].items(), ("macro", found["macro"]))
-        if entry["reason"]
-    ]
-    return "\n".join([_aligned(rows), *reasons])
+    return "\n".join([_aligned(rows), *_reasons(found)])
+
+
+def _reasons(found: Mapping[str, Any]) -> list[str]:
+    """Return why a figure of ``labels`` and ``macro`` or its interval is not there, a line each."""
+    entries = (*found["labels"].items(), ("macro", found["macro"]))
+    return [f"{name}: {entry['reason']}" for name, entry in entries if entry["reason"]]
 
 
 def cases(found: Mapping[str, Any]) -> str:
@@ -124,7 +125,7 @@ def _table(found: Mapping[str, Any]) -> str:
         cells = [model["labels"][label] for model in models]
         rows.append((label, *(words.interval(cell["auroc"], cell["ci"]) for cell in cells)))
     rows.append(("macro", *(words.interval(model["macro"]["auroc"], model["macro"]["ci"]) for model in models)))
-    return _aligned(rows)
+    return "\n".join([_aligned(rows), *_reasons(models[0])])  # one truth, so one reason for all models
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
@@ -149,6 +150,10 @@ def _said(difference: Mapping[str, Any], confidence: float) -> str:
     for word in ("better", "worse"):
         names = [name for name, one in difference["labels"].items() if one["sentence"] == word]
         text += f"\n  {word.capitalize()} on {words.listed(names)}." if names else ""
+    for name, one in difference["labels"].items():
+        # Where too few patients forbid a word, and not where the difference is unclear.
+        if one["sentence"].startswith(("cannot be compared: ", "cannot be told apart: ")):
+            text += f"\n  {name}: {one['sentence']}."
     if all(one["sentence"] not in ("better", "worse") for one in difference["labels"].values()):
         text += f"\n  No label differs at {words.percent(confidence)} after adjustment for their number."
     return text
