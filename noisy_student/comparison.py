@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,10 +12,11 @@ import numpy.typing as npt
 from noisy_student import evaluation, external, preparation
 from noisy_student.config import Config
 from noisy_student.config.load import read_snapshot, with_measures
-from noisy_student.data import score_tables
-from noisy_student.data.score_tables import Joined, ScoreTable
+from noisy_student.data import score_joins, score_tables
+from noisy_student.data.score_joins import Blank, Joined
+from noisy_student.data.score_tables import ScoreTable
 from noisy_student.errors import DataError, UsageError
-from noisy_student.labels import COMPETITION, canonical
+from noisy_student.labels import COMPETITION, canonical, is_known
 from noisy_student.runs import Run
 from noisy_student.stats import delong
 from noisy_student.stats.comparison import Comparison, compare_models, comparison_json
@@ -25,15 +26,21 @@ from noisy_student.stats.strata import strata
 
 Floats = npt.NDArray[np.float64]
 
+TABLES: Final = Config.model_validate({"targets": {"blank": "ignore"}})
+"""How tables are measured unless somebody says otherwise: a table of truth is filled where something is known."""
+ROUNDING: Final = 1e-6
+"""How far outside [0, 1] a probability may be; float32 sigmoids and printed decimals are."""
 ONLY_RANKING: Final = (
     "scores outside [0, 1] rank cases and are no probabilities: Brier score, log loss and calibration errors are left "
-    "out"
+    "out for"
 )
 CURVES: Final = ("roc", "pr", "reliability", "before", "operating_points")
 """What a run's evaluation holds beside figures; the files of a run keep it, a table on the screen has no use for it."""
 
 
-def evaluate_tables(truth: Path, predictions: Path, config: Config) -> dict[str, Any]:
+def evaluate_tables(
+    truth: Path, predictions: Path, config: Config, *, blank: Blank = "ignore", labels: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the measures of a table of scores against a table of truth, over the labels that both have.
 
     ``labels`` and ``macro`` as in ``evaluation.json``, without curves; ``unit``, ``joined_on`` and ``clusters`` say
@@ -43,17 +50,27 @@ def evaluate_tables(truth: Path, predictions: Path, config: Config) -> dict[str,
         truth: table of truth; see :mod:`noisy_student.data.score_tables`.
         predictions: table of scores.
         config: replicates, confidence, bins, strata and seed are used.
+        blank: what a blank in the truth is: unknown ("ignore"), or negative ("zeros").
+        labels: the labels to measure; empty takes all that both have.
 
     Raises:
         DataError: the tables cannot be read or joined.
     """
-    joined = score_tables.join(score_tables.read(truth), [score_tables.read(predictions)])
+    table = score_tables.read(predictions)
+    joined = score_joins.join(score_tables.read(truth), [table], blank=blank, only=labels)
+    cells = {canonical(name): values[np.isfinite(values)] for name, values in table.columns.items()}
+    ranking = [
+        name
+        for name in joined.labels
+        if ((cells[canonical(name)] < -ROUNDING) | (cells[canonical(name)] > 1 + ROUNDING)).any()
+    ]
     (score,) = joined.scores
-    ranking = bool((score < 0).any() or (score > 1).any())
+    score = np.where([name in ranking for name in joined.labels], score, score.clip(0, 1))
     found = _measured(joined, score, config, ranking)
-    notes = [ONLY_RANKING] if ranking else []
+    notes = [f"{ONLY_RANKING} {', '.join(ranking)}"] if ranking else []
     return {
         **_about(joined, config),
+        "blank": blank,
         "macro": found["macro"],
         "labels": found["labels"],
         "competition": _competition(joined, score, config),
@@ -61,7 +78,9 @@ def evaluate_tables(truth: Path, predictions: Path, config: Config) -> dict[str,
     }
 
 
-def compare(entries: Sequence[Path], truth: Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def compare(
+    entries: Sequence[Path], truth: Path | None, overrides: Sequence[str] = (), labels: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return several models side by side on the same cases: figures of each, and differences to the first, paired.
 
     An entry is a run, which is there with its best generation on its test films, or a table of scores. Without
@@ -69,7 +88,7 @@ def compare(entries: Sequence[Path], truth: Path | None, overrides: Sequence[str
 
     ``differences`` hold the paired bootstrap; per label also ``delong``, the closed form (DeLong, or Obuchowski's where
     a patient has several cases). ``p_holm`` is Holm's adjustment over the labels of a comparison, and for the macro
-    mean over the comparisons.
+    mean over the comparisons. ``labels`` are the ones to measure; empty takes all that every entry has.
 
     Raises:
         UsageError: fewer than two entries, a table without ``truth``, or a run without a trained generation.
@@ -84,22 +103,32 @@ def compare(entries: Sequence[Path], truth: Path | None, overrides: Sequence[str
     tables = [entry for entry in entries if entry not in runs]
     if truth is None and tables:
         raise UsageError(f"{tables[0]}: says nothing of what is true", "Add --truth with the table of true labels.")
-    stored = next((config for _, config in runs.values()), Config())
-    config = with_measures(stored, overrides)
+    stored = next((config for _, config in runs.values()), TABLES)
+    config = with_measures(stored, [one for one in overrides if not _is_blank(one)])
+    blank = blank_of(overrides)
+    if truth is None and any(map(_is_blank, overrides)):
+        raise UsageError(
+            "--set targets.blank does nothing where runs are compared on their own test films",
+            "Leave it out: what a run made of blanks stays.",
+        )
     found = {entry: _cases(*run, config.evaluation.level) for entry, run in runs.items()}
     models = [found[entry][1] if entry in found else score_tables.read(entry) for entry in entries]
     if truth is None:
         first = found[entries[0]][0]
         _refuse_other_films(models)
-        joined = score_tables.join(first, models)
+        joined = score_joins.join(first, models, only=labels)
     else:
-        joined = score_tables.join(score_tables.read(truth), models)
+        joined = score_joins.join(score_tables.read(truth), models, blank=blank, only=labels)
     names = _names(entries)
     generations = {entry: external.best_generation(run) for entry, (run, _) in runs.items()}
     return {
         **_about(joined, config),
         "models": [
-            {"name": name, "generation": generations.get(entry), **_figures(_measured(joined, score, config, True))}
+            {
+                "name": name,
+                "generation": generations.get(entry),
+                **_figures(_measured(joined, score, config, joined.labels)),
+            }
             for name, entry, score in zip(names, entries, joined.scores, strict=True)
         ],
         "differences": _differences(joined, names, config),
@@ -107,7 +136,20 @@ def compare(entries: Sequence[Path], truth: Path | None, overrides: Sequence[str
     }
 
 
+def blank_of(overrides: Sequence[str]) -> Blank:
+    """Return what a blank of a table of truth is: what ``--set targets.blank`` says, else unknown ("ignore").
+
+    Raises:
+        ConfigError: it says something else, or an override is about nothing that is measured.
+    """
+    return with_measures(TABLES, overrides).targets.blank
+
+
 # -- parts ---------------------------------------------------------------------------------------------------------
+
+
+def _is_blank(override: str) -> bool:
+    return override.partition("=")[0].strip() == "targets.blank"
 
 
 def _run(path: Path) -> tuple[Run, Config]:
@@ -172,12 +214,21 @@ def _left_out(joined: Joined) -> list[str]:
     notes = []
     if joined.surplus:
         notes.append(f"rows of scores without truth, left out: {joined.surplus:,}")
+    if joined.soft:
+        counts = ", ".join(f"{name} {count:,}" for name, count in joined.soft.items())
+        notes.append(f"cells of truth between 0 and 1, which count as unknown: {counts}")
+    strange = [name for name in joined.labels if not is_known(name)]
+    if 0 < len(strange) < len(joined.labels):
+        notes.append(
+            f"names that are no known findings, measured because all tables have them: {', '.join(strange)} "
+            "(--labels names the ones to take)"
+        )
     if joined.clusters == "rows":
         notes.append("no column and no path tells patients: every row counts as a patient of its own")
     return notes
 
 
-def _measured(joined: Joined, score: Floats, config: Config, ranking: bool) -> dict[str, Any]:
+def _measured(joined: Joined, score: Floats, config: Config, ranking: Collection[str]) -> dict[str, Any]:
     measures = config.evaluation
     found = evaluate(
         joined.truth,
@@ -211,15 +262,17 @@ def _competition(joined: Joined, score: Floats, config: Config) -> dict[str, Any
         return None
     columns = [ours.index(name) for name in COMPETITION]
     part = Joined(**{**vars(joined), "labels": COMPETITION, "truth": joined.truth[:, columns]})
-    macro = _measured(part, score[:, columns], config, True)["macro"]
+    macro = _measured(part, score[:, columns], config, COMPETITION)["macro"]
     if len(macro["labels"]) < len(COMPETITION):
         return None
-    return {"auroc": macro["auroc"], "ci": macro["ci"], "labels": list(COMPETITION)}
+    kept = ("auroc", "ci", "labels", "undefined_replicates", "undefined_labels", "reason")
+    return {key: macro[key] for key in kept}
 
 
 def _figures(found: dict[str, Any]) -> dict[str, Any]:
     kept = ("auroc", "ci", "ap", "positives", "negatives", "unknown", "reason", "delong_ci", "delong_method")
-    macro = {key: found["macro"][key] for key in ("auroc", "ci", "ap", "labels", "reason")}
+    means = ("auroc", "ci", "ap", "labels", "undefined_replicates", "undefined_labels", "reason")
+    macro = {key: found["macro"][key] for key in means}
     return {
         "macro": macro,
         "labels": {name: {key: entry[key] for key in kept} for name, entry in found["labels"].items()},
@@ -239,6 +292,7 @@ def _differences(joined: Joined, names: Sequence[str], config: Config) -> list[d
         seed=config.seed,
         confidence=measures.confidence,
         stratify=strata(joined.truth, joined.patients) if measures.stratify else None,
+        names=joined.labels,
     )
     adjusted = holm({str(index): found.macro.p_value for index, found in enumerate(compared, start=1)})
     return [

@@ -152,6 +152,11 @@ def canonical(name: str) -> str:
     return _CANONICAL.get(_key(name), name.strip())
 
 
+def is_known(name: str) -> bool:
+    """Return whether ``name`` is a finding of this package or a name of one."""
+    return _key(name) in _CANONICAL
+
+
 def shared(first: Iterable[str], second: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """Return the pairs (name in ``first``, name in ``second``) that mean the same label, in the order of ``first``."""
     theirs = {canonical(name): name for name in second}

@@ -12,10 +12,10 @@ from noisy_student.config import Config
 from noisy_student.data import groups, manifest
 from noisy_student.data.manifest import Manifest
 from noisy_student.labels import COMPETITION
-from noisy_student.stats import metrics, operating
+from noisy_student.stats import metrics, operating, support
 from noisy_student.stats.comparison import compare_models, comparison_json
-from noisy_student.stats.evaluation import evaluate
-from noisy_student.stats.intervals import bootstrap_auroc, interval, macro
+from noisy_student.stats.evaluation import bounds, evaluate
+from noisy_student.stats.intervals import bootstrap_auroc
 from noisy_student.stats.operating import Threshold
 from noisy_student.stats.strata import strata
 from noisy_student.stats.subgroups import Group, measure_groups
@@ -126,8 +126,9 @@ def competition(
         config.seed,
         strata(truth[:, columns], patients) if config.evaluation.stratify else None,
     )
-    bounds = interval(macro(draws, list(range(len(columns)))), config.evaluation.confidence)
-    return {"auroc": float(areas.mean()), "ci": bounds and list(bounds), "labels": list(COMPETITION)}
+    classes = support.of_classes(truth[:, columns], patients)
+    said = bounds(draws, classes, COMPETITION, config.evaluation.confidence)
+    return {"auroc": float(areas.mean()), "labels": list(COMPETITION), **said}
 
 
 def paired(
@@ -150,6 +151,7 @@ def paired(
         seed=config.seed,
         confidence=measures.confidence,
         stratify=strata(truth, patients) if measures.stratify else None,
+        names=labels,
     )
     return [
         {

@@ -62,6 +62,7 @@ def promote(work: Workplace, generation: int) -> Traffic:
         config.promotion.confidence,
         probability_a=teacher,
         probability_b=student,
+        names=config.data.labels,
     )
     who = "validation patients" if config.folds == 1 else "labelled and validation patients, out of fold,"
     write_json(path, decision(generation, teachers, found, config.promotion, who=who))
@@ -164,5 +165,13 @@ def _sentence(
         said += f", by {' and '.join(shown(found, word, config))}, than"
     return (
         f"On {found.patients} {who} generation {generation} {said} {named(teachers)}{change}; "
-        f"next to teach: {named(following)}."
+        f"next to teach: {named(following)}.{_without_bounds(found)}"
     )
+
+
+def _without_bounds(found: PairedComparison) -> str:
+    """Return why the macro AUROC took no part in the verdict and what is left, as a sentence; empty where it did."""
+    if found.auroc.value is None or found.auroc.lower is not None:
+        return ""
+    left = "the log loss alone decides" if found.log_loss.lower is not None else "nothing is left to decide by"
+    return f" The macro AUROC has {found.auroc.reason}: {left}."

@@ -23,7 +23,9 @@ POINT = {
     *("threshold", "chosen_on", "target", "tp", "fp", "fn", "tn", "sensitivity", "specificity", "ppv", "npv"),
     *("f1", "ci", "reason"),
 }
-DIFFERENCE = {"difference", "ci", "lower", "upper", "p", "reason", "sentence"}
+DIFFERENCE = {
+    *("difference", "ci", "lower", "upper", "p", "reason", "sentence", "undefined_replicates", "undefined_labels")
+}
 
 
 def described(films: Manifest) -> Manifest:

@@ -14,7 +14,7 @@ from noisy_student.data import manifest, predictions
 from noisy_student.errors import NoisyStudentError
 from noisy_student.runs import Run, read_json, write_json
 from noisy_student.stats.calibration import Calibration, Platt
-from noisy_student.stats.intervals import Difference, PairedComparison
+from noisy_student.stats.intervals import Difference, PairedComparison, compare
 from noisy_student.workplace import Workplace
 
 UP = Difference(0.021, (0.002, 0.04), 0.006, 0.036, 0.02, None)
@@ -168,11 +168,12 @@ def test_the_sentence_names_patients_generations_and_numbers(
 def test_figures_are_written_with_their_intervals_and_undefined_ones_as_null_with_a_reason(tmp_path: Path) -> None:
     found = promotion.decision(1, [0], comparison(UP, UNDEFINED))
     assert found["auroc"] == {
-        "difference": 0.021, "ci": [0.002, 0.04], "lower": 0.006, "upper": 0.036, "p": 0.02, "reason": None
+        "difference": 0.021, "ci": [0.002, 0.04], "lower": 0.006, "upper": 0.036, "p": 0.02, "reason": None,
+        "undefined_replicates": None, "undefined_labels": [],
     }  # fmt: skip
-    assert found["log_loss"] == dict.fromkeys(("difference", "ci", "lower", "upper", "p")) | {
-        "reason": "no label has both classes"
-    }
+    assert found["log_loss"] == dict.fromkeys(
+        ("difference", "ci", "lower", "upper", "p", "undefined_replicates", "undefined_labels")
+    ) | {"reason": "no label has both classes"}
     write_json(tmp_path / "promotion.json", found)
     assert read_json(tmp_path / "promotion.json") == found
 
@@ -309,3 +310,31 @@ def test_the_rule_of_the_configuration_decides_who_teaches(run: Run, overrides: 
     work = Workplace(run, load(None, [*OVERRIDES, *overrides]), decoded=cast(Any, None))
     promotion.promote(work, 1)
     assert promotion.teachers_of(run, 2) == teachers
+
+
+def test_a_label_of_one_patient_leaves_the_decision_to_the_log_loss_and_says_so(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    truth = np.stack([rng.random(80) < 0.4, np.arange(80) == 0], axis=1).astype(float)
+    teacher, student = (1 / (1 + np.exp(-gain * (truth - 0.5) - rng.normal(size=truth.shape))) for gain in (1.0, 3.0))
+    found = compare(
+        *(truth, teacher, student, np.arange(80), (0, 1), 200, 0, 0.9),
+        probability_a=teacher, probability_b=student, names=LABELS,
+    )  # fmt: skip
+    said = promotion.decision(1, [0], found, "mean")
+    assert (said["verdict"], said["auroc"]["lower"], said["auroc"]["upper"]) == ("better", None, None)
+    assert said["auroc"]["difference"] > 0
+    assert said["sentence"].startswith(
+        "On 80 validation patients generation 1 is better, by log loss, than generation 0"
+    )
+    assert said["sentence"].endswith(
+        "The macro AUROC has no interval, only 1 patient with Fracture: the log loss alone decides."
+    )
+    alone = compare(truth, teacher, student, np.arange(80), (0, 1), 200, 0, 0.9, names=LABELS)
+    assert promotion.decision(1, [0], alone, "mean")["verdict"] == "undecided"
+    assert promotion.decision(1, [0], alone, "mean")["sentence"].endswith("nothing is left to decide by.")
+    # All films are of one patient: no bound at all, where resamples that are all alike would have given one.
+    one = compare(
+        *(truth, teacher, student, np.zeros(80, int), (0, 1), 200, 0, 0.9), probability_a=teacher, probability_b=student
+    )
+    assert one.log_loss.reason == "no interval, only 1 patient with a known value of label 0, label 1"
+    assert promotion.verdict(one) == "undecided"

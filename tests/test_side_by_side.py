@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -92,7 +95,7 @@ def test_figures_of_two_tables_are_those_of_scikit_learn(folder: Path) -> None:
 def test_scores_that_are_no_probabilities_rank_and_are_not_calibrated(folder: Path, tmp_path: Path) -> None:
     scores = pd.read_csv(folder / "weak.csv")
     names = [name for name in scores.columns if name != "Path"]
-    # A map of one label alone: which labels are probabilities is not guessed label by label.
+    # A map of one label alone.
     scores.assign(Edema=scores["Edema"] * 9 - 3).to_csv(tmp_path / "logits.csv", index=False)
     assert scores[names].to_numpy().max() <= 1
     plain, ranked = (
@@ -101,10 +104,18 @@ def test_scores_that_are_no_probabilities_rank_and_are_not_calibrated(folder: Pa
     )
     for name in LABELS:
         assert ranked["labels"][name]["auroc"] == pytest.approx(plain["labels"][name]["auroc"])
-        assert [ranked["labels"][name][key] for key in ("brier", "log_loss", "ece", "ece_debiased")] == [None] * 4
+        measures = [ranked["labels"][name][key] for key in ("brier", "log_loss", "ece", "ece_debiased")]
+        reason = ranked["labels"][name]["calibration_reason"]
+        if name == "Edema":
+            assert measures == [None] * 4
+            assert reason == "scores outside [0, 1] are no probabilities"
+        else:
+            assert measures == [plain["labels"][name][key] for key in ("brier", "log_loss", "ece", "ece_debiased")]
+            assert reason is None
     assert [ranked["macro"][key] for key in ("brier", "log_loss", "ece")] == [None] * 3
+    assert ranked["macro"]["calibration_reason"] == "scores outside [0, 1] are no probabilities (Edema)"
     assert plain["macro"]["brier"] is not None
-    assert ranked["notes"] == [comparison.ONLY_RANKING]
+    assert ranked["notes"] == [f"{comparison.ONLY_RANKING} Edema"]
     shown = ns("evaluate", "--truth", folder / "truth.csv", "--predictions", tmp_path / "logits.csv", *FAST)
     assert "Note: scores outside [0, 1]" in shown
 
@@ -139,10 +150,50 @@ def test_each_row_is_a_patient_where_nothing_tells_them(tmp_path: Path) -> None:
         (("runs/demo", "--truth", "t.csv", "--predictions", "p.csv"), "without a run or its options"),
         (("--truth", "t.csv", "--predictions", "p.csv", "--generation", "1"), "without a run or its options"),
         (("--truth", "t.csv", "--predictions", "p.csv", "--set", "seed=1", "--set", "data.root=x"), "does nothing"),
+        (("--truth", "t.csv", "--predictions", "p.csv", "--device", "auto"), "--device does nothing with --truth"),
+        (("--truth", "t.csv", "--predictions", "p.csv", "--calibration", __file__), "--calibration does nothing"),
+        (("runs/demo", "--labels", "Edema"), "--labels goes with --truth"),
     ],
 )
 def test_what_does_not_go_together_is_refused(arguments: tuple[str, ...], message: str) -> None:
     assert message in ns("evaluate", *arguments, code=2)
+
+
+def test_probabilities_that_are_rounded_over_one_stay_probabilities(folder: Path, tmp_path: Path) -> None:
+    scores = pd.read_csv(folder / "weak.csv")
+    scores.loc[0, "Edema"], scores.loc[1, "Consolidation"] = 1.0000001, -1e-7
+    scores.to_csv(tmp_path / "rounded.csv", index=False)
+    given = ("evaluate", "--truth", folder / "truth.csv", "--predictions", tmp_path / "rounded.csv", "--json", *FAST)
+    found = json.loads(ns(*given))
+    assert found["labels"]["Edema"]["brier"] is not None
+    assert found["notes"] == []
+    scores.loc[0, "Edema"] = 1.001
+    scores.to_csv(tmp_path / "rounded.csv", index=False)
+    again = json.loads(ns(*given))
+    assert again["labels"]["Edema"]["brier"] is None
+    assert again["labels"]["Consolidation"]["brier"] == found["labels"]["Consolidation"]["brier"]
+
+
+def test_what_becomes_of_cells_and_columns_is_said(tmp_path: Path) -> None:
+    rng, names = np.random.default_rng(0), [f"f{n}" for n in range(40)]
+    columns: dict[str, Any] = {"image": names, "Edema": np.arange(40) % 2, "portable": np.arange(40) % 3 == 0}
+    truth = pd.DataFrame(columns).astype({"Edema": object, "portable": int})
+    truth.loc[:2, "Edema"] = [0.7, -1, None]
+    truth.to_csv(tmp_path / "t.csv", index=False)
+    pd.DataFrame(columns | {"Edema": rng.random(40)}).astype({"portable": int}).to_csv(tmp_path / "s.csv", index=False)
+    given = ("evaluate", "--truth", tmp_path / "t.csv", "--predictions", tmp_path / "s.csv", *FAST)
+    shown = ns(*given)
+    assert "Note: cells of truth between 0 and 1, which count as unknown: Edema 1" in shown
+    assert "measured because all tables have them: portable (--labels names the ones to take)" in shown
+    rows = {line.split()[0]: line.split()[-3:] for line in shown.splitlines() if line.startswith(("Edema", "  "))}
+    assert rows["AUROC"] == ["positive", "negative", "unknown"]
+    assert rows["Edema"] == ["19", "18", "3"]
+    chosen = json.loads(ns(*given, "--labels", "oedema", "--set", "targets.blank=zeros", "--json"))
+    assert (list(chosen["labels"]), chosen["blank"]) == (["Edema"], "zeros")
+    entry = chosen["labels"]["Edema"]
+    assert (entry["positives"], entry["negatives"], entry["unknown"]) == (19, 19, 2)
+    assert not any("portable" in note for note in chosen["notes"])
+    assert "no label 'Mass' in common" in ns(*given, "--labels", "Mass", code=3)
 
 
 def test_missing_rows_and_files_are_errors_of_the_data(folder: Path, tmp_path: Path) -> None:
@@ -294,3 +345,68 @@ def test_the_first_runs_settings_hold_and_can_be_set(tmp_path: Path) -> None:
     assert (usual["confidence"], other["confidence"]) == (0.95, 0.8)
     assert usual["models"][0]["macro"]["auroc"] == other["models"][0]["macro"]["auroc"]
     assert usual["models"][0]["macro"]["ci"] != other["models"][0]["macro"]["ci"]
+
+
+def test_labels_and_blanks_are_options_of_a_comparison_with_truth(folder: Path, tmp_path: Path) -> None:
+    truth = pd.read_csv(folder / "truth.csv").astype({"Edema": object})
+    truth.loc[truth["Edema"] == 0, "Edema"] = None
+    truth.to_csv(tmp_path / "blanks.csv", index=False)
+    given = ("compare", folder / "weak.csv", folder / "strong.csv", "--truth", tmp_path / "blanks.csv", *FAST)
+    found = json.loads(ns(*given, "--labels", "Edema,Consolidation", "--json"))
+    assert list(found["models"][0]["labels"]) == ["Edema", "Consolidation"]
+    assert found["models"][0]["labels"]["Edema"]["auroc"] is None
+    filled = json.loads(ns(*given, "--labels", "Edema", "--set", "targets.blank=zeros", "--json"))
+    assert filled["models"][0]["labels"]["Edema"]["auroc"] > 0.6
+    runs = [finished(tmp_path / name, 0, config()).path for name in ("one", "two")]
+    assert "--labels goes with --truth" in ns("compare", *runs, "--labels", "Edema", code=2)
+    assert "targets.blank does nothing" in ns("compare", *runs, "--set", "targets.blank=zeros", code=2)
+
+
+def test_measuring_a_run_prints_its_generations_and_the_figures_of_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config()
+    run = finished(tmp_path / "run", 1, settings)
+    write_json(run.path / "split.json", {"budget": {}})
+    for index in range(2):
+        write_json(run.generation(index) / "evaluation.json", evaluation.evaluate_generation(run, settings, index)[0])
+        write_json(run.generation(index) / "promotion.json", {"verdict": "first" if index == 0 else "worse"})
+
+    @contextmanager
+    def existing(*_: Any) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(run=run)
+
+    monkeypatch.setattr("noisy_student.cli.evaluate.existing", existing)
+    monkeypatch.setattr("noisy_student.generations.evaluate", lambda work, say: 2)
+    test = json.loads((run.generation(0) / "evaluation.json").read_text())["splits"]["test"]["image"]
+    shown = ns("evaluate", run.path)
+    rows = {line.split()[0]: line for line in shown.splitlines() if line.strip()}
+    assert f"{test['macro']['auroc']:.3f}" in rows["0"]  # the generations
+    assert "worse" in rows["1"]
+    assert f"Generation 0 on {test['n']} films of {test['patients']} test patients:" in shown
+    assert f"{test['labels']['Edema']['auroc']:.3f}" in rows["Edema"]
+    assert rows["Edema"].split()[-3:] == [
+        str(test["labels"]["Edema"][key]) for key in ("positives", "negatives", "unknown")
+    ]
+    assert f"2 generations measured. Next: ns report {run.path}" in shown
+    found = json.loads(ns("evaluate", run.path, "--json"))
+    assert (found["run"], found["generation"], found["best"], found["level"]) == (str(run.path), 1, 0, "image")
+    assert [entry["index"] for entry in found["generations"]] == [0, 1]
+    assert found["generations"][0]["test"]["labels"]["Edema"]["auroc"] == test["labels"]["Edema"]["auroc"]
+    assert found["generations"][1]["paired"]["macro"]["sentence"]
+
+
+def test_a_comparison_says_which_labels_have_too_few_patients(folder: Path, tmp_path: Path) -> None:
+    truth = pd.read_csv(folder / "truth.csv")
+    truth["Edema"] = [1, 0] + [0] * (len(truth) - 2)
+    truth["Consolidation"] = [1, 0, 1, 0, 1, 0] + [0] * (len(truth) - 6)
+    truth.to_csv(tmp_path / "rare.csv", index=False)
+    given = ("--truth", tmp_path / "rare.csv", *FAST)
+    shown = ns("compare", folder / "weak.csv", folder / "strong.csv", *given)
+    assert "\nEdema: no interval: only 1 patient with the finding\n" in shown
+    assert "\nmacro: no interval: only 1 patient with Edema\n" in shown
+    assert "strong and weak cannot be compared: no interval, only 1 patient with Edema.\n" in shown
+    assert "  Edema: cannot be compared: no interval, only 1 patient with the finding.\n" in shown
+    assert "  Consolidation: cannot be told apart: only 3 patients with the finding.\n" in shown
+    alone = ns("evaluate", "--truth", tmp_path / "rare.csv", "--predictions", folder / "weak.csv", *FAST)
+    assert "macro: no interval: only 1 patient with Edema" in alone

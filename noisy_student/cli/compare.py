@@ -18,22 +18,27 @@ if TYPE_CHECKING:
 @click.option(
     "--truth", type=click.Path(path_type=Path), help="CSV with the true labels; needed with tables of scores."
 )
+@options.labels
 @options.overrides
 @options.as_json
 @options.example(
     "ns compare runs/few runs/many\nns compare first.csv second.csv --truth truth.csv\n"
     "ns compare runs/demo other.csv --truth truth.csv --json"
 )
-def compare(entries: tuple[Path, ...], truth: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
+def compare(
+    entries: tuple[Path, ...], truth: Path | None, labels: tuple[str, ...], overrides: tuple[str, ...], as_json: bool
+) -> None:
     """Put runs (their best generations) and tables of scores side by side on the same test cases.
 
     AUROC with intervals of each, and the difference of each to the first one on the same resamples of patients, with
     p-values adjusted by Holm. --set takes how it is measured: seed, and replicates, confidence, bins, stratify and
-    smallest_difference of evaluation.
+    smallest_difference of evaluation; with --truth also targets.blank, what a blank in it is.
     """
     from noisy_student import comparison
 
-    found = comparison.compare(entries, truth, overrides)
+    if labels and truth is None:
+        raise click.UsageError("--labels goes with --truth; runs are compared on the labels that all have.")
+    found = comparison.compare(entries, truth, overrides, labels)
     if as_json:
         options.print_json(found)
         return
@@ -44,32 +49,46 @@ def compare(entries: tuple[Path, ...], truth: Path | None, overrides: tuple[str,
     tell_notes(found)
 
 
-def evaluate_tables(truth: Path, predictions: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+def evaluate_tables(
+    truth: Path, predictions: Path, labels: tuple[str, ...], overrides: tuple[str, ...], as_json: bool
+) -> None:
     """Measure a table of scores against a table of truth and print the figures."""
     from noisy_student import comparison
-    from noisy_student.config import Config
     from noisy_student.config.load import with_measures
     from noisy_student.reporting import words
 
-    found = comparison.evaluate_tables(truth, predictions, with_measures(Config(), overrides))
+    config, blank = with_measures(comparison.TABLES, overrides), comparison.blank_of(overrides)
+    found = comparison.evaluate_tables(truth, predictions, config, blank=blank, labels=labels)
     if as_json:
         options.print_json(found)
         return
     click.echo(cases(found))
-    rows = [("", "AUROC", "AP", "Brier", "positive")]
-    for name, entry in found["labels"].items():
-        shown = words.interval(entry["auroc"], entry["ci"])
-        rows.append((name, shown, words.number(entry["ap"]), words.number(entry["brier"]), str(entry["positives"])))
-    macro = found["macro"]
-    shown = words.interval(macro["auroc"], macro["ci"])
-    rows.append(("macro", shown, words.number(macro["ap"]), words.number(macro["brier"]), ""))
-    click.echo(_aligned(rows))
+    click.echo(figures(found))
     if (five := found["competition"]) is not None:
         click.echo(f"CheXpert's five labels: {words.interval(five['auroc'], five['ci'])}")
-    undefined = {name: entry["reason"] for name, entry in found["labels"].items() if entry["reason"]}
-    for name, reason in undefined.items():
-        click.echo(f"{name}: {reason}")
     tell_notes(found)
+
+
+def figures(found: Mapping[str, Any]) -> str:
+    """Return the measures of ``labels`` and ``macro`` as a table, and below it why one of them is not there."""
+    from noisy_student.reporting import words
+
+    rows = [("", "AUROC", "AP", "Brier", "positive", "negative", "unknown")]
+    for name, entry in (*found["labels"].items(), ("macro", found["macro"])):
+        measures = (
+            words.interval(entry["auroc"], entry["ci"]),
+            words.number(entry["ap"]),
+            words.number(entry["brier"]),
+        )
+        counts = (entry.get(key) for key in ("positives", "negatives", "unknown"))
+        rows.append((name, *measures, *("" if count is None else f"{count:,}" for count in counts)))
+    return "\n".join([_aligned(rows), *_reasons(found)])
+
+
+def _reasons(found: Mapping[str, Any]) -> list[str]:
+    """Return why a figure of ``labels`` and ``macro`` or its interval is not there, a line each."""
+    entries = (*found["labels"].items(), ("macro", found["macro"]))
+    return [f"{name}: {entry['reason']}" for name, entry in entries if entry["reason"]]
 
 
 def cases(found: Mapping[str, Any]) -> str:
@@ -106,7 +125,7 @@ def _table(found: Mapping[str, Any]) -> str:
         cells = [model["labels"][label] for model in models]
         rows.append((label, *(words.interval(cell["auroc"], cell["ci"]) for cell in cells)))
     rows.append(("macro", *(words.interval(model["macro"]["auroc"], model["macro"]["ci"]) for model in models)))
-    return _aligned(rows)
+    return "\n".join([_aligned(rows), *_reasons(models[0])])  # one truth, so one reason for all models
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
@@ -131,6 +150,10 @@ def _said(difference: Mapping[str, Any], confidence: float) -> str:
     for word in ("better", "worse"):
         names = [name for name, one in difference["labels"].items() if one["sentence"] == word]
         text += f"\n  {word.capitalize()} on {words.listed(names)}." if names else ""
+    for name, one in difference["labels"].items():
+        # Where too few patients forbid a word, and not where the difference is unclear.
+        if one["sentence"].startswith(("cannot be compared: ", "cannot be told apart: ")):
+            text += f"\n  {name}: {one['sentence']}."
     if all(one["sentence"] not in ("better", "worse") for one in difference["labels"].values()):
         text += f"\n  No label differs at {words.percent(confidence)} after adjustment for their number."
     return text

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from noisy_student.cli import compare, options
 from noisy_student.cli.running import existing, stage_options, tell
+
+if TYPE_CHECKING:
+    from noisy_student.workplace import Workplace
 
 
 class _Evaluate(click.Command):
@@ -23,6 +27,11 @@ class _Evaluate(click.Command):
                 raise click.UsageError("--truth and --predictions go together.", ctx)
             if any(given[key] is not None for key in ("run_path", "config_path", "generation")):
                 raise click.UsageError("--truth and --predictions are measured without a run or its options.", ctx)
+            for key in ("calibration", "device"):
+                if ctx.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE:
+                    raise click.UsageError(f"--{key} does nothing with --truth and --predictions.", ctx)
+        elif given["labels"]:
+            raise click.UsageError("--labels goes with --truth and --predictions.", ctx)
         elif given["run_path"] is None:
             raise click.UsageError("Name a run, or two tables with --truth and --predictions.", ctx)
         return rest
@@ -42,6 +51,7 @@ class _Evaluate(click.Command):
     help="With --config: a calibration by ns recalibrate in place of the run's own.",
 )
 @click.option("--truth", type=click.Path(path_type=Path), help="CSV with the true labels, instead of a run.")
+@options.labels
 @click.option("--predictions", type=click.Path(path_type=Path), help="CSV with a score per label, with --truth.")
 @partial(
     stage_options, run=click.argument("run_path", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
@@ -57,6 +67,7 @@ def evaluate(
     calibration: Path | None,
     truth: Path | None,
     predictions: Path | None,
+    labels: tuple[str, ...],
     overrides: tuple[str, ...],
     device: str,
     as_json: bool,
@@ -65,16 +76,20 @@ def evaluate(
 ) -> None:
     """Measure every trained generation on validation and test, with intervals, or any table of scores.
 
+    The generations are printed, and per label the test figures of the best one; --json has those of all.
+
     With --config, measure on another data set instead (external validation): --set is then about that data set.
 
     With --truth and --predictions, measure any table of scores against any table of labels: rows are joined on a column
-    Path, image or Study, labels by name. --set takes how: seed, and replicates, confidence, bins, stratify of
-    evaluation.
+    Path, image or Study, labels by name. A blank in the truth is unknown, as is a number between 0 and 1;
+    --set targets.blank=zeros makes blanks negative, as training does by default. --set also takes how: seed, and
+    replicates, confidence, bins, stratify of evaluation.
     """
     from noisy_student import generations
+    from noisy_student.reporting.report import gather
 
     if truth is not None and predictions is not None:
-        compare.evaluate_tables(truth, predictions, overrides, as_json)
+        compare.evaluate_tables(truth, predictions, labels, overrides, as_json)
         return
     if config_path is not None:
         _evaluate_elsewhere(run_path, config_path, generation, calibration, overrides, device, as_json, quiet)
@@ -85,7 +100,31 @@ def evaluate(
         raise click.UsageError("--generation goes with --config; without it every generation is measured.")
     with existing(run_path, overrides, device, quiet) as work:
         count = generations.evaluate(work, options.speaker(verbose))
-        tell(work, count - 1, f"{count} generation(s) measured.", f"ns report {run_path}", as_json)
+        _tell_measures(work, gather(work.run, range(count), None), as_json)
+
+
+def _tell_measures(work: Workplace, report: dict[str, Any], as_json: bool) -> None:
+    """Print the generations of a report, and the test figures of the one to use."""
+    from noisy_student.reporting.report import table
+    from noisy_student.reporting.words import plural
+
+    entries, best = report["generations"], report["best"]
+    if as_json:
+        kept = ("index", "role", "verdict", "test", "valid", "paired", "competition")
+        more = {
+            "level": report["level"],
+            "confidence": report["confidence"],
+            "best": best,
+            "generations": [{key: entry[key] for key in kept} for entry in entries],
+        }
+        tell(work, entries[-1]["index"], "", "", as_json, more)
+        return
+    test = next(entry["test"] for entry in entries if entry["index"] == best)
+    unit = plural(test["n"], "study" if report["level"] == "study" else "film")
+    click.echo(f"{table(report)}\n\nGeneration {best} on {unit} of {plural(test['patients'], 'test patient')}:")
+    click.echo(f"{compare.figures(test)}\n")
+    measured = f"{plural(len(entries), 'generation')} measured."
+    tell(work, entries[-1]["index"], measured, f"ns report {work.run.path}", as_json)
 
 
 def _evaluate_elsewhere(

@@ -29,6 +29,12 @@ overwrite = click.option("--overwrite", is_flag=True, help="Delete the run first
 dry_run = click.option("--dry-run", is_flag=True, help="Check settings and tables, print the plan, write nothing.")
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+labels = click.option(
+    "--labels",
+    callback=lambda _context, _option, text: tuple(filter(None, map(str.strip, (text or "").split(",")))),
+    metavar="A,B",
+    help="With --truth: measure these labels only.  [default: all that the tables have in common]",
+)
 tensorboard = click.option(
     "--tensorboard", is_flag=True, help="Write the curves of metrics.jsonl for TensorBoard too, to RUN/tensorboard."
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,14 +118,22 @@ def stage_options(command: options.Command, run: Callable[[Any], Any] = options.
     return command
 
 
-def tell(work: Workplace, generation: int, sentence: str, following: str, as_json: bool) -> None:
-    """Print what has been done and what comes next."""
+def tell(
+    work: Workplace,
+    generation: int,
+    sentence: str,
+    following: str,
+    as_json: bool,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Print what has been done and what comes next; as JSON with ``more`` keys."""
     if as_json:
         options.print_json(
             {
                 "run": str(work.run.path),
                 "generation": generation,
                 "complete": [name for name in _stage_names() if work.run.is_complete(name, generation)],
+                **(more or {}),
             }
         )
         return

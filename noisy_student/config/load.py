@@ -21,6 +21,7 @@ WHERE_NOT_WHAT: Final = (("data", "root"), ("data", "cache_dir"))
 """Keys that say where things are: they may change between a run and its resumption and stay out of the hash."""
 MEASURES: Final = (
     ("seed",),
+    ("targets", "blank"),
     *(("evaluation", key) for key in ("replicates", "confidence", "bins", "stratify", "smallest_difference")),
 )
 """Keys that say how tables of scores and finished runs are measured."""

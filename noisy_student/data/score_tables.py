@@ -1,14 +1,13 @@
-"""Tables of truth and of scores from anywhere, read and joined: rows by film or study, labels by name.
+"""Tables of truth and of scores from anywhere, as they are read: what their rows are about, and their columns.
 
 A table names its rows in a column ``Path``, ``image`` or ``Study`` (case aside). Paths of CheXpert's form lose what
-stands before ``train/``, ``valid/`` or ``test/``, and tell study and patient. Where one of two tables has a row per
-study and the other a row per film, films are joined by study: scores as their mean, truth where the films agree.
+stands before ``train/``, ``valid/`` or ``test/``, and tell study and patient.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,8 +19,6 @@ import pandas as pd
 
 from noisy_student.data.sources import cells
 from noisy_student.errors import DataError
-from noisy_student.labels import canonical, shared
-from noisy_student.stats.evaluation import aggregate
 
 Floats = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.object_]
@@ -53,51 +50,41 @@ class ScoreTable:
 
     Attributes:
         name: what messages call it.
-        film: key of the film (N,); ``None`` where rows are about studies.
+        films: kind of key ("path", "image") -> key of the film (N,); none where rows are about studies.
         study: key of the study (N,); ``None`` where it is not known.
         patient: the patient (N,); ``None`` where it is not known.
-        origin: where key and patient come from, for people: ("column 'Path'", "the paths").
-        columns: label -> its numbers (N,), NaN for a blank.
+        origin: kind of key ("path", "image", "study", "patient") -> where it comes from, for people: "column 'Path'".
+        columns: label -> its numbers (N,), NaN for a blank, infinite where the cell is no number.
         where: names the first of the rows that are true, for messages.
+        cells: label -> its texts (N,), for messages.
+        odd: which row keeps the paths of all others from being understood; empty where none does.
     """
 
     name: str
-    film: Texts | None
+    films: dict[str, Texts]
     study: Texts | None
     patient: Texts | None
-    origin: tuple[str, str]
+    origin: dict[str, str]
     columns: dict[str, Floats]
     where: Callable[[Flags], str]
+    cells: dict[str, Texts]
+    odd: str = ""
 
-    def __len__(self) -> int:
-        """The number of rows."""
-        keys = self.study if self.film is None else self.film
-        assert keys is not None, "a row is about something"
-        return len(keys)
+    @property
+    def film(self) -> Texts | None:
+        """The first of the keys of films, ``None`` where rows are about studies."""
+        return next(iter(self.films.values()), None)
 
+    def key(self, kind: str) -> Texts:
+        """Return the key (N,) of ``kind``, one that the table has."""
+        found = self.study if kind == "study" else self.films[kind]
+        assert found is not None, "a kind that was chosen is there"
+        return found
 
-@dataclass(frozen=True, eq=False)
-class Joined:
-    """What is true and what M models say of the same N cases, for the K labels that all have."""
-
-    unit: Unit
-    joined_on: str
-    clusters: str
-    """What the patients are: "column 'patient'", "the paths", or "rows" where each case counts as a patient."""
-    labels: tuple[str, ...]
-    """By the names of the table of truth."""
-    truth: Floats
-    """(N, K), 1, 0 or NaN."""
-    scores: tuple[Floats, ...]
-    """(N, K) per model."""
-    patients: npt.NDArray[np.int64]
-    only_truth: tuple[str, ...]
-    only_scores: tuple[str, ...]
-    surplus: int
-    """Rows of the models that the truth does not have; they are left out."""
-
-
-# -- reading -------------------------------------------------------------------------------------------------------
+    def said(self, label: str, wrong: Flags) -> str:
+        """Return what the first cell of ``label`` that is ``wrong`` (N,) holds, in words: "blank" or its text."""
+        text = str(self.cells[label][int(np.argmax(wrong))]).strip()
+        return f"'{text[:40]}'" if text else "blank"
 
 
 def read(path: Path) -> ScoreTable:
@@ -124,23 +111,48 @@ def read(path: Path) -> ScoreTable:
         for kind, column in found.items()
     }
     where = partial(cells.place, path)
-    main = next(iter(found))
-    film, study, patient = _keys(texts[main], main, where)
-    if main != "study" and "study" in texts:
-        own = _keys(texts["study"], "study", where)[1]
-        study = own if study is None else study
-    column = next((named[name] for name in PATIENTS if name in named), None)
-    owner = "the paths" if column is None else f"column '{column}'"
-    if column is not None:
-        patient = cells.required(table, path, column, "").to_numpy(dtype=object)
-    taken = {*found.values(), column}
-    labels = {
-        str(name): table[name].to_numpy(dtype=object)
-        for name in table.columns
-        if name not in taken and _plain(name) not in OTHERS and not str(name).startswith("Unnamed: ")
-    }
+    films: dict[str, Texts] = {}
+    study = patient = None
+    origin, odd = {"patient": "the paths"}, ""
+    for kind, column in found.items():
+        film, of_study, owner = _keys(texts[kind], kind, where)
+        if film is not None:
+            films[kind], origin[kind] = film, f"column '{column}'"
+        if study is None and of_study is not None:
+            study, origin["study"] = of_study, f"column '{column}'"
+        patient = owner if patient is None else patient
+        odd = odd or _odd(texts[kind], column, where)
+    own = next((named[name] for name in PATIENTS if name in named), None)
+    if own is not None:
+        patient = cells.required(table, path, own, "").to_numpy(dtype=object)
+        origin["patient"] = f"column '{own}'"
+    labels = _label_cells(table, path, {*found.values(), own})
     columns = {name: _numbers(values) for name, values in labels.items()}
-    return ScoreTable(str(path), film, study, patient, (f"column '{found[main]}'", owner), columns, where)
+    return ScoreTable(str(path), films, study, patient, origin, columns, where, labels, odd)
+
+
+def _label_cells(table: pd.DataFrame, path: Path, taken: Collection[str | None]) -> dict[str, Texts]:
+    """Return the cells of the columns that could be labels, by their names without blanks around them."""
+    found: dict[str, Texts] = {}
+    for column in table.columns:
+        name = str(column).strip()
+        if column in taken or _plain(name) in OTHERS or name.startswith("Unnamed: "):
+            continue
+        if name in found:
+            raise DataError(f"{path}: has two columns '{name}'", "Rename or remove one of them; blanks do not count.")
+        found[name] = table[column].to_numpy(dtype=object)
+    return found
+
+
+def _odd(texts: Texts, column: str, where: Callable[[Flags], str]) -> str:
+    """Return which row of a column of CheXpert's paths is of another form, as a sentence; empty where none is."""
+    wrong = np.array([_FORM.match(text) is None for text in texts], dtype=bool)
+    if not wrong.any() or wrong.all():
+        return ""
+    return (
+        f"{where(wrong)}: column '{column}' is not of the form of others (train/patient1/study1), so that none of its "
+        f"paths is shortened ({int(wrong.sum())} such rows)."
+    )
 
 
 def _plain(name: object) -> str:
@@ -168,166 +180,17 @@ def _keys(texts: Texts, kind: str, where: Callable[[Flags], str]) -> tuple[Texts
     return (np.array(film, dtype=object) if of_film.all() else None), study, patient
 
 
-# -- joining -------------------------------------------------------------------------------------------------------
-
-
-def join(truth: ScoreTable, models: Sequence[ScoreTable]) -> Joined:
-    """Return ``truth`` and the scores of ``models`` on the cases of ``truth``, in its order.
-
-    Rows about films are joined by film; by study as soon as one table has a row per study. Blanks and -1 in the truth
-    are unknown. A patient is that of the first table that tells patients.
-
-    Raises:
-        DataError: a case is there twice or lacks scores, no case or no label is common, a cell is not what it should
-            be, or a study has two patients.
-    """
-    tables = [truth, *models]
-    unit: Unit = "image" if all(table.film is not None for table in tables) else "study"
-    for table in tables:
-        _refuse_doubles(table)
-        if unit == "study" and table.study is None:
-            raise DataError(
-                f"{table.name}: {table.origin[0]} does not tell the studies that another table names",
-                "Add a column Study to it, or name films in all tables.",
-            )
-    names, spelt = _labels(truth, models)
-    values = [_truth(truth, names), *(_scores(model, own) for model, own in zip(models, spelt, strict=True))]
-    keys = [np.asarray(table.film if unit == "image" else table.study, dtype=object) for table in tables]
-    cases = pd.unique(pd.Series(keys[0], dtype=object))
-    index = pd.Index(cases)
-    joined, surplus = [], 0
-    for table, key, value in zip(tables, keys, values, strict=True):
-        row = index.get_indexer(pd.Index(key))  # -1 for what the truth does not have
-        surplus += int((row < 0).sum())
-        _refuse_gaps(truth, table, row, keys[0], index, unit)
-        if table is not truth:
-            _refuse_blanks(table, value, row)
-        joined.append(aggregate(value[row >= 0], row[row >= 0]))
-    known = joined[0]
-    known[(known > 0) & (known < 1)] = np.nan  # films of a study that disagree
-    patients, clusters = _patients(tables, keys, index)
-    on = {table.origin[0].lower(): table.origin[0] for table in reversed(tables)}
-    ours = {canonical(name) for name in names}
-    return Joined(
-        unit,
-        " and ".join(reversed(on.values())),
-        clusters,
-        names,
-        known,
-        tuple(joined[1:]),
-        patients,
-        tuple(name for name in truth.columns if name not in names),
-        tuple(dict.fromkeys(name for model in models for name in model.columns if canonical(name) not in ours)),
-        surplus,
-    )
-
-
-def _refuse_doubles(table: ScoreTable) -> None:
-    keys = table.study if table.film is None else table.film
-    double = pd.Series(keys, dtype=object).duplicated().to_numpy()
-    if double.any():
-        what = "study" if table.film is None else "film"
-        raise DataError(
-            f"{table.where(double)}: the {what} is there twice ({int(double.sum())} rows too many)",
-            f"Keep one row per {what}." + ("" if table.film is not None else " A row per film needs a column Path."),
-        )
-
-
-def _labels(truth: ScoreTable, models: Sequence[ScoreTable]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the labels that all tables have, by the names of the truth, and by those of each model."""
-    for table in (truth, *models):
-        seen: dict[str, str] = {}
-        for name in table.columns:
-            if (first := seen.setdefault(canonical(name), name)) != name:
-                raise DataError(
-                    f"{table.name}: columns '{first}' and '{name}' mean the same label", "Rename or remove one of them."
-                )
-    names = tuple(truth.columns)
-    for model in models:
-        names = tuple(name for name, _ in shared(names, model.columns))
-    if not names:
-        there = "; ".join(f"{table.name} has {', '.join(table.columns) or 'none'}" for table in (truth, *models))
-        raise DataError("the tables have no label in common", f"Labels are matched by name: {there}.")
-    return names, [tuple(theirs for _, theirs in shared(names, model.columns)) for model in models]
-
-
-def _truth(table: ScoreTable, names: Sequence[str]) -> Floats:
-    values = np.stack([table.columns[name] for name in names], axis=1)
-    with np.errstate(invalid="ignore"):
-        wrong = ~(np.isnan(values) | (values == -1) | ((values >= 0) & (values <= 1)))
-    if wrong.any():
-        k = int(np.argmax(wrong.any(axis=0)))
-        raise DataError(
-            f"{table.where(wrong[:, k])}: column '{names[k]}' is neither 1, 0, -1 nor blank",
-            "Correct the cell; if the column is not a label, give it another name in one of the tables.",
-        )
-    return np.where((values == 0) | (values == 1), values, np.nan)
-
-
-def _scores(table: ScoreTable, names: Sequence[str]) -> Floats:
-    return np.stack([table.columns[name] for name in names], axis=1)
-
-
-def _refuse_gaps(
-    truth: ScoreTable, table: ScoreTable, row: npt.NDArray[np.intp], keys: Texts, index: pd.Index, unit: Unit
-) -> None:
-    lacking = ~np.isin(np.arange(len(index)), row)
-    if not lacking.any():
-        return
-    many = "films" if unit == "image" else "studies"
-    if lacking.all():
-        raise DataError(
-            f"{table.name} and {truth.name} have none of their {many} in common",
-            f"{many.capitalize()} are matched by {table.origin[0]} and {truth.origin[0]}: write them alike.",
-        )
-    first = truth.where(np.isin(np.asarray(index.get_indexer(pd.Index(keys))), np.flatnonzero(lacking)))
-    raise DataError(
-        f"{table.name}: has no row for {int(lacking.sum())} of {len(index)} {many} of {truth.name} "
-        f"(the first: {first})",
-        "Score them too, or remove their rows from the table of truth.",
-    )
-
-
-def _refuse_blanks(table: ScoreTable, values: Floats, row: npt.NDArray[np.intp]) -> None:
-    wrong: Flags = ~np.isfinite(values) & (row >= 0)[:, None]
-    if wrong.any():
-        rows: Flags = np.asarray(wrong.any(axis=1))
-        raise DataError(
-            f"{table.where(rows)}: a score is not a finite number ({int(rows.sum())} such rows)",
-            "Give every row a number for every label that both tables have.",
-        )
-
-
-def _patients(
-    tables: Sequence[ScoreTable], keys: Sequence[Texts], index: pd.Index
-) -> tuple[npt.NDArray[np.int64], str]:
-    # A column says more than a path, whichever table has it.
-    telling = sorted(
-        ((table.origin[1] == "the paths", place) for place, table in enumerate(tables) if table.patient is not None),
-    )
-    if not telling:
-        return np.arange(len(index)), "rows"
-    table, key = tables[telling[0][1]], keys[telling[0][1]]
-    row = np.asarray(index.get_indexer(pd.Index(key)))
-    # In the order of their names, so that resamples do not depend on the order of rows.
-    code = np.unique(np.asarray(table.patient)[row >= 0].astype(str), return_inverse=True)[1].astype(np.int64)
-    row = row[row >= 0]
-    patients = np.zeros(len(index), dtype=np.int64)
-    patients[row] = code
-    double = patients[row] != code
-    if double.any():
-        raise DataError(f"{table.name}: a study has rows of two patients", "Make studies unique across patients.")
-    return patients, table.origin[1]
-
-
 def of_cases(
     name: str, unit: Unit, keys: Sequence[Texts], patient: Texts, labels: Sequence[str], values: Floats
 ) -> ScoreTable:
     """Return a table of cases that are at hand: ``keys`` are films and their studies, or studies alone."""
-    film, study = (keys[0], keys[1]) if unit == "image" else (None, keys[0])
+    films, study = ({"image": keys[0]}, keys[1]) if unit == "image" else ({}, keys[0])
     columns = {label: values[:, k].astype(np.float64) for k, label in enumerate(labels)}
-    table = ScoreTable(name, film, study, patient, ("the manifest", "the manifest"), columns, lambda _: name)
-    if film is None:
+    texts = {label: numbers.astype(object) for label, numbers in columns.items()}
+    origin = dict.fromkeys(("image", "study", "patient"), "the manifest")
+    table = ScoreTable(name, films, study, patient, origin, columns, lambda _: name, texts)
+    if not films:
         return table
-    own, of_study, _ = _keys(film, "image", table.where)  # as a table of the same films would name them
-    return replace(table, film=own, study=of_study if of_study is not None else study)
+    own, of_study, _ = _keys(films["image"], "image", table.where)  # as a table of the same films would name them
+    assert own is not None, "a manifest names films"
+    return replace(table, films={"image": own}, study=of_study if of_study is not None else study)

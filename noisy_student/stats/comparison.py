@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from noisy_student.stats import support
 from noisy_student.stats.intervals import Difference, auroc_columns, bootstrap_aurocs, difference, macro
-from noisy_student.stats.metrics import Floats, checked
+from noisy_student.stats.metrics import checked
 from noisy_student.stats.power import holm, sentence
+
+NO_CLASSES: Final = "no label has both a positive and a negative film"
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class Comparison:
     """Patients with a known truth of a macro label."""
     patients: tuple[int, ...]
     """Patients with a known truth of each label."""
+    macro_few: str | None = None
+    """Which classes have too few patients for the words better and worse, ``None`` where none has."""
+    few: tuple[str | None, ...] = ()
+    """The same of each label."""
 
 
 def compare_models(
@@ -37,10 +44,12 @@ def compare_models(
     seed: int,
     confidence: float,
     stratify: npt.ArrayLike | None = None,
+    names: Sequence[str] | None = None,
 ) -> list[Comparison]:
     """Return model b minus model a for each of ``pairs`` (a, b), all measured on the same resamples of patients.
 
-    ``scores`` are M matrices (N, K), ``columns`` the macro labels. The numbers are those of
+    ``scores`` are M matrices (N, K), ``columns`` the macro labels, ``names`` the labels', for reasons. The macro mean
+    is over the labels with both classes, and its resamples are those that have all of these. The numbers are those of
     :func:`noisy_student.stats.intervals.compare`, which takes one pair and one set of labels at a time.
 
     Raises:
@@ -55,13 +64,29 @@ def compare_models(
     counts = tuple(int(np.unique(codes[known[:, k]]).size) for k in range(known.shape[1]))
     either = int(np.unique(codes[known[:, np.asarray(columns, dtype=np.int64)].any(axis=1)]).size)
 
-    def differ(a: int, b: int, chosen: Sequence[int]) -> Difference:
-        value = float(macro(values[b], chosen) - macro(values[a], chosen))
-        resampled: Floats = macro(draws[b], chosen) - macro(draws[a], chosen)
-        return difference(value, resampled, confidence, "no label has both a positive and a negative film")
+    classes = support.of_classes(arrays[0][0], codes)
+    called = [f"label {k}" if names is None else names[k] for k in range(known.shape[1])]
+    used = [k for k in columns if (classes[k] > 0).all()]
 
+    def differ(a: int, b: int, chosen: Sequence[int], own: Sequence[str]) -> Difference:
+        value = float(macro(values[b], chosen) - macro(values[a], chosen))
+        first, second = (draws[model][:, list(chosen)] for model in (a, b))
+        lacking = support.lacking(classes[list(chosen)], own, support.RESAMPLED)
+        return difference(value, first, second, confidence, NO_CLASSES, own, lacking)
+
+    finding = [support.THE_FINDING]
+    of_macro = [called[k] for k in used]
+    macro_few = support.lacking(classes[used], of_macro, support.TOLD)
+    few = tuple(support.lacking(classes[[k]], finding, support.TOLD) for k in range(known.shape[1]))
     return [
-        Comparison(differ(a, b, columns), tuple(differ(a, b, [k]) for k in range(known.shape[1])), either, counts)
+        Comparison(
+            differ(a, b, used, of_macro),
+            tuple(differ(a, b, [k], finding) for k in range(known.shape[1])),
+            either,
+            counts,
+            macro_few,
+            few,
+        )
         for a, b in pairs
     ]
 
@@ -75,19 +100,22 @@ def difference_json(found: Difference) -> dict[str, Any]:
         "upper": found.upper,
         "p": found.p_value,
         "reason": found.reason,
+        "undefined_replicates": found.undefined,
+        "undefined_labels": None if found.value is None else list(found.undefined_labels),
     }
 
 
 def comparison_json(found: Comparison, labels: Sequence[str], smallest: float, confidence: float) -> dict[str, Any]:
     """Return ``{"macro": D, "labels": {NAME: D}}``, each with its plain ``sentence``.
 
-    A label counts as better or worse only after Holm's adjustment over all labels (``p_holm``). ``smallest`` is the
-    difference of which the sentence says how many patients would show it.
+    A label counts as better or worse only after Holm's adjustment over all labels (``p_holm``), and nothing does where
+    a class has fewer patients than :data:`noisy_student.stats.support.TOLD`. ``smallest`` is the difference of which
+    the sentence says how many patients would show it.
     """
     adjusted = holm({name: one.p_value for name, one in zip(labels, found.labels, strict=True)})
-    said = sentence(found.macro, found.macro_patients, smallest, confidence)
+    said = sentence(found.macro, found.macro_patients, smallest, confidence, few=found.macro_few)
     entries = {}
-    for name, one, patients in zip(labels, found.labels, found.patients, strict=True):
-        words = sentence(one, patients, smallest, confidence, adjusted[name])
+    for name, one, patients, few in zip(labels, found.labels, found.patients, found.few, strict=True):
+        words = sentence(one, patients, smallest, confidence, adjusted[name], few)
         entries[name] = {**difference_json(one), "p_holm": adjusted[name], "sentence": words}
     return {"macro": {**difference_json(found.macro), "sentence": said}, "labels": entries}

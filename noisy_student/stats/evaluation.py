@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, Literal
 
@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from noisy_student.errors import ConfigError, DataError
-from noisy_student.stats import delong, metrics, reliability
-from noisy_student.stats.intervals import bootstrap_auroc, interval, macro
+from noisy_student.stats import delong, metrics, reliability, support
+from noisy_student.stats.intervals import bootstrap_auroc, complete, interval
 from noisy_student.stats.metrics import Floats, Ints, checked
 from noisy_student.stats.operating import Threshold, measure
 from noisy_student.stats.strata import strata
@@ -20,7 +20,8 @@ from noisy_student.stats.strata import strata
 Aggregation = Literal["mean", "max", "frontal"]
 """How the views of a study become one: their mean, their largest, or the mean of the frontal ones if there are any."""
 
-NO_INTERVAL: Final = "no interval: fewer than half of the resamples hold both classes"
+NO_PROBABILITIES: Final = "scores outside [0, 1] are no probabilities"
+NOTHING_KNOWN: Final = "no film with a known value"
 CI_METHOD: Final = "bootstrap over patients"
 MEANS: Final = ("ap", "brier", "log_loss", "ece")
 """Measures beside AUROC of which the macro mean is given, over the labels of the macro AUROC."""
@@ -40,7 +41,7 @@ def evaluate(
     stratify: bool = False,
     before: npt.ArrayLike | None = None,
     points: Mapping[str, Mapping[str, Threshold]] | None = None,
-    ranking: bool = False,
+    ranking: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return counts, measures, intervals and curves per label, and their means over ``macro_labels``.
 
@@ -61,7 +62,7 @@ def evaluate(
         stratify: keep the number of patients with each finding in every resample (:func:`subgroups.strata`).
         before: probabilities (N, K) before calibration, for ``before``.
         points: label -> kind -> threshold chosen on other films, for ``operating_points``.
-        ranking: scores need only rank; measures of calibration are then None.
+        ranking: labels whose scores need only rank; their measures of calibration are None.
 
     Raises:
         ConfigError: a macro label is not among the labels.
@@ -70,7 +71,8 @@ def evaluate(
     truth, probability = checked(truth, probability, patients)
     if truth.ndim != 2 or truth.shape[1] != len(labels):
         raise DataError(f"truth has shape {truth.shape} for {len(labels)} labels", "Give one column per label.")
-    if not ranking and ((probability < 0).any() or (probability > 1).any()):
+    said = probability[:, [name not in ranking for name in labels]]
+    if (said < 0).any() or (said > 1).any():
         raise DataError("probability holds values outside [0, 1]", "Calibrate the logits first.")
     missing = [name for name in macro_labels if name not in labels]
     if missing:
@@ -81,9 +83,11 @@ def evaluate(
         aucs = bootstrap_auroc(truth, probability, patients, replicates, seed, keep)
     raw = None if before is None else checked(truth, before)[1]
     entries = {}
+    classes = support.of_classes(truth, patients)
     for k, name in enumerate(labels):
         entry = _ranking(truth[:, k], probability[:, k], np.asarray(patients), aucs[:, k], confidence)
-        entry |= _calibration(truth[:, k], None if ranking else probability[:, k], bins)
+        entry |= dict(zip(("positive_patients", "negative_patients"), map(int, classes[k]), strict=True))
+        entry |= _calibration(truth[:, k], None if name in ranking else probability[:, k], bins)
         entry["before"] = None if raw is None else _before(truth[:, k], raw[:, k], bins)
         chosen = None if points is None else points.get(name)
         entry["operating_points"] = chosen and {
@@ -94,21 +98,26 @@ def evaluate(
     return {
         "n": len(truth),
         "patients": int(np.unique(np.asarray(patients)).size),
-        "macro": _macro(entries, list(labels), list(macro_labels), aucs, confidence),
+        "macro": _macro(entries, list(labels), list(macro_labels), aucs, classes, confidence),
         "labels": entries,
     }
 
 
 def _macro(
-    entries: dict[str, dict[str, Any]], labels: list[str], wanted: list[str], aucs: Floats, confidence: float
+    entries: dict[str, dict[str, Any]],
+    labels: list[str],
+    wanted: list[str],
+    aucs: Floats,
+    classes: Ints,
+    confidence: float,
 ) -> dict[str, Any]:
     used = [name for name in wanted if entries[name]["auroc"] is not None]
     if not used:
         reason = f"none of the {len(wanted)} labels has both a positive and a negative film"
-        nothing = dict.fromkeys(("auroc", "ci", *MEANS, "undefined_replicates"))
-        return {**nothing, "labels": [], "reason": reason}
-    draws = aucs[:, [labels.index(name) for name in used]]
-    ci = interval(macro(draws, range(len(used))), confidence)
+        nothing = dict.fromkeys(("auroc", "ci", *MEANS, "undefined_replicates", "undefined_labels"))
+        return {**nothing, "labels": [], "reason": reason, "calibration_reason": reason}
+    columns = [labels.index(name) for name in used]
+    ranks = [name for name in used if entries[name]["calibration_reason"]]
 
     def mean(measure: str) -> float | None:
         values = [entries[name][measure] for name in used]
@@ -116,11 +125,29 @@ def _macro(
 
     return {
         "auroc": mean("auroc"),
-        "ci": None if ci is None else list(ci),
         **{measure: mean(measure) for measure in MEANS},
-        "undefined_replicates": float(np.isnan(draws).any(axis=1).mean()),
         "labels": used,
-        "reason": NO_INTERVAL if ci is None else None,
+        "calibration_reason": f"{NO_PROBABILITIES} ({', '.join(ranks)})" if ranks else None,
+        **bounds(aucs[:, columns], classes[columns], used, confidence),
+    }
+
+
+def bounds(draws: Floats, classes: Ints, names: Sequence[str], confidence: float) -> dict[str, Any]:
+    """Return ``ci`` of the mean over K labels from its resamples (R, K), and what there is to say of it.
+
+    ``reason`` tells why there is none: a class (``classes`` (K, 2), as by :func:`support.of_classes`) has fewer than
+    two patients, or more than half of the resamples lack a class of a label. Others that lack one are left out, because
+    their mean is over other labels: ``undefined_replicates`` is their share, ``undefined_labels`` says which labels.
+    """
+    share, missing = support.incomplete(draws, names)
+    lacking = support.lacking(classes, names, support.RESAMPLED)
+    ci = None if lacking else interval(complete(draws, range(len(names))), confidence)
+    reason = None if ci else f"no interval: {lacking or support.most_incomplete(share, missing)}"
+    return {
+        "ci": ci and list(ci),
+        "undefined_replicates": share,
+        "undefined_labels": missing,
+        "reason": reason,
     }
 
 
@@ -132,21 +159,22 @@ def _ranking(
     fpr, tpr = metrics.roc_curve(truth, score)
     recall, precision = metrics.precision_recall_curve(truth, score)
     reason = undefined_reason(positives, negatives)
-    ci = None if reason is not None else interval(draws, confidence)
+    found: dict[str, Any] = {"ci": None, "undefined_replicates": None, "reason": reason}
+    if reason is None:
+        found = bounds(draws[:, None], support.of_classes(truth[:, None], patients), [support.THE_FINDING], confidence)
+        del found["undefined_labels"]
     closed = delong.interval(truth, score, patients, confidence)
     return {
         "auroc": _number(metrics.auroc(truth, score)),
-        "ci": None if ci is None else list(ci),
+        **found,
         "ci_method": CI_METHOD,
         "delong_ci": None if closed.ci is None else list(closed.ci),
         "delong_method": closed.method,
         "delong_reason": closed.reason,
-        "undefined_replicates": None if reason is not None else float(np.isnan(draws).mean()),
         "ap": _number(metrics.average_precision(truth, score)),
         "positives": positives,
         "negatives": negatives,
         "unknown": int(np.isnan(truth).sum()),
-        "reason": NO_INTERVAL if reason is None and ci is None else reason,
         "roc": {"fpr": _rounded(fpr), "tpr": _rounded(tpr)} if fpr.size else None,
         "pr": {"recall": _rounded(recall), "precision": _rounded(precision)} if recall.size else None,
     }
@@ -156,13 +184,14 @@ def _calibration(truth: Floats, probability: Floats | None, bins: int) -> dict[s
     """Return what needs probabilities; nothing of it for ``None``."""
     if probability is None:
         keys = ("brier", "log_loss", "ece", "ece_width", "ece_debiased", "brier_parts", "reliability")
-        return dict.fromkeys(keys)
+        return dict.fromkeys(keys) | {"calibration_reason": NO_PROBABILITIES}
     parts = reliability.brier_parts(truth, probability, bins)
     return {
         **_before(truth, probability, bins),
         "ece_width": _number(reliability.ece_width(truth, probability, bins)),
         "ece_debiased": _number(reliability.ece_debiased(truth, probability, bins)),
         "brier_parts": None if math.isnan(parts.reliability) else asdict(parts),
+        "calibration_reason": NOTHING_KNOWN if np.isnan(truth).all() else None,
     }
 
 
@@ -186,7 +215,7 @@ def undefined_reason(positives: int, negatives: int) -> str | None:
     """Return why a label with so many films has no AUROC, ``None`` where it has one."""
     films = positives + negatives
     if not films:
-        return "no film with a known value"
+        return NOTHING_KNOWN
     counted = f"among {films} {'film' if films == 1 else 'films'}"
     if not positives:
         return f"no positives {counted}"

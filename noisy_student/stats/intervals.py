@@ -22,6 +22,7 @@ from scipy import sparse
 
 from noisy_student.errors import DataError
 from noisy_student.randomness import generator, text_id
+from noisy_student.stats import support
 from noisy_student.stats.metrics import Floats, Ints, auroc, checked, cross_entropy
 
 BLOCK = 32
@@ -52,6 +53,10 @@ class Difference:
     reason: str | None
     sd: float | None = None
     """Standard deviation of the resampled differences."""
+    undefined: float | None = None
+    """Share of the resamples that lack a class of a label; they are left out."""
+    undefined_labels: tuple[str, ...] = ()
+    """The labels of which they lack one, most often first."""
 
 
 @dataclass(frozen=True)
@@ -266,20 +271,54 @@ def macro(values: npt.ArrayLike, columns: Sequence[int] | Ints) -> Floats:
     return mean
 
 
-def difference(value: float, replicates: Floats, confidence: float, undefined: str) -> Difference:
-    """Return what the ``replicates`` (R,) of a difference say about its ``value``; NaN is ``undefined``, the reason."""
+def complete(values: Floats, columns: Sequence[int] | Ints) -> Floats:
+    """Return the mean (R,) of ``values`` (R, K) over ``columns``, NaN where one of them is: every mean is of the same
+    labels.
+    """
+    chosen = values[:, np.asarray(columns, dtype=np.int64)]
+    mean: Floats = chosen.mean(axis=1) if chosen.shape[1] else np.full(len(chosen), np.nan)
+    return mean
+
+
+def difference(
+    value: float,
+    first: Floats,
+    second: Floats,
+    confidence: float,
+    undefined: str,
+    names: Sequence[str] = (support.THE_FINDING,),
+    lacking: str | None = None,
+) -> Difference:
+    """Return what resamples of K labels say about the difference ``value`` of their means, ``second`` less ``first``.
+
+    Resamples that lack a class of any label are left out: a mean over the others is another figure.
+
+    Args:
+        value: the difference; NaN where it is not defined.
+        first: a measure per resample and label (R, K), of the labels in ``value`` alone.
+        second: the same of the other model.
+        confidence: coverage of the interval, and of each bound.
+        undefined: the reason where ``value`` is NaN.
+        names: what the K labels are called.
+        lacking: why there can be no interval, ``None`` where there can.
+    """
     if np.isnan(value):
         return Difference(None, None, None, None, None, undefined)
-    ci = interval(replicates, confidence)
+    share, missing = support.incomplete(second - first, names)
+    every = range(first.shape[1])
+    draws = complete(second, every) - complete(first, every)
+    ci = None if lacking else interval(draws, confidence)
     if ci is None:
-        reason = "fewer than half of the resamples are defined, so there is no interval"
-        return Difference(value, None, None, None, None, reason)
-    defined = replicates[~np.isnan(replicates)]
+        reason = lacking or support.most_incomplete(share, missing)
+        nothing = Difference(value, None, None, None, None, f"no interval, {reason}")
+        return replace(nothing, undefined=share, undefined_labels=tuple(missing))
+    defined = draws[~np.isnan(draws)]
     lower, upper = np.quantile(defined, [1 - confidence, confidence])
     # The sample counts as one more resample, so that p is never 0 (Davison and Hinkley 1997, section 4.2).
     tail = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0)) + 1
     p_value = min(1.0, 2 * tail / (defined.size + 1))
-    return Difference(value, ci, float(lower), float(upper), p_value, None, float(defined.std()))
+    sd = float(defined.std())
+    return Difference(value, ci, float(lower), float(upper), p_value, None, sd, share, tuple(missing))
 
 
 def compare(
@@ -294,17 +333,19 @@ def compare(
     *,
     probability_a: npt.ArrayLike | None = None,
     probability_b: npt.ArrayLike | None = None,
+    names: Sequence[str] | None = None,
 ) -> PairedComparison:
     """Return model b minus model a over the labels ``columns``, both measured on the same resamples of patients.
 
     Scores only need to rank; ``probability_a`` and ``probability_b``, both or neither, add the log loss. Labels without
-    both classes do not enter the AUROC, labels without a known film not the log loss.
+    both classes do not enter the AUROC, labels without a known film not the log loss. ``names`` are the labels', for
+    reasons. A resample counts where every label that enters is defined.
 
     Raises:
         DataError: the arrays do not fit together, or there are no films.
     """
     chosen = np.asarray(columns, dtype=np.int64)
-    every = np.arange(chosen.size)
+    called = [f"label {k}" if names is None else names[k] for k in chosen]
     truth = np.asarray(truth, dtype=np.float64)[:, chosen]
     patients = np.asarray(patients)
 
@@ -314,20 +355,32 @@ def compare(
         measure: Callable[[Floats, Floats], Floats],
         resample: Callable[[Floats, Floats, npt.ArrayLike, int, int], Floats],
         undefined: str,
+        lacking: Callable[[Ints], str | None],
     ) -> Difference:
         pair = [checked(truth, np.asarray(model, dtype=np.float64)[:, chosen], patients) for model in (a, b)]
-        value = macro(measure(*pair[1]), every) - macro(measure(*pair[0]), every)
-        draws = [macro(resample(*model, patients, replicates, seed), every) for model in pair]
-        return difference(float(value), draws[1] - draws[0], confidence, undefined)
+        values = [measure(*model) for model in pair]
+        used = np.flatnonzero(~np.isnan(values[0]))
+        first, second = (resample(*model, patients, replicates, seed)[:, used] for model in pair)
+        value = float(macro(values[1], used) - macro(values[0], used))
+        return difference(value, first, second, confidence, undefined, [called[k] for k in used], lacking(used))
+
+    def one_class(used: Ints) -> str | None:
+        counts = support.of_classes(truth[:, used], patients)
+        return support.lacking(counts, [called[k] for k in used], support.RESAMPLED)
+
+    def one_patient(used: Ints) -> str | None:
+        known = [np.unique(patients[~np.isnan(truth[:, k])]).size for k in used]
+        few = [called[k] for k, count in zip(used, known, strict=True) if count < support.RESAMPLED]
+        return f"only 1 patient with a known value of {', '.join(few)}" if few else None
 
     no_classes = "no label has both a positive and a negative film"
-    by_auroc = paired(score_a, score_b, auroc_columns, bootstrap_auroc, no_classes)
+    by_auroc = paired(score_a, score_b, auroc_columns, bootstrap_auroc, no_classes, one_class)
     if (probability_a is None) != (probability_b is None):
         raise DataError("only one of two models has probabilities", "Give probability_a and probability_b, or neither.")
     by_loss = Difference(None, None, None, None, None, "no probabilities were given")
     if probability_a is not None and probability_b is not None:
         no_films = "no label has a film with a known value"
-        by_loss = paired(probability_a, probability_b, _log_loss_columns, bootstrap_log_loss, no_films)
+        by_loss = paired(probability_a, probability_b, _log_loss_columns, bootstrap_log_loss, no_films, one_patient)
     return PairedComparison(by_auroc, by_loss, confidence, replicates, np.unique(patients).size)
 
 

@@ -27,9 +27,16 @@ def patients_needed(patients: int, sd: float, difference: float, confidence: flo
     return max(2, math.ceil(patients * (reach * sd / difference) ** 2))
 
 
-def sentence(found: Difference, patients: int, smallest: float, confidence: float, p_value: float | None = None) -> str:
+def sentence(
+    found: Difference,
+    patients: int,
+    smallest: float,
+    confidence: float,
+    p_value: float | None = None,
+    few: str | None = None,
+) -> str:
     """Return "better", "worse", "cannot be told apart with N patients; a difference of D would need about M patients",
-    or why neither can be said.
+    or why neither can be said. ``few`` says that a class has too few patients for either word.
 
     It is the interval that decides, or ``p_value``, adjusted for many labels, where one is given. D is ``smallest``,
     set beforehand: the number of patients for the difference that was seen would say no more than the p-value does
@@ -37,6 +44,8 @@ def sentence(found: Difference, patients: int, smallest: float, confidence: floa
     """
     if found.value is None or found.ci is None:
         return f"cannot be compared: {found.reason}"
+    if few is not None:
+        return f"cannot be told apart: {few}"
     shown = not found.ci[0] <= 0 <= found.ci[1]
     if p_value is not None:
         shown = shown and p_value <= 1 - confidence

@@ -127,6 +127,7 @@ def helped(
         confidence,
         probability_a=before,
         probability_b=after,
+        names=labels,
     )
     return Helped(entries, found)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from noisy_student.stats.evaluation import NO_INTERVAL, undefined_reason
-from noisy_student.stats.intervals import auroc_columns, bootstrap_aurocs, interval, macro
+from noisy_student.stats import support
+from noisy_student.stats.evaluation import bounds, undefined_reason
+from noisy_student.stats.intervals import auroc_columns, bootstrap_aurocs, macro
 from noisy_student.stats.metrics import Floats, Ints
 from noisy_student.stats.strata import strata
 
@@ -83,10 +84,13 @@ def _group(
     confidence: float,
 ) -> dict[str, Any]:
     used = [k for k in wanted if not np.isnan(areas[k])]
+    classes = support.of_classes(group.truth, group.patients)
     entries = {}
     for k, name in enumerate(labels):
         positives, negatives = int((group.truth[:, k] == 1).sum()), int((group.truth[:, k] == 0).sum())
-        figure = _figure(float(areas[k]), draws[:, k], confidence, undefined_reason(positives, negatives))
+        undefined = undefined_reason(positives, negatives)
+        figure = _figure(float(areas[k]), draws[:, [k]], classes[[k]], [support.THE_FINDING], confidence, undefined)
+        del figure["undefined_labels"]
         entries[name] = {**figure, "positives": positives, "negatives": negatives}
     reason = None if used else f"none of the {len(wanted)} labels has both a positive and a negative film"
     return {
@@ -94,16 +98,19 @@ def _group(
         "n": len(group.truth),
         "patients": len(group),
         "small": len(group) < smallest,
-        "macro": _figure(float(macro(areas, used)), macro(draws, used), confidence, reason),
+        "macro": _figure(
+            float(macro(areas, used)), draws[:, used], classes[used], [labels[k] for k in used], confidence, reason
+        ),
         "labels": entries,
     }
 
 
-def _figure(value: float, draws: Floats, confidence: float, reason: str | None) -> dict[str, Any]:
+def _figure(
+    value: float, draws: Floats, classes: Ints, names: Sequence[str], confidence: float, reason: str | None
+) -> dict[str, Any]:
     if reason is not None:
-        return {"auroc": None, "ci": None, "reason": reason}
-    ci = interval(draws, confidence)
-    return {"auroc": value, "ci": None if ci is None else list(ci), "reason": NO_INTERVAL if ci is None else None}
+        return {"auroc": None, "ci": None, "undefined_replicates": None, "undefined_labels": None, "reason": reason}
+    return {"auroc": value, **bounds(draws, classes, names, confidence)}
 
 
 def _gap(
@@ -113,7 +120,9 @@ def _gap(
     smallest: int,
     confidence: float,
 ) -> dict[str, Any]:
-    nothing: dict[str, Any] = {"difference": None, "ci": None, "between": None, "labels": []}
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("difference", "ci", "between", "undefined_replicates", "undefined_labels")
+    ) | {"labels": []}
     if len(groups) < 2:
         return nothing | {"reason": f"fewer than two groups have {smallest} patients"}
     used = [k for k in wanted if all(not np.isnan(areas[k]) for _, areas, _ in groups)]
@@ -121,13 +130,12 @@ def _gap(
         return nothing | {"reason": "no label has both a positive and a negative film in every group"}
     means = [float(areas[used].mean()) for _, areas, _ in groups]
     best, worst = int(np.argmax(means)), len(means) - 1 - int(np.argmin(means[::-1]))  # two groups, equal or not
-    pair = np.stack([groups[best][2][:, used], groups[worst][2][:, used]])
-    pair[:, np.isnan(pair).any(axis=0)] = np.nan  # a label counts in a resample where both groups have it
-    ci = interval(macro(pair[0] - pair[1], range(len(used))), confidence)
+    first, second = groups[best], groups[worst]
+    names = [labels[k] for k in used]
+    classes = np.minimum(*(support.of_classes(group.truth[:, used], group.patients) for group, _, _ in (first, second)))
     return {
         "difference": means[best] - means[worst],
-        "ci": None if ci is None else list(ci),
-        "between": [groups[best][0].name, groups[worst][0].name],
-        "labels": [labels[k] for k in used],
-        "reason": NO_INTERVAL if ci is None else None,
+        "between": [first[0].name, second[0].name],
+        "labels": names,
+        **bounds(first[2][:, used] - second[2][:, used], classes, names, confidence),
     }

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from noisy_student.data import score_tables
-from noisy_student.data.score_tables import Joined
+from noisy_student.data import score_joins, score_tables
+from noisy_student.data.score_joins import Joined
 from noisy_student.errors import DataError
 
 LABELS = ["Edema", "Pleural Effusion"]
@@ -24,7 +24,7 @@ def write(path: Path, **columns: Any) -> Path:
 def joined(folder: Path, truth: dict[str, Any], *scores: dict[str, Any]) -> Joined:
     first = score_tables.read(write(folder / "truth.csv", **truth))
     models = [score_tables.read(write(folder / f"scores{k}.csv", **one)) for k, one in enumerate(scores)]
-    return score_tables.join(first, models)
+    return score_joins.join(first, models)
 
 
 def complaint(folder: Path, truth: dict[str, Any], *scores: dict[str, Any]) -> DataError:
@@ -132,19 +132,26 @@ def test_errors_name_file_line_and_fix(tmp_path: Path) -> None:
     scores: dict[str, Any] = {"Path": ["a", "b", "c"], "Edema": [0.1, 0.2, 0.3]}
     place = str(tmp_path / "truth.csv")
     twice = complaint(tmp_path, truth | {"Path": ["a", "b", "a"]}, scores)
-    assert twice.message == f"{place}, line 4: the film is there twice (1 rows too many)"
-    assert "scores0.csv, line 3: the film is there twice" in complaint(tmp_path, truth, scores | {"Path": "a"}).message
+    assert twice.message == f"{place}, line 4: column 'Path' has a film twice (1 rows too many)"
+    assert (
+        "scores0.csv, line 3: column 'Path' has a film twice"
+        in complaint(tmp_path, truth, scores | {"Path": "a"}).message
+    )
     lacking = complaint(tmp_path, truth, scores | {"Path": ["a", "x", "y"]})
     assert "has no row for 2 of 3 films" in lacking.message
     assert f"the first: {place}, line 3" in lacking.message
     nothing = complaint(tmp_path, truth, scores | {"Path": ["x", "y", "z"]})
     assert "none of their films in common" in nothing.message
+    assert f"column 'Path' of {tmp_path / 'scores0.csv'} (such as x) and column 'Path' of {place} (such as a)" in str(
+        nothing.hint
+    )
     assert "no label in common" in complaint(tmp_path, truth, {"Path": ["a"], "Mass": [0.1]}).message
     blank = complaint(tmp_path, truth, scores | {"Edema": [0.1, "", 0.3]})
-    assert "line 3: a score is not a finite number (1 such rows)" in blank.message
-    assert "not a finite" in complaint(tmp_path, truth, scores | {"Edema": [0.1, "high", 0.3]}).message
+    assert "line 3: column 'Edema' is blank, and a score is a finite number (1 such rows)" in blank.message
+    high = complaint(tmp_path, truth | {"Mass": 0}, {"Mass": 0.5} | scores | {"Edema": [0.1, "high", 0.3]})
+    assert "scores0.csv, line 3: column 'Edema' is 'high', and a score is a finite number" in high.message
     odd = complaint(tmp_path, truth | {"Edema": [1, 0, 2]}, scores)
-    assert f"{place}, line 4: column 'Edema' is neither 1, 0, -1 nor blank" in odd.message
+    assert f"{place}, line 4: column 'Edema' is '2', which is neither 1, 0, -1 nor blank" in odd.message
     same = complaint(tmp_path, truth | {"Oedema": 0}, scores)
     assert "columns 'Edema' and 'Oedema' mean the same label" in same.message
     assert "no column names films or studies" in complaint(tmp_path, {"Edema": [1]}, scores).message
@@ -168,3 +175,67 @@ def test_what_is_found_never_names_a_patient(tmp_path: Path) -> None:
     for scores in ({"Path": films[:1], "Edema": [0.1]}, {"Path": films * 2, "Edema": 0.1}):
         found = complaint(tmp_path, {"Path": films, "Edema": [1, 0]}, scores)
         assert "6474" not in f"{found.message}{found.hint}"
+
+
+def test_messages_name_the_column_that_joins(tmp_path: Path) -> None:
+    # As MIMIC-CXR-JPG's tables: films and studies, each in a column of its own.
+    truth = {"study_id": ["50", "51"], "subject_id": ["1", "2"], "Edema": [1, 0]}
+    scores = {"dicom_id": ["02aa", "174f", "2a2b"], "study_id": ["50", "50", "51"], "Edema": [0.1, 0.2, 0.3]}
+    assert joined(tmp_path, truth, scores).joined_on == "column 'study_id'"
+    apart = complaint(tmp_path, truth, scores | {"study_id": ["s50", "s50", "s51"]})
+    assert "column 'study_id' of" in str(apart.hint)
+    assert "dicom_id" not in str(apart.hint)
+    films = {"dicom_id": ["x", "y"], "study_id": ["50", "51"], "Edema": [1, 0]}
+    assert joined(tmp_path, films, films).joined_on == "column 'dicom_id'"
+
+
+def test_films_are_matched_by_the_column_that_tables_share(tmp_path: Path) -> None:
+    both = {"Path": ["f1/a.png", "f2/b.png"], "image": ["a", "b"]}
+    for truth, scores in ((both, {"image": ["b", "a"]}), ({"image": ["a", "b"]}, both), (both, both)):
+        found = joined(tmp_path, truth | {"Edema": [1, 0]}, scores | {"Edema": [0.1, 0.2]})
+        assert len(found.truth) == 2
+        assert found.joined_on == ("column 'Path'" if truth is scores else "column 'image'")
+    paths = joined(tmp_path, both | {"Edema": [1, 0]}, {"image": ["f2/b.png", "f1/a.png"], "Edema": [0.1, 0.2]})
+    assert paths.scores[0][:, 0].tolist() == [0.2, 0.1]  # an image column that holds paths
+
+
+def test_a_row_that_is_unlike_the_others_is_named_where_it_keeps_tables_apart(tmp_path: Path) -> None:
+    studies = [f"test/patient{n}/study1" for n in (64741, 64742, 64743)]
+    truth = {"Study": [*studies[:2], "patient64743-1"], "Edema": [1, 0, 1]}
+    scores = {"Study": [f"CheXpert-v1.0/{study}" for study in studies], "Edema": [0.1, 0.2, 0.3]}
+    apart = complaint(tmp_path, truth, scores)
+    assert f"{tmp_path / 'truth.csv'}, line 4: column 'Study' is not of the form of others" in str(apart.hint)
+    assert "such as test/patient#####/study#" in str(apart.hint)
+    assert "6474" not in f"{apart.message}{apart.hint}"
+    films = {"Path": [*(f"{study}/view1.jpg" for study in studies[:2]), "odd.jpg"], "Edema": [0.1, 0.2, 0.3]}
+    assert "scores0.csv, line 4: column 'Path' is not of the form" in str(
+        complaint(tmp_path, {"Study": studies, "Edema": [1, 0, 1]}, films).hint
+    )
+
+
+def test_blanks_around_names_are_no_part_of_them(tmp_path: Path) -> None:
+    found = joined(tmp_path, {"image": ["a", "b"], " Edema": [1, 0]}, {"image": ["a", "b"], "Edema ": [0.1, 0.2]})
+    assert found.labels == ("Edema",)
+    twice = complaint(tmp_path, {"image": ["a"], " Edema": [1], "Edema": [1]}, {"image": ["a"], "Edema": [0.1]})
+    assert "two columns 'Edema'" in twice.message
+
+
+def test_blanks_of_truth_are_unknown_unless_they_count_as_negative(tmp_path: Path) -> None:
+    write(tmp_path / "t.csv", image=["a", "b", "c", "d"], Edema=[1, "", -1, 0.7])
+    write(tmp_path / "s.csv", image=["a", "b", "c", "d"], Edema=[0.1, 0.2, 0.3, 0.4])
+    truth, scores = score_tables.read(tmp_path / "t.csv"), score_tables.read(tmp_path / "s.csv")
+    np.testing.assert_array_equal(score_joins.join(truth, [scores]).truth[:, 0], [1, np.nan, np.nan, np.nan])
+    zeros = score_joins.join(truth, [scores], blank="zeros")
+    np.testing.assert_array_equal(zeros.truth[:, 0], [1, 0, np.nan, np.nan])
+    assert zeros.soft == {"Edema": 1}
+
+
+def test_labels_can_be_named(tmp_path: Path) -> None:
+    columns = {"image": ["a", "b"], "Edema": [1, 0], "portable": [0, 1], "Effusion": [0, 1]}
+    write(tmp_path / "t.csv", **columns)
+    table = score_tables.read(tmp_path / "t.csv")
+    found = score_joins.join(table, [table], only=("Pleural Effusion", "edema"))
+    assert found.labels == ("Effusion", "Edema")
+    assert found.scores[0].tolist() == [[0, 1], [1, 0]]
+    with pytest.raises(DataError, match="no label 'Mass' in common"):
+        score_joins.join(table, [table], only=("Mass",))

@@ -357,3 +357,25 @@ def test_one_table_of_chexpert_alone_takes_its_splits_from_the_paths(tmp_path: P
     (tmp_path / "some.csv").write_text("Path,Edema\ntrain/patient00001/study1,1\n")
     with pytest.raises(DataError, match=r"some.csv, line 2: Path is not of the form"):
         sources.load(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Path;Edema\na;1\n", "is separated by ';'"),
+        ("Path\tEdema\na\t1\n", "is separated by tabs"),
+        ("Path|Edema\na|1\n", r"is separated by '\|'"),
+        ("sep=,\nPath,Edema\na,1\n", "its first line is 'sep=,'"),
+        ("sep=;\nPath;Edema\na;1\n", "its first line is 'sep=;'"),
+    ],
+)
+def test_a_table_with_other_separators_is_told_from_one_without_columns(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=rf"t\.csv: {message}") as caught:
+        cells.read_table(path)
+    assert "commas" in str(caught.value.hint)
+    path.write_text("a;b,c\n1;2,3\n", encoding="utf-8")  # a semicolon in a name among others is a name
+    assert list(cells.read_table(path).columns) == ["a;b", "c"]

@@ -32,7 +32,8 @@ def test_evaluation_has_the_agreed_keys_and_is_json() -> None:
     result = evaluate(*sample(), LABELS, LABELS[:3], **OPTIONS)
     assert set(result) == {"n", "patients", "macro", "labels"}
     assert set(result["macro"]) == {
-        *("auroc", "ci", "ap", "brier", "log_loss", "ece", "undefined_replicates", "labels", "reason")
+        *("auroc", "ci", "ap", "brier", "log_loss", "ece", "undefined_replicates", "labels", "reason"),
+        *("undefined_labels", "calibration_reason"),
     }
     assert list(result["labels"]) == list(LABELS)
     for entry in result["labels"].values():
@@ -40,6 +41,7 @@ def test_evaluation_has_the_agreed_keys_and_is_json() -> None:
             *("auroc", "ci", "ap", "brier", "log_loss", "ece", "positives", "negatives", "unknown"),
             *("reason", "roc", "reliability", "ci_method", "delong_ci", "delong_method", "delong_reason"),
             *("undefined_replicates", "ece_width", "ece_debiased", "brier_parts", "pr", "before", "operating_points"),
+            *("positive_patients", "negative_patients", "calibration_reason"),
         }
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert (result["n"], result["patients"]) == (234, 117)
@@ -70,14 +72,16 @@ def test_what_is_not_defined_is_null_with_a_reason() -> None:
     assert fracture["reason"] == "no positives among 234 films"
     assert [fracture[key] for key in ("auroc", "ci", "ap", "roc")] == [None] * 4
     assert fracture["brier"] > 0  # proper scores do not need both classes
-    assert pneumonia["reason"] == "no film with a known value"
+    assert pneumonia["reason"] == pneumonia["calibration_reason"] == "no film with a known value"
+    assert fracture["calibration_reason"] is None
     measures = ("auroc", "ci", "ap", "brier", "log_loss", "ece", "roc", "reliability")
     assert [pneumonia[key] for key in measures] == [None] * 8
     assert pneumonia["unknown"] == 234
     assert result["macro"] == {
-        **dict.fromkeys(("auroc", "ci", "ap", "brier", "log_loss", "ece", "undefined_replicates")),
+        **dict.fromkeys(("auroc", "ci", "ap", "brier", "log_loss", "ece", "undefined_replicates", "undefined_labels")),
         "labels": [],
         "reason": "none of the 2 labels has both a positive and a negative film",
+        "calibration_reason": "none of the 2 labels has both a positive and a negative film",
     }
 
 
@@ -85,10 +89,10 @@ def test_a_missing_interval_has_a_reason() -> None:
     truth = np.full((40, 1), np.nan)
     truth[0], truth[1] = 1, 0
     result = evaluate(truth, np.linspace(0, 1, 40)[:, None], np.arange(40), ("Edema",), ("Edema",), **OPTIONS)
-    for entry in (result["macro"], result["labels"]["Edema"]):
+    for entry, name in ((result["macro"], "Edema"), (result["labels"]["Edema"], "the finding")):
         assert entry["auroc"] == 0.0  # truly the worst order, hence a number
         assert entry["ci"] is None
-        assert "fewer than half" in entry["reason"]
+        assert entry["reason"] == f"no interval: only 1 patient with {name}, 1 patient without {name}"
 
 
 @pytest.mark.parametrize(

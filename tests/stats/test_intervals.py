@@ -257,7 +257,9 @@ def test_compare_says_why_it_cannot() -> None:
     assert rare.ci is None
     assert rare.p_value is None
     assert rare.reason is not None
-    assert "fewer than half" in rare.reason
+    assert rare.reason == "no interval, only 1 patient with label 0, 1 patient without label 0"
+    assert rare.undefined is not None
+    assert rare.undefined > 0.5
 
 
 def test_bad_arrays_are_refused() -> None:

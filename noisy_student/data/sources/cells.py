@@ -52,8 +52,8 @@ def read_table(path: Path, columns: Collection[str] | None = None) -> pd.DataFra
         columns: read only these, where they are there; a table of reports is ten times as large as what is needed.
 
     Raises:
-        DataError: the file is missing, empty, damaged or not a table, a column is there twice, or a row has a filled
-            cell behind the last column.
+        DataError: the file is missing, empty, damaged or not a table, its cells are separated by something else than
+            commas, a column is there twice, or a row has a filled cell behind the last column.
     """
     wanted = None if columns is None else set(columns)
     try:
@@ -77,6 +77,7 @@ def _read_csv(path: Path, wanted: set[str] | None) -> pd.DataFrame:
     _, header = next(records, (0, []))
     if not header:
         raise DataError(f"{path}: is not a CSV table (it is empty)", "Save it as UTF-8 CSV with a header row.")
+    _refuse_other_separators(path, header)
     _refuse_doubles(path, header)
     names = [name if name.strip() else f"Unnamed: {k}" for k, name in enumerate(header)]
     keep = [k for k, name in enumerate(names) if wanted is None or name in wanted]
@@ -87,6 +88,19 @@ def _read_csv(path: Path, wanted: set[str] | None) -> pd.DataFrame:
         parts.append(pa.table([pa.array(columns[k], pa.large_string()) for k in keep], schema=schema))
     frame: pd.DataFrame = pa.concat_tables(parts).to_pandas()
     return frame
+
+
+def _refuse_other_separators(path: Path, header: Sequence[str]) -> None:
+    first = ",".join(header).strip()
+    if header[0].strip().lower().startswith("sep=") and not any(map(str.strip, header[1:])):
+        raise DataError(
+            f"{path}: its first line is '{first}', which only spreadsheets understand",
+            "Remove that line, and save the table with commas between cells.",
+        )
+    if len(header) == 1:
+        for separator, name in ((";", "';'"), ("\t", "tabs"), ("|", "'|'")):
+            if separator in header[0]:
+                raise DataError(f"{path}: is separated by {name}", "Save it with commas between cells.")
 
 
 def _of_width(path: Path, width: int, line: int, record: list[str]) -> list[str]:
