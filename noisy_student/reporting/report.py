@@ -239,8 +239,8 @@ def _references(path: Path) -> dict[str, Any] | None:
 
 
 def _calibration(fitted: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the calibration by label, whether the file holds a table by label or two lists side by side; of an
-    ensemble that of each member.
+    """Return the calibration by label, with the link of the loss and that of studies as far as the file has them,
+    whether it holds a table by label or two lists side by side; of an ensemble that of each member.
     """
     if not fitted:
         return None
@@ -248,7 +248,7 @@ def _calibration(fitted: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return {"members": [_calibration(member) for member in members]}
     labels = fitted["labels"]
     by_label = dict(labels) if isinstance(labels, Mapping) else dict(zip(labels, fitted["platt"], strict=True))
-    return {"labels": by_label} | ({"study": fitted["study"]} if fitted.get("study") else {})
+    return {"labels": by_label} | {key: fitted[key] for key in ("link", "study") if fitted.get(key)}
 
 
 def _model(metas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

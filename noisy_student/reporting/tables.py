@@ -99,7 +99,7 @@ def plain(cell: Cell) -> Cell:
     return replace(cell, interval=None)
 
 
-def _heads(*titles: str) -> tuple[Column, ...]:
+def heads(*titles: str) -> tuple[Column, ...]:
     """Return columns from their titles; one that ends in ``:`` holds words."""
     return tuple(Column(title.removesuffix(":"), not title.endswith(":")) for title in titles)
 
@@ -116,11 +116,11 @@ def generations(report: Mapping[str, Any], linked: Sequence[int]) -> Table:
         cells.append(text(words.verdict_words(entry)))
         link = f"gen-{index}/report.html" if index in linked else ""
         rows.append(Row(Cell(str(index), key=index), tuple(cells), link, "use this" if index == report["best"] else ""))
-    heads = _heads(
+    columns = heads(
         "Generation:", "Role:", "Test macro AUROC", "Validation macro AUROC", "Change on test", "Since the first",
         "Verdict:",
     )  # fmt: skip
-    return Table("Generations", heads, tuple(rows), sortable=False)
+    return Table("Generations", columns, tuple(rows), sortable=False)
 
 
 def has_points(entry: Mapping[str, Any]) -> bool:
@@ -139,10 +139,10 @@ def labels(entry: Mapping[str, Any], axis: tuple[float, float]) -> Table:
         measures += [number(cell[key]) for key in ("brier", "log_loss", "ece")]
         head = text(name, "" if name in used else "not in the macro mean")
         rows.append(Row(head, (auroc(cell), *measures, amount(cell["positives"]), amount(cell["negatives"]))))
-    heads = _heads(
+    columns = heads(
         "Label:", "AUROC", "AP", *(["F1"] if pointed else []), "Brier", "Log loss", "ECE", "Positive", "Negative"
     )
-    return Table("Measures by label", heads, tuple(rows), axis)
+    return Table("Measures by label", columns, tuple(rows), axis)
 
 
 def more_measures(entry: Mapping[str, Any]) -> Table | None:
@@ -159,11 +159,11 @@ def more_measures(entry: Mapping[str, Any]) -> Table | None:
         cells += [number(parts.get(key)) for key in ("reliability", "resolution", "uncertainty")]
         cells += [number(before.get(key)) for key in ("brier", "log_loss", "ece")]
         rows.append(Row(text(name), tuple(cells)))
-    heads = _heads(
+    columns = heads(
         "Label:", "DeLong interval", "Resamples of one class", "ECE, equal width", "ECE, debiased", "Reliability",
         "Resolution", "Uncertainty", "Brier before", "Log loss before", "ECE before",
     )  # fmt: skip
-    return Table("More measures by label", heads, tuple(rows)) if rows else None
+    return Table("More measures by label", columns, tuple(rows)) if rows else None
 
 
 def operating_points(entry: Mapping[str, Any]) -> list[tuple[str, str, Table]]:
@@ -184,13 +184,13 @@ def operating_points(entry: Mapping[str, Any]) -> list[tuple[str, str, Table]]:
             cells += [number(point[rate], digits=2) for rate in ("ppv", "npv", "f1")]
             cells += [amount(point[count]) for count in ("tp", "fp", "fn", "tn")]
             rows.append(Row(text(name), tuple(cells)))
-        heads = _heads(
+        columns = heads(
             "Label:", "Threshold", "Sensitivity", "Specificity", "PPV", "NPV", "F1", "True positive", "False positive",
             "False negative", "True negative",
         )  # fmt: skip
         if rows:
             aim = f" of {words.listed(sorted(aims))}" if aims else ""
-            found.append((key, title + aim, Table(f"Operating point, {title.lower()}{aim}", heads, tuple(rows))))
+            found.append((key, title + aim, Table(f"Operating point, {title.lower()}{aim}", columns, tuple(rows))))
     return found
 
 
@@ -204,10 +204,10 @@ def comparison(paired: Mapping[str, Any]) -> Table:
         cells += [number(cell.get("p_holm"))] if adjusted else []
         cells += [text(cell.get("sentence") or "")] if told else []
         rows.append(Row(text(name), tuple(cells)))
-    heads = _heads(
+    columns = heads(
         "Label:", "Change of AUROC", "p", *(["p after Holm"] if adjusted else []), *(["In words:"] if told else [])
     )
-    return Table(f"Change by label since generation {paired['against']}", heads, tuple(rows))
+    return Table(f"Change by label since generation {paired['against']}", columns, tuple(rows))
 
 
 def pseudo(entry: Mapping[str, Any]) -> Table:
@@ -221,11 +221,11 @@ def pseudo(entry: Mapping[str, Any]) -> Table:
         cells.append(number(get("pseudo_mean")))
         cells += [amount(get("pseudo_kept")), amount(get("pseudo_weight")), number(get("changed"))]
         rows.append(Row(text(name), tuple(cells)))
-    heads = _heads(
+    columns = heads(
         "Label:", "Labelled +", "Labelled −", "Ignored", "Teacher’s mean", "Expected prevalence", "Share taught",
         "Films kept", "Total weight", "Change",
     )  # fmt: skip
-    return Table(f"Pseudo-labels of generation {entry['index']}", heads, tuple(rows))
+    return Table(f"Pseudo-labels of generation {entry['index']}", columns, tuple(rows))
 
 
 def quality(entry: Mapping[str, Any]) -> Table:
@@ -237,8 +237,8 @@ def quality(entry: Mapping[str, Any]) -> Table:
         cells += [number(cell.get(key)) for key in ("brier", "pseudo_share", "true_share")]
         cells += [amount(cell.get(key)) for key in ("positives", "negatives")]
         rows.append(Row(text(name), tuple(cells)))
-    heads = _heads("Label:", "AUROC", "Brier", "Share taught", "True share", "Positive", "Negative")
-    return Table(f"Quality of pseudo-labels of generation {entry['index']}", heads, tuple(rows))
+    columns = heads("Label:", "AUROC", "Brier", "Share taught", "True share", "Positive", "Negative")
+    return Table(f"Quality of pseudo-labels of generation {entry['index']}", columns, tuple(rows))
 
 
 def subgroups(entry: Mapping[str, Any]) -> list[tuple[str, str, Table, Table]]:
@@ -251,7 +251,7 @@ def subgroups(entry: Mapping[str, Any]) -> list[tuple[str, str, Table, Table]]:
             head = text(group["group"], "small group" if group["small"] else "")
             rows.append(Row(head, (amount(group["n"]), amount(group["patients"]), auroc(group["macro"]))))
         main = Table(
-            f"Macro AUROC by {title.lower()}", _heads(f"{title}:", "Cases", "Patients", "Macro AUROC"), tuple(rows),
+            f"Macro AUROC by {title.lower()}", heads(f"{title}:", "Cases", "Patients", "Macro AUROC"), tuple(rows),
             plots.auroc_range(areas), narrow=True,
         )  # fmt: skip
         names = list(groups[0]["labels"]) if groups else []
@@ -260,9 +260,9 @@ def subgroups(entry: Mapping[str, Any]) -> list[tuple[str, str, Table, Table]]:
             Row(text(name), tuple(plain(auroc(group["labels"].get(name, nothing))) for group in groups))
             for name in names
         )
-        heads = _heads("Label:", *(group["group"] for group in groups))
+        columns = heads("Label:", *(group["group"] for group in groups))
         found.append(
-            (title, words.gap(part["gap"]), main, Table(f"AUROC by label and {title.lower()}", heads, by_label))
+            (title, words.gap(part["gap"]), main, Table(f"AUROC by label and {title.lower()}", columns, by_label))
         )
     return found
 
@@ -282,14 +282,14 @@ def split(report: Mapping[str, Any]) -> Table:
         Row(text(name), (amount(part["images"]), amount(part["patients"]), text(use)), tag=tag)
         for name, part, use, tag in parts
     )
-    return Table("Split", _heads("Part:", "Films", "Patients", "Used for:"), rows, sortable=False, narrow=True)
+    return Table("Split", heads("Part:", "Films", "Patients", "Used for:"), rows, sortable=False, narrow=True)
 
 
 def quarantine(report: Mapping[str, Any]) -> Table | None:
     """Return the films that could not be read, as far as they are on record."""
     listed = report["split"].get("quarantine") or []
     rows = tuple(Row(text(film["patient"]), (text(film["reason"]),)) for film in listed)
-    return Table("Unreadable films", _heads("Patient (hash):", "Reason:"), rows, narrow=True) if rows else None
+    return Table("Unreadable films", heads("Patient (hash):", "Reason:"), rows, narrow=True) if rows else None
 
 
 def policies(report: Mapping[str, Any]) -> Table | None:
@@ -302,22 +302,7 @@ def policies(report: Mapping[str, Any]) -> Table | None:
         Row(text(name), (text(words.uncertain_policy(name, targets)), text(blank)))
         for name in report["config"]["data"]["labels"]
     )
-    return Table("Policies for -1 and blanks", _heads("Label:", "−1 (uncertain):", "Blank:"), rows, narrow=True)
-
-
-def calibration(entry: Mapping[str, Any]) -> Table | None:
-    """Return the calibration by label; ``None`` where none is on record."""
-    fitted = (entry["calibration"] or {}).get("labels")
-    if not fitted:
-        return None
-    rows = []
-    for name, cell in fitted.items():
-        cells = [number(cell.get(key)) for key in ("shift", "slope", "intercept")]
-        cells.append(text("together" if cell.get("pooled") else "alone"))
-        cells += [amount(cell.get(key)) for key in ("positives", "negatives")]
-        rows.append(Row(text(name), tuple(cells)))
-    heads = _heads("Label:", "Shift", "Slope", "Intercept", "Fitted:", "Positive", "Negative")
-    return Table("Calibration", heads, tuple(rows))
+    return Table("Policies for -1 and blanks", heads("Label:", "−1 (uncertain):", "Blank:"), rows, narrow=True)
 
 
 def film(labels: Mapping[str, Mapping[str, Any]], name: str) -> Table:
@@ -326,4 +311,4 @@ def film(labels: Mapping[str, Mapping[str, Any]], name: str) -> Table:
     rows = tuple(
         Row(text(label), (text(known[cell["truth"]]), number(cell["probability"]))) for label, cell in labels.items()
     )
-    return Table(name, _heads("Label:", "Label says:", "Probability"), rows, sortable=False)
+    return Table(name, heads("Label:", "Label says:", "Probability"), rows, sortable=False)

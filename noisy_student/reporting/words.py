@@ -89,8 +89,34 @@ def trained_on(report: Mapping[str, Any]) -> str:
             f" Every generation is the mean of {folds} networks, each trained without a part of all these labelled "
             "patients and judged on that part alone."
         )
+    elif ensembles := _ensembles(report["generations"]):
+        text += f" {ensembles}, which learned from the same films and differ in seed or architecture."
     text += f" The label budget is both together: {films_of_patients(budget)}."
     return text
+
+
+def _ensembles(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Return which of the generations are the mean of how many networks, empty where each is one network."""
+    sizes: dict[int, list[int]] = {}
+    for entry in entries:
+        if (networks := entry["model"]["networks"]) > 1:
+            sizes.setdefault(networks, []).append(entry["index"])
+    if len(sizes) == 1 and sum(map(len, sizes.values())) == len(entries) > 1:
+        return f"Every generation is an ensemble, the mean of {next(iter(sizes))} networks"
+    return ", ".join(
+        f"{'G' if place == 0 else 'g'}eneration{'s' if len(indices) > 1 else ''} {listed(indices)} "
+        f"{'are ensembles' if len(indices) > 1 else 'is an ensemble'}, the mean of {networks} networks"
+        for place, (networks, indices) in enumerate(sizes.items())
+    )
+
+
+def networks(report: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """Return how many networks share a generation and what each learned from; empty for a single one."""
+    if (several := entry["model"]["networks"]) < 2:
+        return ""
+    if report["config"].get("folds", 1) > 1:
+        return f" of each of {several} networks, every one without a part of the labelled patients,"
+    return f" of each of {several} networks, every one with all labelled patients,"
 
 
 def how_good(report: Mapping[str, Any], entry: Mapping[str, Any]) -> str:

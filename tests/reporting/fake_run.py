@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,33 @@ def make_generation(
         folder / "checkpoint" / "best" / "meta.json",
         {"model": {"name": "small_resnet"}, "origin": "none", "images_seen": 19_200},
     )
+
+
+def make_ensemble(run: Run, index: int, networks: int = 2) -> None:
+    """Make generation ``index`` an ensemble of focal losses whose sampler drew positives of Edema more often."""
+    folder = run.generation(index)
+    plain = read_json(folder / "calibration.json")
+    members = []
+    for network in range(networks):
+        entries = {
+            name: entry | {"slope": 0.9 + network, "drawn": 0.7 if name == "Edema" else 0.0}
+            for name, entry in zip(plain["labels"], plain["platt"], strict=True)
+        }
+        link = {
+            "name": "focal",
+            "gamma_positive": 2.0,
+            "gamma_negative": 2.0,
+            "free": 0.0,
+            "odds": 0.0,
+            "smoothing": 0.1,
+        }
+        of_study = {name: entry | {"slope": 3.5 + network} for name, entry in entries.items()}
+        study = {"aggregation": "max", "labels": of_study, "link": link}
+        members.append({"labels": entries, "link": link, "study": study})
+        meta = {"model": {"name": "small_resnet"}, "origin": "none", "images_seen": 19_200}
+        write_json(run.network(index, member=network) / "checkpoint" / "best" / "meta.json", meta)
+    shutil.rmtree(folder / "checkpoint")
+    write_json(folder / "calibration.json", {"members": members})
 
 
 def level(labels: tuple[str, ...], split: str, index: int, test_images: int = 600) -> dict[str, Any]:

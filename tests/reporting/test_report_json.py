@@ -165,6 +165,15 @@ def test_calibration_is_by_label_in_either_form(small, report):
     assert read_json(write_overall(small)[0])["generations"][1]["calibration"] == by_label
 
 
+def test_calibration_keeps_what_the_loss_and_the_sampler_did(small):
+    fake_run.make_ensemble(small, 1)
+    stored = read_json(small.generation(1) / "calibration.json")
+    report = read_json(write_overall(small)[0])
+    check(report)
+    assert report["generations"][1]["calibration"] == stored
+    assert stored["members"][0]["link"]["name"] == "focal"
+
+
 def test_training_summary(report):
     training = report["generations"][1]["training"]
     assert training["steps"] == 300

@@ -219,6 +219,27 @@ def test_links_within_the_page_lead_somewhere(finished):
         assert targets <= {attrs["id"] for _, attrs in parsed.tags if "id" in attrs}
 
 
+def sentences(run):
+    return " ".join(Page(write_overall(run)[1].read_text()).text.split())
+
+
+def test_folds_and_members_are_told_apart(small):
+    assert "networks" not in sentences(small)
+    fake_run.make_ensemble(small, 1)
+    text = sentences(small)
+    assert "Generation 1 is an ensemble, the mean of 2 networks, which learned from the same films" in text
+    assert "of each of 2 networks, every one with all labelled patients," in text
+    assert "without a part" not in text
+    assert "Network 2 of 2" in text
+    fake_run.make_ensemble(small, 0)
+    assert "Every generation is an ensemble, the mean of 2 networks, which learned" in sentences(small)
+    path = small.path / "config.resolved.json"
+    write_json(path, read_json(path) | {"folds": 2})
+    text = sentences(small)
+    assert "of each of 2 networks, every one without a part of the labelled patients," in text
+    assert "ensemble" not in text
+
+
 def test_one_generation_has_no_trend(tmp_path):
     run = fake_run.make_run(tmp_path / "one", generations=1, labels=("Edema",))
     text = Page(write_overall(run)[1].read_text()).text

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from noisy_student.reporting import tables
+from noisy_student.reporting import calibrations, tables
 from noisy_student.runs import read_json
 
 
@@ -36,7 +36,7 @@ def test_every_table_has_as_many_cells_as_columns(report, entry):
         tables.split(report),
         tables.quarantine(report),
         tables.policies(report),
-        tables.calibration(entry),
+        *(table for _, _, table in calibrations.by_network(entry, "image")),
         tables.film({"Edema": {"truth": None, "probability": 0.2}}, "film"),
     ]
     assert len(made) == 18
@@ -135,6 +135,6 @@ def test_data_tables_are_absent_where_nothing_is_on_record(report, entry):
     del bare["split"]["quarantine"], bare["config"]["targets"]
     assert tables.quarantine(bare) is None
     assert tables.policies(bare) is None
-    assert tables.calibration(entry | {"calibration": None}) is None
+    assert calibrations.by_network(entry | {"calibration": None}, "image") == []
     assert texts(tables.policies(report))["Edema"][0] == "no target"
     assert texts(tables.quarantine(report))["4e5f6a7b"] == ["the film: is missing"]

@@ -92,7 +92,8 @@ def test_what_it_was_trained_on_names_the_whole_label_budget():
             "valid_patients": 15,
         },
         "split": {"counts": {"pool": {"images": 900, "patients": 1}}},
-        "generations": [{"index": 0, "role": "teacher"}, {"index": 1, "role": "student"}],
+        "generations": [{"index": index, "role": role, "model": {"networks": 1}}
+                        for index, role in enumerate(("teacher", "student"))],
         "config": {},
     }  # fmt: skip
     text = words.trained_on(report)
