@@ -314,5 +314,19 @@ def limits(report: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
 
 
 def called_positive(threshold: float | None) -> str:
-    """Return ``called positive from 0.124 on`` for a label's threshold, empty where it is 0.5 or not on record."""
-    return "" if threshold is None or threshold == 0.5 else f"called positive from {number(threshold)} on"
+    """Return ``called positive from 0.124 on`` for a label's threshold, empty where it is not on record."""
+    return "" if threshold is None else f"called positive from {number(threshold)} on"
+
+
+def gallery_thresholds(films: Sequence[Mapping[str, Any]], level: str) -> str:
+    """Return the sentences on the thresholds from which the films of a gallery are called positive."""
+    text = "A film is called positive from the threshold in its caption on"
+    places = sorted({film["chosen_on"] for film in films if film["chosen_on"]})
+    if not places:
+        unsaid = "" if all(film["threshold"] is not None for film in films) else " (0.5 where it names none)"
+        return f"{text}{unsaid}. An earlier version chose it, not as in the tables on this page."
+    text += f": Youden’s, chosen on {listed(places)}, "
+    text += "of films, as the tables by study have thresholds of studies" if level == "study" else "as in the tables"
+    if any(film["threshold"] == 0.5 for film in films):
+        text += "; 0.5 where these films lack positives or negatives"
+    return f"{text}."

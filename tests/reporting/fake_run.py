@@ -401,5 +401,7 @@ def add_pictures(run: Run, index: int, size: int = 96) -> None:
                 "map": f"maps/{k}.png" if k % 2 == 0 else None,
             }
         )
-    write_json(folder / "gallery.json", {"entries": entries})
+    thresholds = {name: PREVALENCE[name] for name in LABELS}
+    chosen_on = dict.fromkeys(LABELS, "validation")
+    write_json(folder / "gallery.json", {"thresholds": thresholds, "chosen_on": chosen_on, "entries": entries})
     Image.fromarray(np.tile(grey.clip(0, 255).astype(np.uint8), (2, 6))).save(folder / "augmented.png")

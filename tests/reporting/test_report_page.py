@@ -147,28 +147,41 @@ def test_gallery_embeds_pictures_and_hides_film_names(finished):
     assert not Page((finished.generation(1) / "report.html").read_text()).all("img")
 
 
-def gallery_text(run, thresholds, label="Edema", with_map=True):
+def gallery_text(run, thresholds, label="Edema", with_map=True, chosen_on=None):
     """Return the text of the gallery of generation 1 with one film, thresholds as given."""
     folder = run.generation(1)
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(folder / "film.png")
     entry = {"label": label, "kind": "false positive", "probability": 0.13, "truth": 0, "thumb": "film.png"}
     content = {"entries": [entry | {"map": "film.png" if with_map else None}]}
-    write_json(folder / "gallery.json", content if thresholds is None else content | {"thresholds": thresholds})
+    content |= {} if thresholds is None else {"thresholds": thresholds}
+    content |= {} if chosen_on is None else {"chosen_on": dict.fromkeys(thresholds, chosen_on)}
+    write_json(folder / "gallery.json", content)
     json_path, html_path = write_generation(run, 1)
     schema.check(read_json(json_path))
     text = " ".join(Page(html_path.read_text()).text.split())
     return text[text.index("Examples of right and wrong") :]
 
 
-def test_a_caption_says_the_threshold_of_its_label_where_it_is_not_the_usual_one(small):
+def test_a_caption_says_the_threshold_of_its_label(small):
     evil = '<b title="x">'
     said = "false positive, probability 0.130; called positive from 0.120 on"
     assert said in gallery_text(small, {"Edema": 0.12, "Fracture": 0.5})
     assert said in gallery_text(small, {evil: 0.12}, label=evil)
-    for thresholds in (None, {}, {"Edema": 0.5}, {"Fracture": 0.12}):
+    assert "called positive from 0.500 on" in gallery_text(small, {"Edema": 0.5})
+    for thresholds in (None, {}, {"Fracture": 0.12}):
         text = gallery_text(small, thresholds)
         assert "false positive, probability 0.130 " in text
         assert "called positive from 0" not in text
+
+
+def test_a_gallery_says_where_its_thresholds_come_from(small):
+    said = gallery_text(small, {"Edema": 0.12}, chosen_on="validation")
+    assert "in its caption on: Youden’s, chosen on validation, as in the tables." in said
+    assert "An earlier version" not in said
+    assert "; 0.5 where these films lack" in gallery_text(small, {"Edema": 0.5}, chosen_on="validation")
+    older = gallery_text(small, None)
+    assert "An earlier version chose it, not as in the tables" in older
+    assert "Youden" not in older.split("Subgroups")[0]
 
 
 def test_a_map_without_colour_is_explained_where_there_are_maps(small):

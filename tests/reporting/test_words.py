@@ -108,10 +108,16 @@ def test_what_it_was_trained_on_names_the_whole_label_budget():
     )
 
 
-def test_a_threshold_is_said_where_it_is_not_the_usual_one():
+def test_a_threshold_is_said_where_it_is_on_record():
     assert words.called_positive(0.1243) == "called positive from 0.124 on"
     assert words.called_positive(0.0) == "called positive from 0.000 on"
-    assert words.called_positive(0.5) == words.called_positive(None) == ""
+    assert words.called_positive(None) == ""
+
+
+def test_thresholds_of_a_gallery_are_of_films_where_the_tables_are_of_studies():
+    films = [{"threshold": 0.2, "chosen_on": "validation"}]
+    assert "of films, as the tables by study" in words.gallery_thresholds(films, "study")
+    assert words.gallery_thresholds(films, "image").endswith("chosen on validation, as in the tables.")
 
 
 def test_a_sentence_of_the_comparison_is_said_and_the_first_generation_is_compared_too():
