@@ -25,6 +25,16 @@ CELL: Final = (
 MEANS: Final = ("ap", "brier", "log_loss", "ece", "undefined_replicates")
 """Of the macro mean, beside the AUROC; ``None`` where an earlier version measured the run."""
 REFERENCES: Final = ("supervised_few", "supervised_all")
+_PART: Final = r"""[^\\/\s,;:'"”’()\[\]{}<>|]+"""
+PATH: Final = re.compile(
+    rf"""(?P<address>https?://\S*)
+    |(?:file:/*(?=/)|(?<![\w.…)\]\\/~])(?=[/~\\]|[A-Za-z]:[\\/]))  # not within a/b, 1/2 or what is cut already
+    (?:~[\w.-]*|[A-Za-z]:)?
+    (?:[\\/]+{_PART}(?:[ ](?!~){_PART})*(?=[\\/]))*  # folders, which may have blanks in their names
+    [\\/]+{_PART}[\\/]?""",
+    re.VERBOSE,
+)
+"""An absolute path within a text, or an address of the web, which stays."""
 RULE: Final = "The rule: use the latest generation that was not shown to be worse than its teacher."
 
 
@@ -76,7 +86,7 @@ def gather(run: Run, indices: Sequence[int], shown: int | None) -> dict[str, Any
         "best": best,
         "best_reason": reason,
         "budget": _need(split, "budget", run.path / "split.json"),
-        "split": {key: value for key, value in split.items() if key != "budget"},
+        "split": _shorten({key: value for key, value in split.items() if key != "budget"}),
         "config": _shorten(config),
         "environment": _shorten(_optional(run.path / "environment.json") or {}),
         "references": _references(run.path / "references.json"),
@@ -261,7 +271,7 @@ def _model(metas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "networks": len(metas),
         "name": name,
-        "origin": None if origin is None else "; ".join([str(_shorten(origin)), *first.get("cautions", ())]),
+        "origin": None if origin is None else "; ".join(_shorten([str(origin), *first.get("cautions", ())])),
         "images_seen": sum(seen) if seen else None,
         "parameters": first.get("parameters"),
     }
@@ -291,11 +301,19 @@ def _need(mapping: Mapping[str, Any], key: str, path: Path) -> Any:
 
 
 def _shorten(value: Any) -> Any:
-    """Cut absolute paths to their last part: a report is passed on, and a path can name a person or a machine."""
+    """Cut absolute paths to their last part, those inside a text too, and no address of the web: a report is passed on,
+    and a path can name a person or a machine.
+    """
     if isinstance(value, dict):
         return {key: _shorten(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_shorten(part) for part in value]
-    if isinstance(value, str) and re.match(r"(/|~|[A-Za-z]:[\\/])", value):
-        return "…/" + re.split(r"[\\/]", value.rstrip("\\/"))[-1]
-    return value
+    if not isinstance(value, str):
+        return value
+    if re.match(r"(/|~|\\\\|[A-Za-z]:[\\/])", value):  # a path and nothing else, whatever signs it holds
+        return _last(value)
+    return PATH.sub(lambda found: found[0] if found["address"] else _last(found[0]), value)
+
+
+def _last(path: str) -> str:
+    return "…/" + re.split(r"[\\/]", path.rstrip("\\/"))[-1]

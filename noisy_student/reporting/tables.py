@@ -247,6 +247,7 @@ def subgroups(entry: Mapping[str, Any]) -> list[tuple[str, str, Table, Table]]:
     for column, part in (entry["subgroups"] or {"columns": {}})["columns"].items():
         title, groups, rows = COLUMNS.get(column, column), part["groups"], []
         areas = [(group["macro"]["auroc"], group["macro"]["ci"]) for group in groups]
+        large = sum(not group["small"] and group["macro"]["auroc"] is not None for group in groups)
         for group in groups:
             head = text(group["group"], "small group" if group["small"] else "")
             rows.append(Row(head, (amount(group["n"]), amount(group["patients"]), auroc(group["macro"]))))
@@ -262,7 +263,12 @@ def subgroups(entry: Mapping[str, Any]) -> list[tuple[str, str, Table, Table]]:
         )
         columns = heads("Label:", *(group["group"] for group in groups))
         found.append(
-            (title, words.gap(part["gap"]), main, Table(f"AUROC by label and {title.lower()}", columns, by_label))
+            (
+                title,
+                words.gap(part["gap"], large),
+                main,
+                Table(f"AUROC by label and {title.lower()}", columns, by_label),
+            )
         )
     return found
 

@@ -217,20 +217,18 @@ def chosen_on(entry: Mapping[str, Any]) -> str:
     return listed(sorted(names)) if names else "the films that judge a generation"
 
 
-def gap(found: Mapping[str, Any] | None) -> str:
-    """Return the sentence on the largest gap between groups, and why there is none."""
+def gap(found: Mapping[str, Any] | None, groups: int) -> str:
+    """Return the sentence on the largest gap between ``groups`` groups that are not small, and why there is none."""
     if not found:
         return ""
     if found["difference"] is None:
         return f"No gap can be given: {found.get('reason')}."
-    text = "The gap in macro AUROC"
-    if between := found.get("between"):
-        text += f" between {between[0]} and {between[1]}"
-    text += f" is {signed(found['difference'], found.get('ci'))}"
+    named = f", {listed(found['between'])}," if found.get("between") else ""
+    who = f"The two groups{named}" if groups == 2 else f"The two furthest apart of {groups} groups{named}"
+    text = f"{who} differ by {signed(found['difference'], found.get('ci'))} in macro AUROC"
     if not found.get("ci"):
-        return f"{text}; no interval{': ' + found['reason'] if found.get('reason') else ''}."
-    low, high = found["ci"]
-    return f"{text}, an interval that {'leaves out' if low > 0 or high < 0 else 'includes'} zero."
+        text += f" (no interval{': ' + found['reason'] if found.get('reason') else ''})"
+    return f"{text}; some gap is expected by chance, and this is no test."
 
 
 def uncertain_policy(label: str, targets: Mapping[str, Any]) -> str:

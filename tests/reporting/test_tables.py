@@ -124,7 +124,7 @@ def test_small_and_empty_groups_are_marked(entry):
     youngest = ages.rows[0]
     assert (youngest.head.text, youngest.head.note, youngest.cells[2].text) == ("under 20", "small group", "–")
     assert youngest.cells[2].note == "no label has both classes"
-    assert sentence.startswith("The gap in macro AUROC between 20-39 and 40-59")
+    assert sentence.startswith("The two furthest apart of 3 groups, 20-39 and 40-59, differ by")
     assert [column.title for column in by_label.columns] == ["Label", "under 20", "20-39", "40-59", "60 and over"]
     entry["subgroups"] = None
     assert tables.subgroups(entry) == []

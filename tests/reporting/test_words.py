@@ -132,14 +132,15 @@ def test_a_sentence_of_the_comparison_is_said_and_the_first_generation_is_compar
     assert "zero" not in text
 
 
-def test_gap_between_groups():
+def test_gap_between_groups_does_not_read_as_a_test():
     found = {"difference": 0.02, "ci": [0.01, 0.03], "between": ["F", "M"], "reason": None}
-    assert words.gap(found).startswith("The gap in macro AUROC between F and M is +0.020")
-    assert "leaves out zero" in words.gap(found)
-    assert "includes zero" in words.gap(found | {"ci": [-0.01, 0.03]})
-    assert "no interval: few" in words.gap(found | {"ci": None, "reason": "few"})
-    assert words.gap({"difference": None, "reason": "one group"}) == "No gap can be given: one group."
-    assert words.gap(None) == ""
+    told = "differ by +0.020 (+0.010 to +0.030) in macro AUROC; some gap is expected by chance, and this is no test."
+    assert words.gap(found, 4) == f"The two furthest apart of 4 groups, F and M, {told}"
+    assert words.gap(found, 2) == f"The two groups, F and M, {told}"
+    assert "zero" not in words.gap(found | {"ci": [-0.01, 0.03]}, 4)
+    assert "(no interval: few); some gap is expected" in words.gap(found | {"ci": None, "reason": "few"}, 3)
+    assert words.gap({"difference": None, "reason": "one group"}, 1) == "No gap can be given: one group."
+    assert words.gap(None, 0) == ""
 
 
 @pytest.mark.parametrize(
