@@ -56,6 +56,8 @@ class Table:
     axis: tuple[float, float] | None = None
     sortable: bool = True
     narrow: bool = False
+    foot: Row | None = None
+    """A row below the others, which stays there when they are sorted."""
 
     def at(self, interval: tuple[float, tuple[float, float] | None]) -> tuple[float, tuple[float, float] | None]:
         """Return where a value and the ends of its interval stand on the axis, from 0 to 100."""
