@@ -19,10 +19,10 @@ from noisy_student.runs import Run, read_json, write_json, write_text
 CELL: Final = (
     "auroc", "ci", "ci_method", "delong_ci", "delong_method", "delong_reason", "undefined_replicates", "ap", "brier",
     "brier_parts", "log_loss", "ece", "ece_width", "ece_debiased", "operating_points", "positives", "negatives",
-    "unknown", "reason",
+    "unknown", "positive_patients", "negative_patients", "reason",
 )  # fmt: skip
 """The fields of a label that go into the report; curves stay in ``evaluation.json``."""
-MEANS: Final = ("ap", "brier", "log_loss", "ece", "undefined_replicates")
+MEANS: Final = ("ap", "brier", "log_loss", "ece", "undefined_replicates", "undefined_labels")
 """Of the macro mean, beside the AUROC; ``None`` where an earlier version measured the run."""
 REFERENCES: Final = ("supervised_few", "supervised_all")
 _PART: Final = r"""[^\\/\s,;:'"”’()\[\]{}<>|]+"""
@@ -105,12 +105,15 @@ def choose_best(entries: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
         "better": f"Generation {index} was found better than its teacher",
         "undecided": f"Generation {index} could not be told apart from its teacher",
     }[best["verdict"]]
+    decided = [entry["verdict"] for entry in entries if entry["verdict"] in ("better", "undecided", "worse")]
     after = [entry["index"] for entry in entries if entry["index"] > index and entry["verdict"] == "worse"]
     open_ = [entry["index"] for entry in entries if entry["verdict"] is None]
     if after:
         because += f", and every one after it ({words.listed(after)}) was found worse"
     if open_:
         because += f"; {words.listed(open_)} is not decided yet"
+    if decided and "better" not in decided:
+        because += ". There is no evidence that students helped: none was found better than its teacher"
     return index, f"{because}. {RULE}"
 
 

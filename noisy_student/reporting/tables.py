@@ -92,8 +92,9 @@ def auroc(cell: Mapping[str, Any]) -> Cell:
 
 def difference(cell: Mapping[str, Any], note: str = "") -> Cell:
     """Return a cell with a difference and its interval, and the reason where it is undefined."""
-    value = cell["difference"]
-    return Cell(words.signed(value, cell.get("ci")), (cell.get("reason") or "") if value is None else note, value)
+    value, ci = cell["difference"], cell.get("ci")
+    why = (cell.get("reason") or "") if value is None or ci is None else ""
+    return Cell(words.signed(value, ci), why or (note if value is not None else ""), value)
 
 
 def plain(cell: Cell) -> Cell:
@@ -139,12 +140,17 @@ def labels(entry: Mapping[str, Any], axis: tuple[float, float]) -> Table:
         point = (cell["operating_points"] or {}).get("youden") or {}
         measures = [number(cell["ap"]), *([number(point.get("f1"))] if pointed else [])]
         measures += [number(cell[key]) for key in ("brier", "log_loss", "ece")]
-        head = text(name, "" if name in used else "not in the macro mean")
+        notes = ("" if name in used else "not in the macro mean", words.rare(cell))
+        head = text(name, "; ".join(filter(None, notes)))
         rows.append(Row(head, (auroc(cell), *measures, amount(cell["positives"]), amount(cell["negatives"]))))
     columns = heads(
         "Label:", "AUROC", "AP", *(["F1"] if pointed else []), "Brier", "Log loss", "ECE", "Positive", "Negative"
     )
-    return Table("Measures by label", columns, tuple(rows), axis)
+    macro = entry["test"]["macro"]
+    means = [number(macro["ap"]), *([Cell("")] if pointed else [])]
+    means += [number(macro[key]) for key in ("brier", "log_loss", "ece")]
+    foot = Row(text("Macro mean", f"of {words.plural(len(used), 'label')}"), (auroc(macro), *means, Cell(""), Cell("")))
+    return Table("Measures by label", columns, tuple(rows), axis, foot=foot)
 
 
 def more_measures(entry: Mapping[str, Any]) -> Table | None:
@@ -183,12 +189,15 @@ def operating_points(entry: Mapping[str, Any]) -> list[tuple[str, str, Table]]:
             cells = [number(point["threshold"], why)]
             cells += [Cell(words.interval(point[rate], ci.get(rate), 2), key=point[rate])
                       for rate in ("sensitivity", "specificity")]  # fmt: skip
+            known = cell["positives"] + cell["negatives"]
+            share = cell["positives"] / known if known else None
+            cells.append(Cell(words.DASH if share is None else words.percent(round(share, 3)), key=share))
             cells += [number(point[rate], digits=2) for rate in ("ppv", "npv", "f1")]
             cells += [amount(point[count]) for count in ("tp", "fp", "fn", "tn")]
-            rows.append(Row(text(name), tuple(cells)))
+            rows.append(Row(text(name, words.rare(cell)), tuple(cells)))
         columns = heads(
-            "Label:", "Threshold", "Sensitivity", "Specificity", "PPV", "NPV", "F1", "True positive", "False positive",
-            "False negative", "True negative",
+            "Label:", "Threshold", "Sensitivity", "Specificity", "Positives", "PPV", "NPV", "F1",
+            "True positive", "False positive", "False negative", "True negative",
         )  # fmt: skip
         if rows:
             aim = f" of {words.listed(sorted(aims))}" if aims else ""

@@ -127,17 +127,50 @@ def how_good(report: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
         return f"The macro AUROC of generation {entry['index']} on the test set is undefined: {macro['reason']}."
     unit = "study" if report["level"] == "study" else "film"
     held = f"{plural(test['n'], unit)} of {plural(test['patients'], 'patient')}"
-    text = (
+    text = _against_guessing(macro["ci"])
+    text += (
         f"Generation {entry['index']} reaches a macro AUROC of {interval(macro['auroc'], macro['ci'])} on the test "
         f"set of {held}"
     )
-    text += (
-        f", with the {percent(report['confidence'])} interval in brackets." if macro["ci"] else ", without interval."
-    )
+    if macro["ci"]:
+        text += f", with the {percent(report['confidence'])} interval in brackets."
+    else:
+        text += f", {macro['reason'] or 'without interval'}."
     left_out = [name for name in test["labels"] if name not in macro["labels"]]
     text += f" It is the mean over {plural(len(macro['labels']), 'label')}"
     text += f"; {listed(left_out)} {'is' if len(left_out) == 1 else 'are'} not part of it." if left_out else "."
     return text
+
+
+def _against_guessing(ci: Sequence[float] | None) -> str:
+    """Return how an interval of an AUROC stands to 0.5, the one of guessing, as a sentence."""
+    if ci is None:
+        return ""
+    if ci[0] > 0.5:
+        return "Better than guessing. "
+    if ci[1] < 0.5:
+        return "Worse than guessing: the interval lies below 0.5, as if labels or answers were turned round. "
+    return "No better than guessing, as far as can be told: the interval holds 0.5. "
+
+
+def resamples(macro: Mapping[str, Any]) -> str:
+    """Return the sentence on resamples in which a label of the macro mean has one class only; empty where none is."""
+    share, names = macro["undefined_replicates"], macro["undefined_labels"]
+    if not share or not macro["ci"]:
+        return ""
+    said = percent(round(share, 3)) if share >= 0.0005 else "less than 0.1\N{NO-BREAK SPACE}%"
+    text = f"Of the resampled sets of patients, {said} lack positives or negatives of "
+    if names is None:
+        return f"{text}some label; the macro interval, by an earlier version, has the mean over the other labels there."
+    return f"{text}{listed(names)}; the macro interval leaves them out."
+
+
+def rare(cell: Mapping[str, Any]) -> str:
+    """Return ``few positives`` or ``few negatives`` for a label with fewer than :data:`RARE`, else nothing."""
+    for kind in ("positives", "negatives"):
+        if 0 < cell[kind] < RARE:
+            return f"few {kind}"
+    return ""
 
 
 def verdict_words(entry: Mapping[str, Any]) -> str:
@@ -176,19 +209,17 @@ def on_test(entry: Mapping[str, Any], level: str) -> str:
 
 def _paired(entry: Mapping[str, Any], paired: Mapping[str, Any], level: str) -> str:
     macro = paired["macro"]
-    where = f"On the same {paired['split']} {'studies' if level == 'study' else 'films'}"
+    text = f"On the same {paired['split']} {'studies' if level == 'study' else 'films'}, "
+    text += f"generation {entry['index']} against generation {paired['against']}: "
     if macro["difference"] is None:
-        return f"{where} the difference from generation {paired['against']} is undefined: {macro.get('reason')}."
-    change = signed(macro["difference"], macro.get("ci"))
-    text = f"{where} the macro AUROC changes by {change} from generation {paired['against']} to {entry['index']}"
+        return f"{text}the difference is undefined: {macro.get('reason')}."
+    change = f"macro AUROC {signed(macro['difference'], macro.get('ci'))}"
     if said := macro.get("sentence"):
-        return f"{text}: {str(said).rstrip('.')}."
+        return f"{text}{str(said).rstrip('.')} ({change})."
     if not macro.get("ci"):
-        return text + "."
+        return f"{text}{change}."
     low, high = macro["ci"]
-    if low > 0 or high < 0:
-        return text + ", an interval that leaves out zero."
-    return text + ", an interval that includes zero."
+    return f"{text}{change}, an interval that {'leaves out' if low > 0 or high < 0 else 'includes'} zero."
 
 
 def left_undefined(cell: Mapping[str, Any]) -> str:

@@ -143,6 +143,22 @@ def test_best_is_the_latest_not_worse(verdicts, best, said):
     assert "The rule:" in reason
 
 
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (("first", "undecided"), True),
+        (("first", "worse", "undecided"), True),
+        (("first", "worse"), True),
+        (("first", "better", "undecided"), False),
+        (("first",), False),
+        (("first", None), False),
+    ],
+)
+def test_best_says_where_no_student_was_shown_to_help(verdicts, said):
+    _, reason = choose_best(entries(*verdicts))
+    assert ("no evidence that students helped" in reason) == said
+
+
 def test_best_ignores_the_test_set(finished, report):
     worst = copy.deepcopy(report["generations"])
     worst[2]["test"]["macro"]["auroc"] = 0.1

@@ -103,6 +103,18 @@ def test_page_says_the_main_things_in_words(parsed, finished):
     assert "log loss (lower is better) −0.012 (−0.020 to −0.004)" in text
 
 
+def test_what_marks_and_colours_mean_stands_above_the_panels(html):
+    for title, legend in (
+        ("ROC curves", "● Youden’s threshold,"),
+        ("Precision and recall", "△ fixed sensitivity,"),
+        ("Reliability", "Blue: as given out, after calibration."),
+        ("AUROC by label over generations", "generation from left to right"),
+    ):
+        start = html.index(f"<h3>{title}</h3>")
+        panels = html.index('<div class="panels', start)
+        assert start < html.index(legend, start) < panels
+
+
 def test_colours_follow_the_page(html):
     assert "prefers-color-scheme: dark" in html
     style = html[html.index("<style>") : html.index("</style>")]

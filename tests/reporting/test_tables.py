@@ -54,6 +54,42 @@ def test_labels_show_the_measures_and_sort_by_them(entry):
     assert row.cells[0].text == f"{cell['auroc']:.3f} ({cell['ci'][0]:.3f}–{cell['ci'][1]:.3f})"
 
 
+def test_labels_end_with_the_macro_mean(entry):
+    table, macro = tables.labels(entry, (0.5, 1.0)), entry["test"]["macro"]
+    assert (table.foot.head.text, table.foot.head.note) == ("Macro mean", "of 14 labels")
+    assert len(table.foot.cells) == len(table.columns) - 1
+    keys = [macro[key] for key in ("auroc", "ap", "brier", "log_loss", "ece")]
+    assert [cell.key for cell in table.foot.cells if cell.text] == keys
+    macro.update(ci=None, reason="no interval: only 1 patient with Fracture")
+    assert tables.labels(entry, (0.5, 1.0)).foot.cells[0].note == "no interval: only 1 patient with Fracture"
+
+
+def test_rare_labels_are_marked_in_their_rows(entry):
+    entry["test"]["labels"]["Edema"]["positives"] = 12
+    entry["test"]["macro"]["labels"].remove("Edema")
+    heads = {row.head.text: row.head.note for row in tables.labels(entry, (0.5, 1.0)).rows}
+    assert heads["Edema"] == "not in the macro mean; few positives"
+    assert heads["Atelectasis"] == ""
+    points = tables.operating_points(entry)[0][2]
+    assert {row.head.text: row.head.note for row in points.rows}["Edema"] == "few positives"
+
+
+def test_share_of_positives_stands_before_the_ppv(entry):
+    cell = entry["test"]["labels"]["Edema"]
+    table = tables.operating_points(entry)[0][2]
+    titles = [column.title for column in table.columns]
+    row = next(row for row in table.rows if row.head.text == "Edema")
+    place = titles.index("PPV") - 1
+    assert titles[place] == "Positives"
+    assert row.cells[place - 1].key == cell["positives"] / (cell["positives"] + cell["negatives"])
+
+
+def test_a_difference_without_interval_says_why():
+    cell = {"difference": 0.02, "ci": None, "reason": "only 1 patient with the finding"}
+    assert tables.difference(cell, "against 0").note == "only 1 patient with the finding"
+    assert tables.difference(cell | {"ci": [0.01, 0.03], "reason": None}, "against 0").note == "against 0"
+
+
 def test_undefined_cells_sort_last_and_say_why(entry):
     entry["test"]["labels"]["Edema"].update(auroc=None, ci=None, ap=None, reason="no positives")
     row = next(row for row in tables.labels(entry, (0.5, 1.0)).rows if row.head.text == "Edema")
@@ -97,7 +133,7 @@ def test_an_operating_point_without_a_threshold_says_why(entry):
     (_, _, table), *_ = tables.operating_points(entry)
     row = next(row for row in table.rows if row.head.text == "Edema")
     assert (row.cells[0].text, row.cells[0].note) == ("–", "no positives to choose it on")
-    assert {cell.text for cell in row.cells} == {"–"}
+    assert {cell.text for cell in row.cells[:3] + row.cells[4:]} == {"–"}
 
 
 def test_comparison_of_an_older_run_has_no_empty_columns(entry):

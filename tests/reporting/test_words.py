@@ -127,9 +127,47 @@ def test_a_sentence_of_the_comparison_is_said_and_the_first_generation_is_compar
     first = {"difference": 0.01, "ci": [-0.01, 0.03], "reason": None, "sentence": told}
     entry["paired_first"] = {"against": 0, "split": "test", "macro": first}
     text = words.on_test(entry, "image")
-    assert "changes by +0.020 (+0.001 to +0.040) from generation 1 to 2: better. On the same" in text
-    assert text.endswith(f"from generation 0 to 2: {told}.")
+    said = "On the same test films, generation 2 against generation 1: better (macro AUROC +0.020 (+0.001 to +0.040))."
+    assert text.startswith(f"{said} On the same")
+    assert text.endswith(f"against generation 0: {told} (macro AUROC +0.010 (−0.010 to +0.030)).")
     assert "zero" not in text
+
+
+@pytest.mark.parametrize(
+    ("ci", "reason", "first", "last"),
+    [
+        ((0.61, 0.7), None, "Better than guessing. Generation 2 reaches", "interval in brackets."),
+        ((0.5, 0.7), None, "No better than guessing, as far as can be told: the interval holds 0.5.", "in brackets."),
+        ((0.3, 0.45), None, "Worse than guessing: the interval lies below 0.5,", "in brackets."),
+        (None, "no interval: only 1 patient with A", "Generation 2 reaches", "no interval: only 1 patient with A."),
+        (None, None, "Generation 2 reaches", "without interval."),
+    ],
+)
+def test_how_good_starts_with_the_answer(ci, reason, first, last):
+    macro = {"auroc": 0.65, "ci": ci, "reason": reason, "labels": ["A"]}
+    entry = {"index": 2, "test": {"n": 9, "patients": 8, "macro": macro, "labels": {"A": {}}}}
+    text = words.how_good({"level": "image", "confidence": 0.95}, entry)
+    assert text.startswith(first)
+    assert text.split(" It is the mean over")[0].endswith(last)
+
+
+def test_resamples_without_a_class_name_the_labels_at_fault():
+    macro = {"ci": [0.6, 0.7], "undefined_replicates": 0.0214, "undefined_labels": ["Lung Lesion", "Fracture"]}
+    text = words.resamples(macro).replace("\N{NO-BREAK SPACE}", " ")
+    assert "2.1 % lack positives or negatives of Lung Lesion and Fracture; the macro interval leaves them out." in text
+    assert "by an earlier version, has the mean over the other labels" in words.resamples(
+        macro | {"undefined_labels": None}
+    )
+    assert "less than 0.1" in words.resamples(macro | {"undefined_replicates": 0.0001})
+    for nothing in ({"undefined_replicates": 0.0}, {"undefined_replicates": None}, {"ci": None}):
+        assert words.resamples(macro | nothing) == ""
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "said"), [(29, 90, "few positives"), (30, 90, ""), (90, 3, "few negatives"), (0, 90, "")]
+)
+def test_rare_labels(positives, negatives, said):
+    assert words.rare({"positives": positives, "negatives": negatives}) == said
 
 
 def test_gap_between_groups_does_not_read_as_a_test():
