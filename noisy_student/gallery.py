@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +19,8 @@ Floats = npt.NDArray[np.float64]
 
 MOST_LABELS: Final = 5
 """Labels in a gallery: it is there to be looked at, and the page has room for some twenty films."""
-THRESHOLD: Final = 0.5
-"""Probability from which a film counts as predicted positive."""
+FALLBACK: Final = 0.5
+"""Probability from which a film counts as predicted positive where the judging films cannot tell one."""
 
 
 def choose(run: Run, config: Config, generation: int, *, mapped: bool = True) -> tuple[dict[str, Any], list[Path]]:
@@ -29,8 +29,8 @@ def choose(run: Run, config: Config, generation: int, *, mapped: bool = True) ->
     Per label one test film of each kind of answer, the most confident one (see :func:`pick`), whatever unit the
     headline figures have; the most uncertain film (:func:`most_uncertain`); and from generation 1 on the one that
     changed most since the generation before (:func:`biggest_change`). The labels are those of the macro mean, and of
-    more than five the five with most positive test films. ``thresholds`` holds the threshold of each label, chosen
-    without the test films.
+    more than five the five with most positive test films. ``thresholds`` holds the threshold of each label, the one of
+    Youden in the tables of films (:func:`called_from`), and ``chosen_on`` the films that it was chosen on.
 
     Of an entry, ``image`` names the film by the hash of its patient and its number among the test films, ``before`` is
     the probability that the generation before gave, ``labels`` what is known and said of all labels, ``thumb`` and
@@ -44,16 +44,16 @@ def choose(run: Run, config: Config, generation: int, *, mapped: bool = True) ->
         mapped: whether the network has a feature map to draw; without one ``map`` is ``None``.
     """
     cases = evaluation.test_cases(run, config, generation)
-    valid = manifest.select(manifest.read(run.manifest), split="valid")
-    valid_truth = scoring.known_truth(manifest.values(valid), config.targets.blank)
-    valid_probability = scoring.probabilities(run, generation, "valid", valid)
+    points = evaluation.thresholds(run, config, generation)["image"]
+    judging = scoring.judging_films(config, manifest.read(run.manifest))
     earlier = scoring.probabilities(run, generation - 1, "test", cases.films) if generation else None
     frame = cases.films.frame
     entries: list[dict[str, Any]] = []
     thresholds: dict[str, float] = {}
+    chosen_on: dict[str, str] = {}
     for label in shown_labels(cases.truth, config):
         k = config.data.labels.index(label)
-        thresholds[label] = threshold(valid_truth[:, k], valid_probability[:, k])
+        thresholds[label], chosen_on[label] = called_from(points[label]), points[label]["youden"].chosen_on
         truth, probability = cases.truth[:, k], cases.probability[:, k]
         rows = pick(truth, probability, thresholds[label])
         rows |= most_uncertain(truth, probability, thresholds[label])
@@ -75,11 +75,11 @@ def choose(run: Run, config: Config, generation: int, *, mapped: bool = True) ->
                     "film": frame["image"].iloc[row],
                 }
             )
-    reads = [*cases.reads, run.manifest, run.generation(generation) / "predictions" / "valid.parquet"]
+    reads = [*cases.reads, run.manifest, *(scoring.predictions_path(run, generation, name) for name in judging)]
     if earlier is not None:
         before = run.generation(generation - 1)
         reads += [before / "calibration.json", before / "predictions" / "test.parquet"]
-    return {"thresholds": thresholds, "entries": entries}, reads
+    return {"thresholds": thresholds, "chosen_on": chosen_on, "entries": entries}, reads
 
 
 def _all_labels(labels: Sequence[str], truth: Floats, probability: Floats) -> dict[str, dict[str, Any]]:
@@ -97,20 +97,13 @@ def shown_labels(truth: Floats, config: Config) -> list[str]:
     return [names[index] for index in sorted(most)]
 
 
-def threshold(truth: Floats, probability: Floats) -> float:
-    """Return the probability from which a film counts as positive, from validation films alone.
+def called_from(points: Mapping[str, operating.Threshold]) -> float:
+    """Return the probability from which a film counts as positive: Youden's among the operating points of a label.
 
-    It is 0.5, unless no film comes that high, as with a rare finding. Then it is the probability with the largest
-    sensitivity + specificity - 1 (Youden 1950), the highest one of equals; 0.5 again where a class is missing.
-
-    Args:
-        truth: (N,) 1, 0 or NaN for unknown.
-        probability: (N,) in [0, 1].
+    It is 0.5 where there is none, because a class is missing among the films that judge a generation.
     """
-    if (probability[~np.isnan(truth)] >= THRESHOLD).any():
-        return THRESHOLD
-    found = operating.youden(truth, probability)
-    return THRESHOLD if found is None else found
+    found = points["youden"].value
+    return FALLBACK if found is None else found
 
 
 def pick(truth: Floats, probability: Floats, threshold: float) -> dict[str, int]:

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from noisy_student import evaluation, gallery, generations, illustration
+from noisy_student import evaluation, gallery, generations, illustration, measures
 from noisy_student.config import Config
 from noisy_student.data import manifest, predictions
 from noisy_student.data.cache import Cache
 from noisy_student.reporting.pictures import Pictures
 from noisy_student.runs import Run, read_json, write_json
 from noisy_student.stages import STAGES
+from noisy_student.stats import operating
 from noisy_student.stats.calibration import Calibration, Platt
 from noisy_student.workplace import Workplace
 
@@ -110,25 +111,56 @@ def test_film_at_the_threshold_is_predicted_positive():
     assert gallery.pick(np.array([1.0]), np.array([0.5]), 0.5) == {"true positive": 0}
 
 
-def test_threshold_is_a_half_where_any_film_reaches_it():
-    assert gallery.threshold(np.array([1.0, 0.0, 0.0]), np.array([0.1, 0.5, 0.2])) == 0.5
+def points(truth, probability):
+    return operating.choose(truth, probability, "validation", 0.9, 0.9)
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_threshold_below_a_half_is_the_one_of_youden(seed):
+def test_threshold_is_the_one_of_youden_however_high_films_come(seed):
     sklearn = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(seed)
     truth = np.append(rng.integers(0, 2, 30).astype(float), [0, 1, np.nan])
-    probability = np.append(rng.integers(0, 20, 32) / 50, 0.9)  # the film of 0.9 is unknown and does not count
+    probability = np.append(rng.integers(0, 20, 32) / 20, 0.9)  # the film of 0.9 is unknown and does not count
     fpr, tpr, thresholds = sklearn.roc_curve(truth[:-1], probability[:-1], drop_intermediate=False)
-    chosen = gallery.threshold(truth, probability)
+    chosen = gallery.called_from(points(truth, probability))
     at = thresholds.tolist().index(chosen)
     assert tpr[at] - fpr[at] == pytest.approx((tpr - fpr).max())
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, np.nan])
 def test_threshold_is_a_half_where_a_class_is_missing(value):
-    assert gallery.threshold(np.full(4, value), np.full(4, 0.1)) == 0.5
+    assert gallery.called_from(points(np.full(4, value), np.full(4, 0.1))) == 0.5
+
+
+def test_thresholds_and_answers_are_those_of_the_tables(run):
+    content, _ = gallery.choose(run, make_config(), 0)
+    _, levels = evaluation.test_levels(run, make_config(), 0)
+    found = evaluation.thresholds(run, make_config(), 0)
+    tables = measures.measured(levels, LABELS, LABELS, make_config(), points=found)["image"]["labels"]
+    assert content["thresholds"]["Edema"] != 0.5
+    assert set(content["chosen_on"].values()) == {"validation"}
+    short = {"true positive": "tp", "false positive": "fp", "false negative": "fn", "true negative": "tn"}
+    for label in LABELS:
+        point = tables[label]["operating_points"]["youden"]
+        assert content["thresholds"][label] == point["threshold"]
+        shown = {short.get(entry["kind"]) for entry in content["entries"] if entry["label"] == label}
+        assert shown - {None} == {key for key in short.values() if point[key]}
+
+
+def test_thresholds_of_a_cross_fitted_run_rest_on_its_labelled_films_too(run):
+    films, path = manifest.read(run.manifest), run.generation(0) / "predictions"
+    train = (np.arange(len(films)) % 4 == 1) & (np.arange(len(films)) < COUNTS["valid"])
+    split = np.where(train, "train", films.frame["split"])
+    manifest.write(manifest.replace(films, split=split, labelled=train), run.manifest)
+    stored = predictions.read(path / "valid.parquet", films.frame["image"].to_numpy(dtype=object)[: COUNTS["valid"]])
+    for name, rows in (("valid", ~train[:20]), ("labelled", train[:20])):
+        part = predictions.Predictions(stored.images[rows], LABELS, stored.logits[rows])
+        predictions.write(part, path / f"{name}.parquet")
+    config = make_config().model_copy(update={"folds": 2})
+    content, reads = gallery.choose(run, config, 0)
+    assert content["thresholds"]["Edema"] == evaluation.thresholds(run, config, 0)["image"]["Edema"]["youden"].value
+    assert content["chosen_on"]["Edema"] == "validation and labelled films, out of fold"
+    assert path / "labelled.parquet" in reads
 
 
 def test_labels_with_most_positives_are_shown_in_their_order():
@@ -146,7 +178,6 @@ def test_entries_are_test_films_with_their_truth_and_probability(run):
     cases = evaluation.test_cases(run, make_config(), 0)
     films = list(cases.films.frame["image"])
     assert len(cases.films) == COUNTS["test"]
-    assert content["thresholds"]["Edema"] == 0.5
     assert 0 < content["thresholds"]["Fracture"] < 0.2
     for entry in content["entries"]:
         row, k = films.index(entry["film"]), LABELS.index(entry["label"])
@@ -165,8 +196,7 @@ def test_entries_are_test_films_with_their_truth_and_probability(run):
         assert (entry["truth"] == 1) == ((called == "positive") == (right == "true"))
         assert entry["image"].endswith(f"-{row}")
     kinds = {label: [e["kind"] for e in content["entries"] if e["label"] == label] for label in LABELS}
-    assert kinds["Edema"] == kinds["Fracture"]
-    assert kinds["Edema"][4:] == ["most uncertain"]
+    assert kinds["Edema"][-1] == kinds["Fracture"][-1] == "most uncertain"
     assert len(kinds["Edema"]) == 5
     assert not {"true positive", "false negative"} & set(kinds["Pneumonia"])  # it has no known positive
     names = {str(path.relative_to(run.path)) for path in reads}

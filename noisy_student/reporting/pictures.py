@@ -30,8 +30,9 @@ class Pictures:
     def gallery(self, folder: Path) -> list[dict[str, Any]]:
         """Return the entries of ``gallery.json`` with ``thumb`` and ``map`` as data URIs (``None`` without a map).
 
-        Each has the ``threshold`` of its label, ``None`` where none is on record, and ``before`` and ``labels`` as far
-        as they are on record. The name of the film is dropped, since it can name a patient.
+        Each has the ``threshold`` of its label and the films that it was ``chosen_on``, ``None`` where they are not on
+        record, and ``before`` and ``labels`` as far as they are on record. The name of the film is dropped, since it
+        can name a patient.
 
         Raises:
             NoisyStudentError: a picture is missing or lies outside ``folder``.
@@ -40,7 +41,7 @@ class Pictures:
         if not path.is_file():
             return []
         found, content = [], read_json(path)
-        thresholds = content.get("thresholds", {})
+        thresholds, chosen_on = content.get("thresholds", {}), content.get("chosen_on", {})
         for entry in content["entries"]:
             files = [_below(folder, entry[key]) for key in ("thumb", "map") if entry.get(key)]
             pictures = [_compact(file) for file in files]
@@ -51,7 +52,7 @@ class Pictures:
             self.room -= needed
             shown = {key: entry[key] for key in ("label", "kind", "probability", "truth")}
             shown |= {"before": entry.get("before"), "labels": entry.get("labels", {})}
-            shown |= {"threshold": thresholds.get(entry["label"])}
+            shown |= {"threshold": thresholds.get(entry["label"]), "chosen_on": chosen_on.get(entry["label"])}
             uris = [_uri(*picture) for picture in pictures]
             found.append(shown | {"thumb": uris[0], "map": uris[1] if len(uris) > 1 else None})
         return found

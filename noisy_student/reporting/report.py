@@ -19,12 +19,22 @@ from noisy_student.runs import Run, read_json, write_json, write_text
 CELL: Final = (
     "auroc", "ci", "ci_method", "delong_ci", "delong_method", "delong_reason", "undefined_replicates", "ap", "brier",
     "brier_parts", "log_loss", "ece", "ece_width", "ece_debiased", "operating_points", "positives", "negatives",
-    "unknown", "reason",
+    "unknown", "positive_patients", "negative_patients", "reason",
 )  # fmt: skip
 """The fields of a label that go into the report; curves stay in ``evaluation.json``."""
-MEANS: Final = ("ap", "brier", "log_loss", "ece", "undefined_replicates")
+MEANS: Final = ("ap", "brier", "log_loss", "ece", "undefined_replicates", "undefined_labels")
 """Of the macro mean, beside the AUROC; ``None`` where an earlier version measured the run."""
 REFERENCES: Final = ("supervised_few", "supervised_all")
+_PART: Final = r"""[^\\/\s,;:'"”’()\[\]{}<>|]+"""
+PATH: Final = re.compile(
+    rf"""(?P<address>https?://\S*)
+    |(?:file:/*(?=/)|(?<![\w.…)\]\\/~])(?=[/~\\]|[A-Za-z]:[\\/]))  # not within a/b, 1/2 or what is cut already
+    (?:~[\w.-]*|[A-Za-z]:)?
+    (?:[\\/]+{_PART}(?:[ ](?!~){_PART})*(?=[\\/]))*  # folders, which may have blanks in their names
+    [\\/]+{_PART}[\\/]?""",
+    re.VERBOSE,
+)
+"""An absolute path within a text, or an address of the web, which stays."""
 RULE: Final = "The rule: use the latest generation that was not shown to be worse than its teacher."
 
 
@@ -76,7 +86,7 @@ def gather(run: Run, indices: Sequence[int], shown: int | None) -> dict[str, Any
         "best": best,
         "best_reason": reason,
         "budget": _need(split, "budget", run.path / "split.json"),
-        "split": {key: value for key, value in split.items() if key != "budget"},
+        "split": _shorten({key: value for key, value in split.items() if key != "budget"}),
         "config": _shorten(config),
         "environment": _shorten(_optional(run.path / "environment.json") or {}),
         "references": _references(run.path / "references.json"),
@@ -95,12 +105,15 @@ def choose_best(entries: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
         "better": f"Generation {index} was found better than its teacher",
         "undecided": f"Generation {index} could not be told apart from its teacher",
     }[best["verdict"]]
+    decided = [entry["verdict"] for entry in entries if entry["verdict"] in ("better", "undecided", "worse")]
     after = [entry["index"] for entry in entries if entry["index"] > index and entry["verdict"] == "worse"]
     open_ = [entry["index"] for entry in entries if entry["verdict"] is None]
     if after:
         because += f", and every one after it ({words.listed(after)}) was found worse"
     if open_:
         because += f"; {words.listed(open_)} is not decided yet"
+    if decided and "better" not in decided:
+        because += ". There is no evidence that students helped: none was found better than its teacher"
     return index, f"{because}. {RULE}"
 
 
@@ -239,8 +252,8 @@ def _references(path: Path) -> dict[str, Any] | None:
 
 
 def _calibration(fitted: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the calibration by label, whether the file holds a table by label or two lists side by side; of an
-    ensemble that of each member.
+    """Return the calibration by label, with the link of the loss and that of studies as far as the file has them,
+    whether it holds a table by label or two lists side by side; of an ensemble that of each member.
     """
     if not fitted:
         return None
@@ -248,7 +261,7 @@ def _calibration(fitted: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return {"members": [_calibration(member) for member in members]}
     labels = fitted["labels"]
     by_label = dict(labels) if isinstance(labels, Mapping) else dict(zip(labels, fitted["platt"], strict=True))
-    return {"labels": by_label} | ({"study": fitted["study"]} if fitted.get("study") else {})
+    return {"labels": by_label} | {key: fitted[key] for key in ("link", "study") if fitted.get(key)}
 
 
 def _model(metas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -261,7 +274,7 @@ def _model(metas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "networks": len(metas),
         "name": name,
-        "origin": None if origin is None else "; ".join([str(_shorten(origin)), *first.get("cautions", ())]),
+        "origin": None if origin is None else "; ".join(_shorten([str(origin), *first.get("cautions", ())])),
         "images_seen": sum(seen) if seen else None,
         "parameters": first.get("parameters"),
     }
@@ -291,11 +304,19 @@ def _need(mapping: Mapping[str, Any], key: str, path: Path) -> Any:
 
 
 def _shorten(value: Any) -> Any:
-    """Cut absolute paths to their last part: a report is passed on, and a path can name a person or a machine."""
+    """Cut absolute paths to their last part, those inside a text too, and no address of the web: a report is passed on,
+    and a path can name a person or a machine.
+    """
     if isinstance(value, dict):
         return {key: _shorten(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_shorten(part) for part in value]
-    if isinstance(value, str) and re.match(r"(/|~|[A-Za-z]:[\\/])", value):
-        return "…/" + re.split(r"[\\/]", value.rstrip("\\/"))[-1]
-    return value
+    if not isinstance(value, str):
+        return value
+    if re.match(r"(/|~|\\\\|[A-Za-z]:[\\/])", value):  # a path and nothing else, whatever signs it holds
+        return _last(value)
+    return PATH.sub(lambda found: found[0] if found["address"] else _last(found[0]), value)
+
+
+def _last(path: str) -> str:
+    return "…/" + re.split(r"[\\/]", path.rstrip("\\/"))[-1]

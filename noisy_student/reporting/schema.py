@@ -162,6 +162,8 @@ _CELL = _reasoned(
         operating_points=_or_null(_map(_or_null(_POINT))),
         positives=_amount,
         negatives=_amount,
+        positive_patients=_or_null(_amount),
+        negative_patients=_or_null(_amount),
         reason=_reason,
     ),
 )
@@ -171,6 +173,7 @@ _MACRO = _reasoned(
         auroc=_or_null(_share),
         ci=_ci,
         labels=_list(_text),
+        undefined_labels=_or_null(_list(_text)),
         ap=_or_null(_share),
         brier=_or_null(_share),
         log_loss=_or_null(_amount),

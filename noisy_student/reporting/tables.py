@@ -56,6 +56,8 @@ class Table:
     axis: tuple[float, float] | None = None
     sortable: bool = True
     narrow: bool = False
+    foot: Row | None = None
+    """A row below the others, which stays there when they are sorted."""
 
     def at(self, interval: tuple[float, tuple[float, float] | None]) -> tuple[float, tuple[float, float] | None]:
         """Return where a value and the ends of its interval stand on the axis, from 0 to 100."""
@@ -90,8 +92,9 @@ def auroc(cell: Mapping[str, Any]) -> Cell:
 
 def difference(cell: Mapping[str, Any], note: str = "") -> Cell:
     """Return a cell with a difference and its interval, and the reason where it is undefined."""
-    value = cell["difference"]
-    return Cell(words.signed(value, cell.get("ci")), (cell.get("reason") or "") if value is None else note, value)
+    value, ci = cell["difference"], cell.get("ci")
+    why = (cell.get("reason") or "") if value is None or ci is None else ""
+    return Cell(words.signed(value, ci), why or (note if value is not None else ""), value)
 
 
 def plain(cell: Cell) -> Cell:
@@ -99,7 +102,7 @@ def plain(cell: Cell) -> Cell:
     return replace(cell, interval=None)
 
 
-def _heads(*titles: str) -> tuple[Column, ...]:
+def heads(*titles: str) -> tuple[Column, ...]:
     """Return columns from their titles; one that ends in ``:`` holds words."""
     return tuple(Column(title.removesuffix(":"), not title.endswith(":")) for title in titles)
 
@@ -116,11 +119,11 @@ def generations(report: Mapping[str, Any], linked: Sequence[int]) -> Table:
         cells.append(text(words.verdict_words(entry)))
         link = f"gen-{index}/report.html" if index in linked else ""
         rows.append(Row(Cell(str(index), key=index), tuple(cells), link, "use this" if index == report["best"] else ""))
-    heads = _heads(
+    columns = heads(
         "Generation:", "Role:", "Test macro AUROC", "Validation macro AUROC", "Change on test", "Since the first",
         "Verdict:",
     )  # fmt: skip
-    return Table("Generations", heads, tuple(rows), sortable=False)
+    return Table("Generations", columns, tuple(rows), sortable=False)
 
 
 def has_points(entry: Mapping[str, Any]) -> bool:
@@ -137,12 +140,17 @@ def labels(entry: Mapping[str, Any], axis: tuple[float, float]) -> Table:
         point = (cell["operating_points"] or {}).get("youden") or {}
         measures = [number(cell["ap"]), *([number(point.get("f1"))] if pointed else [])]
         measures += [number(cell[key]) for key in ("brier", "log_loss", "ece")]
-        head = text(name, "" if name in used else "not in the macro mean")
+        notes = ("" if name in used else "not in the macro mean", words.rare(cell))
+        head = text(name, "; ".join(filter(None, notes)))
         rows.append(Row(head, (auroc(cell), *measures, amount(cell["positives"]), amount(cell["negatives"]))))
-    heads = _heads(
+    columns = heads(
         "Label:", "AUROC", "AP", *(["F1"] if pointed else []), "Brier", "Log loss", "ECE", "Positive", "Negative"
     )
-    return Table("Measures by label", heads, tuple(rows), axis)
+    macro = entry["test"]["macro"]
+    means = [number(macro["ap"]), *([Cell("")] if pointed else [])]
+    means += [number(macro[key]) for key in ("brier", "log_loss", "ece")]
+    foot = Row(text("Macro mean", f"of {words.plural(len(used), 'label')}"), (auroc(macro), *means, Cell(""), Cell("")))
+    return Table("Measures by label", columns, tuple(rows), axis, foot=foot)
 
 
 def more_measures(entry: Mapping[str, Any]) -> Table | None:
@@ -159,11 +167,11 @@ def more_measures(entry: Mapping[str, Any]) -> Table | None:
         cells += [number(parts.get(key)) for key in ("reliability", "resolution", "uncertainty")]
         cells += [number(before.get(key)) for key in ("brier", "log_loss", "ece")]
         rows.append(Row(text(name), tuple(cells)))
-    heads = _heads(
+    columns = heads(
         "Label:", "DeLong interval", "Resamples of one class", "ECE, equal width", "ECE, debiased", "Reliability",
         "Resolution", "Uncertainty", "Brier before", "Log loss before", "ECE before",
     )  # fmt: skip
-    return Table("More measures by label", heads, tuple(rows)) if rows else None
+    return Table("More measures by label", columns, tuple(rows)) if rows else None
 
 
 def operating_points(entry: Mapping[str, Any]) -> list[tuple[str, str, Table]]:
@@ -181,16 +189,19 @@ def operating_points(entry: Mapping[str, Any]) -> list[tuple[str, str, Table]]:
             cells = [number(point["threshold"], why)]
             cells += [Cell(words.interval(point[rate], ci.get(rate), 2), key=point[rate])
                       for rate in ("sensitivity", "specificity")]  # fmt: skip
+            known = cell["positives"] + cell["negatives"]
+            share = cell["positives"] / known if known else None
+            cells.append(Cell(words.DASH if share is None else words.percent(round(share, 3)), key=share))
             cells += [number(point[rate], digits=2) for rate in ("ppv", "npv", "f1")]
             cells += [amount(point[count]) for count in ("tp", "fp", "fn", "tn")]
-            rows.append(Row(text(name), tuple(cells)))
-        heads = _heads(
-            "Label:", "Threshold", "Sensitivity", "Specificity", "PPV", "NPV", "F1", "True positive", "False positive",
-            "False negative", "True negative",
+            rows.append(Row(text(name, words.rare(cell)), tuple(cells)))
+        columns = heads(
+            "Label:", "Threshold", "Sensitivity", "Specificity", "Positives", "PPV", "NPV", "F1",
+            "True positive", "False positive", "False negative", "True negative",
         )  # fmt: skip
         if rows:
             aim = f" of {words.listed(sorted(aims))}" if aims else ""
-            found.append((key, title + aim, Table(f"Operating point, {title.lower()}{aim}", heads, tuple(rows))))
+            found.append((key, title + aim, Table(f"Operating point, {title.lower()}{aim}", columns, tuple(rows))))
     return found
 
 
@@ -204,10 +215,10 @@ def comparison(paired: Mapping[str, Any]) -> Table:
         cells += [number(cell.get("p_holm"))] if adjusted else []
         cells += [text(cell.get("sentence") or "")] if told else []
         rows.append(Row(text(name), tuple(cells)))
-    heads = _heads(
+    columns = heads(
         "Label:", "Change of AUROC", "p", *(["p after Holm"] if adjusted else []), *(["In words:"] if told else [])
     )
-    return Table(f"Change by label since generation {paired['against']}", heads, tuple(rows))
+    return Table(f"Change by label since generation {paired['against']}", columns, tuple(rows))
 
 
 def pseudo(entry: Mapping[str, Any]) -> Table:
@@ -226,11 +237,11 @@ def pseudo(entry: Mapping[str, Any]) -> Table:
             cut = get("thresholds") or {}
             cells += [number(cut.get("low")), number(cut.get("high"))]
         rows.append(Row(text(name), tuple(cells)))
-    heads = _heads(
+    columns = heads(
         "Label:", "Labelled +", "Labelled −", "Ignored", "Teacher’s mean", "Expected prevalence", "Share taught",
         "Films kept", "Total weight", "Change", *(["Negative up to", "Positive from"] if told else []),
     )  # fmt: skip
-    return Table(f"Pseudo-labels of generation {entry['index']}", heads, tuple(rows))
+    return Table(f"Pseudo-labels of generation {entry['index']}", columns, tuple(rows))
 
 
 def quality(entry: Mapping[str, Any]) -> Table:
@@ -242,8 +253,8 @@ def quality(entry: Mapping[str, Any]) -> Table:
         cells += [number(cell.get(key)) for key in ("brier", "pseudo_share", "true_share")]
         cells += [amount(cell.get(key)) for key in ("positives", "negatives")]
         rows.append(Row(text(name), tuple(cells)))
-    heads = _heads("Label:", "AUROC", "Brier", "Share taught", "True share", "Positive", "Negative")
-    return Table(f"Quality of pseudo-labels of generation {entry['index']}", heads, tuple(rows))
+    columns = heads("Label:", "AUROC", "Brier", "Share taught", "True share", "Positive", "Negative")
+    return Table(f"Quality of pseudo-labels of generation {entry['index']}", columns, tuple(rows))
 
 
 def subgroups(entry: Mapping[str, Any]) -> list[tuple[str, str, Table, Table]]:
@@ -252,11 +263,12 @@ def subgroups(entry: Mapping[str, Any]) -> list[tuple[str, str, Table, Table]]:
     for column, part in (entry["subgroups"] or {"columns": {}})["columns"].items():
         title, groups, rows = COLUMNS.get(column, column), part["groups"], []
         areas = [(group["macro"]["auroc"], group["macro"]["ci"]) for group in groups]
+        large = sum(not group["small"] and group["macro"]["auroc"] is not None for group in groups)
         for group in groups:
             head = text(group["group"], "small group" if group["small"] else "")
             rows.append(Row(head, (amount(group["n"]), amount(group["patients"]), auroc(group["macro"]))))
         main = Table(
-            f"Macro AUROC by {title.lower()}", _heads(f"{title}:", "Cases", "Patients", "Macro AUROC"), tuple(rows),
+            f"Macro AUROC by {title.lower()}", heads(f"{title}:", "Cases", "Patients", "Macro AUROC"), tuple(rows),
             plots.auroc_range(areas), narrow=True,
         )  # fmt: skip
         names = list(groups[0]["labels"]) if groups else []
@@ -265,9 +277,14 @@ def subgroups(entry: Mapping[str, Any]) -> list[tuple[str, str, Table, Table]]:
             Row(text(name), tuple(plain(auroc(group["labels"].get(name, nothing))) for group in groups))
             for name in names
         )
-        heads = _heads("Label:", *(group["group"] for group in groups))
+        columns = heads("Label:", *(group["group"] for group in groups))
         found.append(
-            (title, words.gap(part["gap"]), main, Table(f"AUROC by label and {title.lower()}", heads, by_label))
+            (
+                title,
+                words.gap(part["gap"], large),
+                main,
+                Table(f"AUROC by label and {title.lower()}", columns, by_label),
+            )
         )
     return found
 
@@ -287,14 +304,14 @@ def split(report: Mapping[str, Any]) -> Table:
         Row(text(name), (amount(part["images"]), amount(part["patients"]), text(use)), tag=tag)
         for name, part, use, tag in parts
     )
-    return Table("Split", _heads("Part:", "Films", "Patients", "Used for:"), rows, sortable=False, narrow=True)
+    return Table("Split", heads("Part:", "Films", "Patients", "Used for:"), rows, sortable=False, narrow=True)
 
 
 def quarantine(report: Mapping[str, Any]) -> Table | None:
     """Return the films that could not be read, as far as they are on record."""
     listed = report["split"].get("quarantine") or []
     rows = tuple(Row(text(film["patient"]), (text(film["reason"]),)) for film in listed)
-    return Table("Unreadable films", _heads("Patient (hash):", "Reason:"), rows, narrow=True) if rows else None
+    return Table("Unreadable films", heads("Patient (hash):", "Reason:"), rows, narrow=True) if rows else None
 
 
 def policies(report: Mapping[str, Any]) -> Table | None:
@@ -307,22 +324,7 @@ def policies(report: Mapping[str, Any]) -> Table | None:
         Row(text(name), (text(words.uncertain_policy(name, targets)), text(blank)))
         for name in report["config"]["data"]["labels"]
     )
-    return Table("Policies for -1 and blanks", _heads("Label:", "−1 (uncertain):", "Blank:"), rows, narrow=True)
-
-
-def calibration(entry: Mapping[str, Any]) -> Table | None:
-    """Return the calibration by label; ``None`` where none is on record."""
-    fitted = (entry["calibration"] or {}).get("labels")
-    if not fitted:
-        return None
-    rows = []
-    for name, cell in fitted.items():
-        cells = [number(cell.get(key)) for key in ("shift", "slope", "intercept")]
-        cells.append(text("together" if cell.get("pooled") else "alone"))
-        cells += [amount(cell.get(key)) for key in ("positives", "negatives")]
-        rows.append(Row(text(name), tuple(cells)))
-    heads = _heads("Label:", "Shift", "Slope", "Intercept", "Fitted:", "Positive", "Negative")
-    return Table("Calibration", heads, tuple(rows))
+    return Table("Policies for -1 and blanks", heads("Label:", "−1 (uncertain):", "Blank:"), rows, narrow=True)
 
 
 def film(labels: Mapping[str, Mapping[str, Any]], name: str) -> Table:
@@ -331,4 +333,4 @@ def film(labels: Mapping[str, Mapping[str, Any]], name: str) -> Table:
     rows = tuple(
         Row(text(label), (text(known[cell["truth"]]), number(cell["probability"]))) for label, cell in labels.items()
     )
-    return Table(name, _heads("Label:", "Label says:", "Probability"), rows, sortable=False)
+    return Table(name, heads("Label:", "Label says:", "Probability"), rows, sortable=False)

@@ -89,8 +89,34 @@ def trained_on(report: Mapping[str, Any]) -> str:
             f" Every generation is the mean of {folds} networks, each trained without a part of all these labelled "
             "patients and judged on that part alone."
         )
+    elif ensembles := _ensembles(report["generations"]):
+        text += f" {ensembles}, which learned from the same films and differ in seed or architecture."
     text += f" The label budget is both together: {films_of_patients(budget)}."
     return text
+
+
+def _ensembles(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Return which of the generations are the mean of how many networks, empty where each is one network."""
+    sizes: dict[int, list[int]] = {}
+    for entry in entries:
+        if (networks := entry["model"]["networks"]) > 1:
+            sizes.setdefault(networks, []).append(entry["index"])
+    if len(sizes) == 1 and sum(map(len, sizes.values())) == len(entries) > 1:
+        return f"Every generation is an ensemble, the mean of {next(iter(sizes))} networks"
+    return ", ".join(
+        f"{'G' if place == 0 else 'g'}eneration{'s' if len(indices) > 1 else ''} {listed(indices)} "
+        f"{'are ensembles' if len(indices) > 1 else 'is an ensemble'}, the mean of {networks} networks"
+        for place, (networks, indices) in enumerate(sizes.items())
+    )
+
+
+def networks(report: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """Return how many networks share a generation and what each learned from; empty for a single one."""
+    if (several := entry["model"]["networks"]) < 2:
+        return ""
+    if report["config"].get("folds", 1) > 1:
+        return f" of each of {several} networks, every one without a part of the labelled patients,"
+    return f" of each of {several} networks, every one with all labelled patients,"
 
 
 def how_good(report: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
@@ -101,17 +127,50 @@ def how_good(report: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
         return f"The macro AUROC of generation {entry['index']} on the test set is undefined: {macro['reason']}."
     unit = "study" if report["level"] == "study" else "film"
     held = f"{plural(test['n'], unit)} of {plural(test['patients'], 'patient')}"
-    text = (
+    text = _against_guessing(macro["ci"])
+    text += (
         f"Generation {entry['index']} reaches a macro AUROC of {interval(macro['auroc'], macro['ci'])} on the test "
         f"set of {held}"
     )
-    text += (
-        f", with the {percent(report['confidence'])} interval in brackets." if macro["ci"] else ", without interval."
-    )
+    if macro["ci"]:
+        text += f", with the {percent(report['confidence'])} interval in brackets."
+    else:
+        text += f", {macro['reason'] or 'without interval'}."
     left_out = [name for name in test["labels"] if name not in macro["labels"]]
     text += f" It is the mean over {plural(len(macro['labels']), 'label')}"
     text += f"; {listed(left_out)} {'is' if len(left_out) == 1 else 'are'} not part of it." if left_out else "."
     return text
+
+
+def _against_guessing(ci: Sequence[float] | None) -> str:
+    """Return how an interval of an AUROC stands to 0.5, the one of guessing, as a sentence."""
+    if ci is None:
+        return ""
+    if ci[0] > 0.5:
+        return "Better than guessing. "
+    if ci[1] < 0.5:
+        return "Worse than guessing: the interval lies below 0.5, as if labels or answers were turned round. "
+    return "No better than guessing, as far as can be told: the interval holds 0.5. "
+
+
+def resamples(macro: Mapping[str, Any]) -> str:
+    """Return the sentence on resamples in which a label of the macro mean has one class only; empty where none is."""
+    share, names = macro["undefined_replicates"], macro["undefined_labels"]
+    if not share or not macro["ci"]:
+        return ""
+    said = percent(round(share, 3)) if share >= 0.0005 else "less than 0.1\N{NO-BREAK SPACE}%"
+    text = f"Of the resampled sets of patients, {said} lack positives or negatives of "
+    if names is None:
+        return f"{text}some label; the macro interval, by an earlier version, has the mean over the other labels there."
+    return f"{text}{listed(names)}; the macro interval leaves them out."
+
+
+def rare(cell: Mapping[str, Any]) -> str:
+    """Return ``few positives`` or ``few negatives`` for a label with fewer than :data:`RARE`, else nothing."""
+    for kind in ("positives", "negatives"):
+        if 0 < cell[kind] < RARE:
+            return f"few {kind}"
+    return ""
 
 
 def verdict_words(entry: Mapping[str, Any]) -> str:
@@ -150,19 +209,17 @@ def on_test(entry: Mapping[str, Any], level: str) -> str:
 
 def _paired(entry: Mapping[str, Any], paired: Mapping[str, Any], level: str) -> str:
     macro = paired["macro"]
-    where = f"On the same {paired['split']} {'studies' if level == 'study' else 'films'}"
+    text = f"On the same {paired['split']} {'studies' if level == 'study' else 'films'}, "
+    text += f"generation {entry['index']} against generation {paired['against']}: "
     if macro["difference"] is None:
-        return f"{where} the difference from generation {paired['against']} is undefined: {macro.get('reason')}."
-    change = signed(macro["difference"], macro.get("ci"))
-    text = f"{where} the macro AUROC changes by {change} from generation {paired['against']} to {entry['index']}"
+        return f"{text}the difference is undefined: {macro.get('reason')}."
+    change = f"macro AUROC {signed(macro['difference'], macro.get('ci'))}"
     if said := macro.get("sentence"):
-        return f"{text}: {str(said).rstrip('.')}."
+        return f"{text}{str(said).rstrip('.')} ({change})."
     if not macro.get("ci"):
-        return text + "."
+        return f"{text}{change}."
     low, high = macro["ci"]
-    if low > 0 or high < 0:
-        return text + ", an interval that leaves out zero."
-    return text + ", an interval that includes zero."
+    return f"{text}{change}, an interval that {'leaves out' if low > 0 or high < 0 else 'includes'} zero."
 
 
 def left_undefined(cell: Mapping[str, Any]) -> str:
@@ -191,20 +248,18 @@ def chosen_on(entry: Mapping[str, Any]) -> str:
     return listed(sorted(names)) if names else "the films that judge a generation"
 
 
-def gap(found: Mapping[str, Any] | None) -> str:
-    """Return the sentence on the largest gap between groups, and why there is none."""
+def gap(found: Mapping[str, Any] | None, groups: int) -> str:
+    """Return the sentence on the largest gap between ``groups`` groups that are not small, and why there is none."""
     if not found:
         return ""
     if found["difference"] is None:
         return f"No gap can be given: {found.get('reason')}."
-    text = "The gap in macro AUROC"
-    if between := found.get("between"):
-        text += f" between {between[0]} and {between[1]}"
-    text += f" is {signed(found['difference'], found.get('ci'))}"
+    named = f", {listed(found['between'])}," if found.get("between") else ""
+    who = f"The two groups{named}" if groups == 2 else f"The two furthest apart of {groups} groups{named}"
+    text = f"{who} differ by {signed(found['difference'], found.get('ci'))} in macro AUROC"
     if not found.get("ci"):
-        return f"{text}; no interval{': ' + found['reason'] if found.get('reason') else ''}."
-    low, high = found["ci"]
-    return f"{text}, an interval that {'leaves out' if low > 0 or high < 0 else 'includes'} zero."
+        text += f" (no interval{': ' + found['reason'] if found.get('reason') else ''})"
+    return f"{text}; some gap is expected by chance, and this is no test."
 
 
 def uncertain_policy(label: str, targets: Mapping[str, Any]) -> str:
@@ -289,5 +344,19 @@ def limits(report: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
 
 
 def called_positive(threshold: float | None) -> str:
-    """Return ``called positive from 0.124 on`` for a label's threshold, empty where it is 0.5 or not on record."""
-    return "" if threshold is None or threshold == 0.5 else f"called positive from {number(threshold)} on"
+    """Return ``called positive from 0.124 on`` for a label's threshold, empty where it is not on record."""
+    return "" if threshold is None else f"called positive from {number(threshold)} on"
+
+
+def gallery_thresholds(films: Sequence[Mapping[str, Any]], level: str) -> str:
+    """Return the sentences on the thresholds from which the films of a gallery are called positive."""
+    text = "A film is called positive from the threshold in its caption on"
+    places = sorted({film["chosen_on"] for film in films if film["chosen_on"]})
+    if not places:
+        unsaid = "" if all(film["threshold"] is not None for film in films) else " (0.5 where it names none)"
+        return f"{text}{unsaid}. An earlier version chose it, not as in the tables on this page."
+    text += f": Youden’s, chosen on {listed(places)}, "
+    text += "of films, as the tables by study have thresholds of studies" if level == "study" else "as in the tables"
+    if any(film["threshold"] == 0.5 for film in films):
+        text += "; 0.5 where these films lack positives or negatives"
+    return f"{text}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,33 @@ def make_generation(
     )
 
 
+def make_ensemble(run: Run, index: int, networks: int = 2) -> None:
+    """Make generation ``index`` an ensemble of focal losses whose sampler drew positives of Edema more often."""
+    folder = run.generation(index)
+    plain = read_json(folder / "calibration.json")
+    members = []
+    for network in range(networks):
+        entries = {
+            name: entry | {"slope": 0.9 + network, "drawn": 0.7 if name == "Edema" else 0.0}
+            for name, entry in zip(plain["labels"], plain["platt"], strict=True)
+        }
+        link = {
+            "name": "focal",
+            "gamma_positive": 2.0,
+            "gamma_negative": 2.0,
+            "free": 0.0,
+            "odds": 0.0,
+            "smoothing": 0.1,
+        }
+        of_study = {name: entry | {"slope": 3.5 + network} for name, entry in entries.items()}
+        study = {"aggregation": "max", "labels": of_study, "link": link}
+        members.append({"labels": entries, "link": link, "study": study})
+        meta = {"model": {"name": "small_resnet"}, "origin": "none", "images_seen": 19_200}
+        write_json(run.network(index, member=network) / "checkpoint" / "best" / "meta.json", meta)
+    shutil.rmtree(folder / "checkpoint")
+    write_json(folder / "calibration.json", {"members": members})
+
+
 def level(labels: tuple[str, ...], split: str, index: int, test_images: int = 600) -> dict[str, Any]:
     """Return the measures of simulated predictions; better with every generation."""
     n, patients = (300, 150) if split == "valid" else (test_images, test_images * 5 // 6)
@@ -150,7 +178,7 @@ def level(labels: tuple[str, ...], split: str, index: int, test_images: int = 60
     macro = {"auroc": mean, "ci": [mean - 0.021, mean + 0.019], "labels": known, "reason": None}
     for key in ("ap", "brier", "log_loss", "ece"):
         macro[key] = float(np.mean([cells[name][key] for name in known]))
-    macro["undefined_replicates"] = 0.004
+    macro |= {"undefined_replicates": 0.004, "undefined_labels": known[-1:]}
     return {"n": n, "patients": patients, "macro": macro, "labels": cells}
 
 
@@ -158,6 +186,7 @@ def cell(truth: np.ndarray, probability: np.ndarray, before: np.ndarray) -> dict
     """Return the measures of one label, undefined without positives; ``before`` is the probability uncalibrated."""
     positives = int(truth.sum())
     counts = {"positives": positives, "negatives": int(len(truth) - positives), "unknown": 0}
+    counts |= {f"{kind}_patients": counts[f"{kind}s"] // 2 for kind in ("positive", "negative")}
     method = {
         "ci_method": "bootstrap over patients",
         "delong_method": "Obuchowski",
@@ -326,7 +355,7 @@ def make_older(run: Run) -> None:
             del evaluation[key]
         for part in evaluation["splits"].values():
             for level in part.values():
-                for key in ("ap", "brier", "log_loss", "ece", "undefined_replicates"):
+                for key in ("ap", "brier", "log_loss", "ece", "undefined_replicates", "undefined_labels"):
                     del level["macro"][key]
                 for cell in level["labels"].values():
                     for key in (
@@ -341,6 +370,8 @@ def make_older(run: Run) -> None:
                         "pr",
                         "before",
                         "operating_points",
+                        "positive_patients",
+                        "negative_patients",
                     ):
                         del cell[key]
         write_json(path, evaluation)
@@ -373,5 +404,7 @@ def add_pictures(run: Run, index: int, size: int = 96) -> None:
                 "map": f"maps/{k}.png" if k % 2 == 0 else None,
             }
         )
-    write_json(folder / "gallery.json", {"entries": entries})
+    thresholds = {name: PREVALENCE[name] for name in LABELS}
+    chosen_on = dict.fromkeys(LABELS, "validation")
+    write_json(folder / "gallery.json", {"thresholds": thresholds, "chosen_on": chosen_on, "entries": entries})
     Image.fromarray(np.tile(grey.clip(0, 255).astype(np.uint8), (2, 6))).save(folder / "augmented.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import browser
 import fake_run
 import pytest
+from PIL import Image
 
 from noisy_student.reporting import write_generation, write_overall
 
@@ -73,8 +75,28 @@ def test_no_page_is_wider_than_the_screen(opened, name):
     for width in (1280, 700, 400, 360):
         tab.set_viewport_size({"width": width, "height": 800})
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
-        if width <= 400:  # on a phone no table is cut either
+        if width != 700:  # on a desk and on a phone no table is cut either; between them a shade says where it goes on
             assert tab.eval_on_selector_all(".scroll", CUT) == []
+
+
+def test_a_table_that_goes_on_has_a_shade_at_its_edge(opened):
+    tab = opened("run", width=700).tab
+    table = tab.get_by_role("region", name="Operating point, youden")
+    assert table.evaluate("(it) => it.scrollWidth > it.clientWidth")
+    table.evaluate("(it) => it.scrollIntoView()")
+
+    def edges() -> list[int]:
+        """Return how light the pixels at the left and the right edge are, above the headings."""
+        box = table.bounding_box()
+        picture = tab.screenshot(clip=box | {"y": box["y"] + 2, "height": 1})
+        with Image.open(io.BytesIO(picture)) as row:
+            return [sum(row.convert("RGB").getpixel((x, 0))) for x in (0, row.width - 1)]
+
+    left, right = edges()
+    assert left > right + 30
+    table.evaluate("(it) => (it.scrollLeft = 9999)")
+    left, right = edges()
+    assert right > left + 30
 
 
 def test_all_sections_are_there_and_can_be_seen(opened):

@@ -143,6 +143,22 @@ def test_best_is_the_latest_not_worse(verdicts, best, said):
     assert "The rule:" in reason
 
 
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (("first", "undecided"), True),
+        (("first", "worse", "undecided"), True),
+        (("first", "worse"), True),
+        (("first", "better", "undecided"), False),
+        (("first",), False),
+        (("first", None), False),
+    ],
+)
+def test_best_says_where_no_student_was_shown_to_help(verdicts, said):
+    _, reason = choose_best(entries(*verdicts))
+    assert ("no evidence that students helped" in reason) == said
+
+
 def test_best_ignores_the_test_set(finished, report):
     worst = copy.deepcopy(report["generations"])
     worst[2]["test"]["macro"]["auroc"] = 0.1
@@ -156,6 +172,35 @@ def test_paths_are_cut_to_their_last_part(finished, report):
     assert str(finished.path.parent) not in text
 
 
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("/home/jane doe/films", "…/films"),
+        ("see /home/jane", "see …/jane"),
+        ("see /home/jane/x and /home/jane/y too", "see …/x and …/y too"),
+        ("weights of '/home/jane doe/net.pt', 3 AP/PA views", "weights of '…/net.pt', 3 AP/PA views"),
+        ("read ~/jane/x or ~jane/y", "read …/x or …/y"),
+        (r"from C:\Users\jane doe\x.csv", "from …/x.csv"),
+        (r"from \\server\jane\x", "from …/x"),
+        ("PATH=/usr/bin:/home/jane/bin", "PATH=…/bin:…/bin"),
+        ("file:///home/jane/x", "…/x"),
+        ('{"root": "/home/jane/x"}', '{"root": "…/x"}'),
+        ("https://arxiv.org/abs/1911.04252", "https://arxiv.org/abs/1911.04252"),
+        ("AP/PA, and/or, 1/2, 12 / 13, w/o, ~3 and …/films", "AP/PA, and/or, 1/2, 12 / 13, w/o, ~3 and …/films"),
+    ],
+)
+def test_paths_within_a_text_are_cut_too(small, written, shown):
+    config = read_json(small.path / "config.resolved.json")
+    write_json(small.path / "config.resolved.json", config | {"note": [written]})
+    write_json(small.path / "environment.json", {"said": written})
+    meta = small.generation(1) / "checkpoint" / "best" / "meta.json"
+    write_json(meta, read_json(meta) | {"origin": "none", "cautions": [written]})
+    report = read_json(write_overall(small)[0])
+    assert report["config"]["note"] == [shown]
+    assert report["environment"]["said"] == shown
+    assert report["generations"][1]["model"]["origin"] == f"none; {shown}"
+
+
 def test_calibration_is_by_label_in_either_form(small, report):
     fitted = report["generations"][1]["calibration"]["labels"]
     assert list(fitted) == list(fake_run.LABELS)
@@ -163,6 +208,15 @@ def test_calibration_is_by_label_in_either_form(small, report):
     by_label = {"labels": {"Edema": {"shift": 0.5, "slope": 1.0}}}
     write_json(small.generation(1) / "calibration.json", by_label)
     assert read_json(write_overall(small)[0])["generations"][1]["calibration"] == by_label
+
+
+def test_calibration_keeps_what_the_loss_and_the_sampler_did(small):
+    fake_run.make_ensemble(small, 1)
+    stored = read_json(small.generation(1) / "calibration.json")
+    report = read_json(write_overall(small)[0])
+    check(report)
+    assert report["generations"][1]["calibration"] == stored
+    assert stored["members"][0]["link"]["name"] == "focal"
 
 
 def test_training_summary(report):

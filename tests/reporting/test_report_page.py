@@ -103,6 +103,18 @@ def test_page_says_the_main_things_in_words(parsed, finished):
     assert "log loss (lower is better) −0.012 (−0.020 to −0.004)" in text
 
 
+def test_what_marks_and_colours_mean_stands_above_the_panels(html):
+    for title, legend in (
+        ("ROC curves", "● Youden’s threshold,"),
+        ("Precision and recall", "△ fixed sensitivity,"),
+        ("Reliability", "Blue: as given out, after calibration."),
+        ("AUROC by label over generations", "generation from left to right"),
+    ):
+        start = html.index(f"<h3>{title}</h3>")
+        panels = html.index('<div class="panels', start)
+        assert start < html.index(legend, start) < panels
+
+
 def test_colours_follow_the_page(html):
     assert "prefers-color-scheme: dark" in html
     style = html[html.index("<style>") : html.index("</style>")]
@@ -147,28 +159,41 @@ def test_gallery_embeds_pictures_and_hides_film_names(finished):
     assert not Page((finished.generation(1) / "report.html").read_text()).all("img")
 
 
-def gallery_text(run, thresholds, label="Edema", with_map=True):
+def gallery_text(run, thresholds, label="Edema", with_map=True, chosen_on=None):
     """Return the text of the gallery of generation 1 with one film, thresholds as given."""
     folder = run.generation(1)
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(folder / "film.png")
     entry = {"label": label, "kind": "false positive", "probability": 0.13, "truth": 0, "thumb": "film.png"}
     content = {"entries": [entry | {"map": "film.png" if with_map else None}]}
-    write_json(folder / "gallery.json", content if thresholds is None else content | {"thresholds": thresholds})
+    content |= {} if thresholds is None else {"thresholds": thresholds}
+    content |= {} if chosen_on is None else {"chosen_on": dict.fromkeys(thresholds, chosen_on)}
+    write_json(folder / "gallery.json", content)
     json_path, html_path = write_generation(run, 1)
     schema.check(read_json(json_path))
     text = " ".join(Page(html_path.read_text()).text.split())
     return text[text.index("Examples of right and wrong") :]
 
 
-def test_a_caption_says_the_threshold_of_its_label_where_it_is_not_the_usual_one(small):
+def test_a_caption_says_the_threshold_of_its_label(small):
     evil = '<b title="x">'
     said = "false positive, probability 0.130; called positive from 0.120 on"
     assert said in gallery_text(small, {"Edema": 0.12, "Fracture": 0.5})
     assert said in gallery_text(small, {evil: 0.12}, label=evil)
-    for thresholds in (None, {}, {"Edema": 0.5}, {"Fracture": 0.12}):
+    assert "called positive from 0.500 on" in gallery_text(small, {"Edema": 0.5})
+    for thresholds in (None, {}, {"Fracture": 0.12}):
         text = gallery_text(small, thresholds)
         assert "false positive, probability 0.130 " in text
         assert "called positive from 0" not in text
+
+
+def test_a_gallery_says_where_its_thresholds_come_from(small):
+    said = gallery_text(small, {"Edema": 0.12}, chosen_on="validation")
+    assert "in its caption on: Youden’s, chosen on validation, as in the tables." in said
+    assert "An earlier version" not in said
+    assert "; 0.5 where these films lack" in gallery_text(small, {"Edema": 0.5}, chosen_on="validation")
+    older = gallery_text(small, None)
+    assert "An earlier version chose it, not as in the tables" in older
+    assert "Youden" not in older.split("Subgroups")[0]
 
 
 def test_a_map_without_colour_is_explained_where_there_are_maps(small):
@@ -217,6 +242,27 @@ def test_links_within_the_page_lead_somewhere(finished):
         targets = {a["href"][1:] for a in parsed.all("a") if a["href"].startswith("#")}
         assert len(targets) == sections
         assert targets <= {attrs["id"] for _, attrs in parsed.tags if "id" in attrs}
+
+
+def sentences(run):
+    return " ".join(Page(write_overall(run)[1].read_text()).text.split())
+
+
+def test_folds_and_members_are_told_apart(small):
+    assert "networks" not in sentences(small)
+    fake_run.make_ensemble(small, 1)
+    text = sentences(small)
+    assert "Generation 1 is an ensemble, the mean of 2 networks, which learned from the same films" in text
+    assert "of each of 2 networks, every one with all labelled patients," in text
+    assert "without a part" not in text
+    assert "Network 2 of 2" in text
+    fake_run.make_ensemble(small, 0)
+    assert "Every generation is an ensemble, the mean of 2 networks, which learned" in sentences(small)
+    path = small.path / "config.resolved.json"
+    write_json(path, read_json(path) | {"folds": 2})
+    text = sentences(small)
+    assert "of each of 2 networks, every one without a part of the labelled patients," in text
+    assert "ensemble" not in text
 
 
 def test_one_generation_has_no_trend(tmp_path):

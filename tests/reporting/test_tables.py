@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from noisy_student.reporting import tables
+from noisy_student.reporting import calibrations, tables
 from noisy_student.runs import read_json
 
 
@@ -51,7 +51,7 @@ def test_every_table_has_as_many_cells_as_columns(report, entry):
         tables.split(report),
         tables.quarantine(report),
         tables.policies(report),
-        tables.calibration(entry),
+        *(table for _, _, table in calibrations.by_network(entry, "image")),
         tables.film({"Edema": {"truth": None, "probability": 0.2}}, "film"),
     ]
     assert len(made) == 18
@@ -67,6 +67,42 @@ def test_labels_show_the_measures_and_sort_by_them(entry):
     keys = [cell["auroc"], cell["ap"], cell["operating_points"]["youden"]["f1"], cell["brier"], cell["log_loss"]]
     assert [part.key for part in row.cells] == [*keys, cell["ece"], cell["positives"], cell["negatives"]]
     assert row.cells[0].text == f"{cell['auroc']:.3f} ({cell['ci'][0]:.3f}–{cell['ci'][1]:.3f})"
+
+
+def test_labels_end_with_the_macro_mean(entry):
+    table, macro = tables.labels(entry, (0.5, 1.0)), entry["test"]["macro"]
+    assert (table.foot.head.text, table.foot.head.note) == ("Macro mean", "of 14 labels")
+    assert len(table.foot.cells) == len(table.columns) - 1
+    keys = [macro[key] for key in ("auroc", "ap", "brier", "log_loss", "ece")]
+    assert [cell.key for cell in table.foot.cells if cell.text] == keys
+    macro.update(ci=None, reason="no interval: only 1 patient with Fracture")
+    assert tables.labels(entry, (0.5, 1.0)).foot.cells[0].note == "no interval: only 1 patient with Fracture"
+
+
+def test_rare_labels_are_marked_in_their_rows(entry):
+    entry["test"]["labels"]["Edema"]["positives"] = 12
+    entry["test"]["macro"]["labels"].remove("Edema")
+    heads = {row.head.text: row.head.note for row in tables.labels(entry, (0.5, 1.0)).rows}
+    assert heads["Edema"] == "not in the macro mean; few positives"
+    assert heads["Atelectasis"] == ""
+    points = tables.operating_points(entry)[0][2]
+    assert {row.head.text: row.head.note for row in points.rows}["Edema"] == "few positives"
+
+
+def test_share_of_positives_stands_before_the_ppv(entry):
+    cell = entry["test"]["labels"]["Edema"]
+    table = tables.operating_points(entry)[0][2]
+    titles = [column.title for column in table.columns]
+    row = next(row for row in table.rows if row.head.text == "Edema")
+    place = titles.index("PPV") - 1
+    assert titles[place] == "Positives"
+    assert row.cells[place - 1].key == cell["positives"] / (cell["positives"] + cell["negatives"])
+
+
+def test_a_difference_without_interval_says_why():
+    cell = {"difference": 0.02, "ci": None, "reason": "only 1 patient with the finding"}
+    assert tables.difference(cell, "against 0").note == "only 1 patient with the finding"
+    assert tables.difference(cell | {"ci": [0.01, 0.03], "reason": None}, "against 0").note == "against 0"
 
 
 def test_undefined_cells_sort_last_and_say_why(entry):
@@ -112,7 +148,7 @@ def test_an_operating_point_without_a_threshold_says_why(entry):
     (_, _, table), *_ = tables.operating_points(entry)
     row = next(row for row in table.rows if row.head.text == "Edema")
     assert (row.cells[0].text, row.cells[0].note) == ("–", "no positives to choose it on")
-    assert {cell.text for cell in row.cells} == {"–"}
+    assert {cell.text for cell in row.cells[:3] + row.cells[4:]} == {"–"}
 
 
 def test_comparison_of_an_older_run_has_no_empty_columns(entry):
@@ -139,7 +175,7 @@ def test_small_and_empty_groups_are_marked(entry):
     youngest = ages.rows[0]
     assert (youngest.head.text, youngest.head.note, youngest.cells[2].text) == ("under 20", "small group", "–")
     assert youngest.cells[2].note == "no label has both classes"
-    assert sentence.startswith("The gap in macro AUROC between 20-39 and 40-59")
+    assert sentence.startswith("The two furthest apart of 3 groups, 20-39 and 40-59, differ by")
     assert [column.title for column in by_label.columns] == ["Label", "under 20", "20-39", "40-59", "60 and over"]
     entry["subgroups"] = None
     assert tables.subgroups(entry) == []
@@ -150,6 +186,6 @@ def test_data_tables_are_absent_where_nothing_is_on_record(report, entry):
     del bare["split"]["quarantine"], bare["config"]["targets"]
     assert tables.quarantine(bare) is None
     assert tables.policies(bare) is None
-    assert tables.calibration(entry | {"calibration": None}) is None
+    assert calibrations.by_network(entry | {"calibration": None}, "image") == []
     assert texts(tables.policies(report))["Edema"][0] == "no target"
     assert texts(tables.quarantine(report))["4e5f6a7b"] == ["the film: is missing"]

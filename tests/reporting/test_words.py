@@ -92,7 +92,8 @@ def test_what_it_was_trained_on_names_the_whole_label_budget():
             "valid_patients": 15,
         },
         "split": {"counts": {"pool": {"images": 900, "patients": 1}}},
-        "generations": [{"index": 0, "role": "teacher"}, {"index": 1, "role": "student"}],
+        "generations": [{"index": index, "role": role, "model": {"networks": 1}}
+                        for index, role in enumerate(("teacher", "student"))],
         "config": {},
     }  # fmt: skip
     text = words.trained_on(report)
@@ -107,10 +108,16 @@ def test_what_it_was_trained_on_names_the_whole_label_budget():
     )
 
 
-def test_a_threshold_is_said_where_it_is_not_the_usual_one():
+def test_a_threshold_is_said_where_it_is_on_record():
     assert words.called_positive(0.1243) == "called positive from 0.124 on"
     assert words.called_positive(0.0) == "called positive from 0.000 on"
-    assert words.called_positive(0.5) == words.called_positive(None) == ""
+    assert words.called_positive(None) == ""
+
+
+def test_thresholds_of_a_gallery_are_of_films_where_the_tables_are_of_studies():
+    films = [{"threshold": 0.2, "chosen_on": "validation"}]
+    assert "of films, as the tables by study" in words.gallery_thresholds(films, "study")
+    assert words.gallery_thresholds(films, "image").endswith("chosen on validation, as in the tables.")
 
 
 def test_a_sentence_of_the_comparison_is_said_and_the_first_generation_is_compared_too():
@@ -120,19 +127,58 @@ def test_a_sentence_of_the_comparison_is_said_and_the_first_generation_is_compar
     first = {"difference": 0.01, "ci": [-0.01, 0.03], "reason": None, "sentence": told}
     entry["paired_first"] = {"against": 0, "split": "test", "macro": first}
     text = words.on_test(entry, "image")
-    assert "changes by +0.020 (+0.001 to +0.040) from generation 1 to 2: better. On the same" in text
-    assert text.endswith(f"from generation 0 to 2: {told}.")
+    said = "On the same test films, generation 2 against generation 1: better (macro AUROC +0.020 (+0.001 to +0.040))."
+    assert text.startswith(f"{said} On the same")
+    assert text.endswith(f"against generation 0: {told} (macro AUROC +0.010 (−0.010 to +0.030)).")
     assert "zero" not in text
 
 
-def test_gap_between_groups():
+@pytest.mark.parametrize(
+    ("ci", "reason", "first", "last"),
+    [
+        ((0.61, 0.7), None, "Better than guessing. Generation 2 reaches", "interval in brackets."),
+        ((0.5, 0.7), None, "No better than guessing, as far as can be told: the interval holds 0.5.", "in brackets."),
+        ((0.3, 0.45), None, "Worse than guessing: the interval lies below 0.5,", "in brackets."),
+        (None, "no interval: only 1 patient with A", "Generation 2 reaches", "no interval: only 1 patient with A."),
+        (None, None, "Generation 2 reaches", "without interval."),
+    ],
+)
+def test_how_good_starts_with_the_answer(ci, reason, first, last):
+    macro = {"auroc": 0.65, "ci": ci, "reason": reason, "labels": ["A"]}
+    entry = {"index": 2, "test": {"n": 9, "patients": 8, "macro": macro, "labels": {"A": {}}}}
+    text = words.how_good({"level": "image", "confidence": 0.95}, entry)
+    assert text.startswith(first)
+    assert text.split(" It is the mean over")[0].endswith(last)
+
+
+def test_resamples_without_a_class_name_the_labels_at_fault():
+    macro = {"ci": [0.6, 0.7], "undefined_replicates": 0.0214, "undefined_labels": ["Lung Lesion", "Fracture"]}
+    text = words.resamples(macro).replace("\N{NO-BREAK SPACE}", " ")
+    assert "2.1 % lack positives or negatives of Lung Lesion and Fracture; the macro interval leaves them out." in text
+    assert "by an earlier version, has the mean over the other labels" in words.resamples(
+        macro | {"undefined_labels": None}
+    )
+    assert "less than 0.1" in words.resamples(macro | {"undefined_replicates": 0.0001})
+    for nothing in ({"undefined_replicates": 0.0}, {"undefined_replicates": None}, {"ci": None}):
+        assert words.resamples(macro | nothing) == ""
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "said"), [(29, 90, "few positives"), (30, 90, ""), (90, 3, "few negatives"), (0, 90, "")]
+)
+def test_rare_labels(positives, negatives, said):
+    assert words.rare({"positives": positives, "negatives": negatives}) == said
+
+
+def test_gap_between_groups_does_not_read_as_a_test():
     found = {"difference": 0.02, "ci": [0.01, 0.03], "between": ["F", "M"], "reason": None}
-    assert words.gap(found).startswith("The gap in macro AUROC between F and M is +0.020")
-    assert "leaves out zero" in words.gap(found)
-    assert "includes zero" in words.gap(found | {"ci": [-0.01, 0.03]})
-    assert "no interval: few" in words.gap(found | {"ci": None, "reason": "few"})
-    assert words.gap({"difference": None, "reason": "one group"}) == "No gap can be given: one group."
-    assert words.gap(None) == ""
+    told = "differ by +0.020 (+0.010 to +0.030) in macro AUROC; some gap is expected by chance, and this is no test."
+    assert words.gap(found, 4) == f"The two furthest apart of 4 groups, F and M, {told}"
+    assert words.gap(found, 2) == f"The two groups, F and M, {told}"
+    assert "zero" not in words.gap(found | {"ci": [-0.01, 0.03]}, 4)
+    assert "(no interval: few); some gap is expected" in words.gap(found | {"ci": None, "reason": "few"}, 3)
+    assert words.gap({"difference": None, "reason": "one group"}, 1) == "No gap can be given: one group."
+    assert words.gap(None, 0) == ""
 
 
 @pytest.mark.parametrize(
