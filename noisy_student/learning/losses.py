@@ -7,6 +7,7 @@ is minimised by the same logit as one film with the target y, and mixed films ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -74,7 +75,10 @@ def asymmetric(
         over = torch.sigmoid(logits) - shift
         matters = over > 0
         over = torch.where(matters, over, 0.5)  # any number whose powers and logarithm have a gradient
-        negative = torch.where(matters, over**gamma_negative * -torch.log1p(-over), 0.0)
+        # 1 - q = sigmoid(-x) + shift, which holds what is left of 1 where q itself rounds to 1.
+        near_one = torch.logaddexp(functional.logsigmoid(-logits), logits.new_tensor(math.log(shift)))
+        rest = torch.where(over > 0.5, near_one, torch.log1p(-over.clamp(max=0.5)))
+        negative = torch.where(matters, over**gamma_negative * -rest, 0.0)
     else:
         negative = torch.exp(gamma_negative * functional.logsigmoid(logits)) * -functional.logsigmoid(-logits)
     return _summed(positive, negative, target, weight)

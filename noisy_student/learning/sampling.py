@@ -218,11 +218,11 @@ def repeats(positive: npt.NDArray[np.bool_], count: npt.NDArray[np.integer], bal
 def odds_shift(targets: Targets, order: Sampler, balance: float) -> Floats:
     """Return by how much the sampler raises the log-odds of each label among labelled films, (K,).
 
-    For every film, how often it would be drawn with the label is compared with how often without it, its other labels
-    as they are. That is the shift of a model's logits where the labels are independent of each other given the film;
-    a label without positives, or without negatives, has none.
+    For every film of which the label is known, how often it would be drawn with the label is compared with how often
+    without it, its other labels as they are. That is the shift of a model's logits where the labels are independent of
+    each other given the film; a label without positives, or without negatives, has none.
     """
-    positive = positives(targets)
+    positive, known = positives(targets), (targets.weight > 0)[~targets.pseudo]
     count, shift = positive.sum(axis=0), np.zeros(positive.shape[1])
     if order.share is None and not order.positives:
         return shift
@@ -230,12 +230,13 @@ def odds_shift(targets: Targets, order: Sampler, balance: float) -> Floats:
     free = order.labelled_per_batch - order.guaranteed
 
     def drawn(label: int, value: bool) -> float:
-        """Return how often the films would be drawn for a batch if all of them had ``value`` for ``label``."""
+        """Return how often films of known ``label`` would be drawn for a batch if all of them had ``value`` for it."""
         changed = positive.copy()
         changed[:, label] = value
         each = free * repeats(changed, count, balance) / whole
-        return float((each + order.per_label * (changed / np.maximum(count, 1)).sum(axis=1)).sum())
+        drawn_each = each + order.per_label * (changed / np.maximum(count, 1)).sum(axis=1)
+        return float(drawn_each[known[:, label]].sum())
 
-    for label in np.flatnonzero((count > 0) & (count < len(positive))).tolist():
+    for label in np.flatnonzero((count > 0) & (count < known.sum(axis=0))).tolist():
         shift[label] = np.log(drawn(label, True) / drawn(label, False))
     return shift

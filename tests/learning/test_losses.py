@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from noisy_student.config import LossConfig
 from noisy_student.learning.losses import (
+    asymmetric,
     focal,
     mean_loss,
     positive_weights,
@@ -192,6 +195,22 @@ def test_extreme_logits_stay_finite_in_any_loss(name, settings, dtype):
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
     assert loss.item() > 1e4 / 4 - 1  # a positive at -1e4 is as wrong as can be
+
+
+@pytest.mark.parametrize("shift", [1e-300, 1e-8, 1e-3])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 4.0])
+def test_the_asymmetric_loss_stays_finite_and_exact_for_a_tiny_shift(shift, gamma):
+    values = [0.0, 1.0, 15.0, 40.0, 90.0, 1e4]
+    logits = torch.tensor([values], requires_grad=True)
+    each = torch.tensor([[0.0] * len(values)])
+    loss, _ = asymmetric(logits, each, torch.ones_like(logits), gamma_positive=0, gamma_negative=gamma, shift=shift)
+    loss.backward()
+    exact = 0.0
+    for value in values:
+        q = 1 / (1 + math.exp(-value)) - shift if value else 0.5 - shift
+        exact += q**gamma * -np.logaddexp(-np.logaddexp(0, value), math.log(shift))
+    assert loss.item() == pytest.approx(exact, rel=1e-5)
+    assert torch.isfinite(logits.grad).all()
 
 
 @pytest.mark.parametrize(("gamma", "alpha"), [(2.0, None), (2.0, 0.25), (0.7, 0.9)])

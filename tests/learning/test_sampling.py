@@ -212,5 +212,21 @@ def test_the_shift_is_how_much_more_often_a_film_is_drawn_with_the_label() -> No
     # 12 of 16 places are free: 12 / 60 a film; a common film has 2 / 30 more and a rare one 2 / 3.
     base = 12 / 60
     common = (base + 2 / 30 + 3 / 60 * 2 / 3) / (base + 3 / 60 * 2 / 3)
-    rare = (base + 2 / 3 + 30 / 60 * 2 / 30) / (base + 30 / 60 * 2 / 30)
+    rare = (base + 2 / 3 + 29 / 59 * 2 / 30) / (base + 29 / 59 * 2 / 30)  # of film 7 the rare one is not known
     np.testing.assert_allclose(sure, [np.log(common), np.log(rare), 0])
+
+
+def test_the_shift_is_that_of_the_films_whose_label_is_known() -> None:
+    target, weight = np.zeros((240, 3), dtype=np.float32), np.ones((240, 3), dtype=np.float32)
+    target[:10, 1] = target[:40, 2] = target[40:140, 0] = 1
+    weight[40:, 1] = 0  # known of 40 films alone, which are drawn more often for another label
+    images = np.array([f"film {number}" for number in range(240)], dtype=object)
+    targets = Targets(images, LABELS, target, weight, np.zeros(240, dtype=bool))
+    rule = SamplerConfig(positives=2)
+    order = sampler(targets, batch_size=16, labelled_share=1, seed=0, generation=0, config=rule)
+    drawn = np.bincount(np.concatenate([order.film_numbers(step) for step in range(240)]), minlength=240)
+    among_batches, among_films = drawn[:10].sum() / drawn[10:40].sum(), 10 / 30
+    assert odds_shift(targets, order, 0.0)[1] == pytest.approx(np.log(among_batches / among_films))
+    weight[10:40, 1] = 0  # no film is known to be without it
+    one_sided = Targets(images, LABELS, target, weight, targets.pseudo)
+    assert odds_shift(one_sided, order, 0.0)[1] == 0
