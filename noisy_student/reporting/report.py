@@ -19,10 +19,10 @@ from noisy_student.runs import Run, read_json, write_json, write_text
 CELL: Final = (
     "auroc", "ci", "ci_method", "delong_ci", "delong_method", "delong_reason", "undefined_replicates", "ap", "brier",
     "brier_parts", "log_loss", "ece", "ece_width", "ece_debiased", "operating_points", "positives", "negatives",
-    "unknown", "positive_patients", "negative_patients", "reason",
+    "unknown", "positive_patients", "negative_patients", "calibration_reason", "reason",
 )  # fmt: skip
 """The fields of a label that go into the report; curves stay in ``evaluation.json``."""
-MEANS: Final = ("ap", "brier", "log_loss", "ece", "undefined_replicates", "undefined_labels")
+MEANS: Final = ("ap", "brier", "log_loss", "ece", "undefined_replicates", "undefined_labels", "calibration_reason")
 """Of the macro mean, beside the AUROC; ``None`` where an earlier version measured the run."""
 REFERENCES: Final = ("supervised_few", "supervised_all")
 _PART: Final = r"""[^\\/\s,;:'"”’()\[\]{}<>|]+"""

@@ -139,7 +139,7 @@ def labels(entry: Mapping[str, Any], axis: tuple[float, float]) -> Table:
     for name, cell in entry["test"]["labels"].items():
         point = (cell["operating_points"] or {}).get("youden") or {}
         measures = [number(cell["ap"]), *([number(point.get("f1"))] if pointed else [])]
-        measures += [number(cell[key]) for key in ("brier", "log_loss", "ece")]
+        measures += [number(cell[key], cell["calibration_reason"]) for key in ("brier", "log_loss", "ece")]
         notes = ("" if name in used else "not in the macro mean", words.rare(cell))
         head = text(name, "; ".join(filter(None, notes)))
         rows.append(Row(head, (auroc(cell), *measures, amount(cell["positives"]), amount(cell["negatives"]))))
@@ -148,7 +148,7 @@ def labels(entry: Mapping[str, Any], axis: tuple[float, float]) -> Table:
     )
     macro = entry["test"]["macro"]
     means = [number(macro["ap"]), *([Cell("")] if pointed else [])]
-    means += [number(macro[key]) for key in ("brier", "log_loss", "ece")]
+    means += [number(macro[key], macro["calibration_reason"]) for key in ("brier", "log_loss", "ece")]
     foot = Row(text("Macro mean", f"of {words.plural(len(used), 'label')}"), (auroc(macro), *means, Cell(""), Cell("")))
     return Table("Measures by label", columns, tuple(rows), axis, foot=foot)
 

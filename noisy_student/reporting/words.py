@@ -215,7 +215,7 @@ def _paired(entry: Mapping[str, Any], paired: Mapping[str, Any], level: str) -> 
         return f"{text}the difference is undefined: {macro.get('reason')}."
     change = f"macro AUROC {signed(macro['difference'], macro.get('ci'))}"
     if said := macro.get("sentence"):
-        return f"{text}{str(said).rstrip('.')} ({change})."
+        return f"{text}{str(said).rstrip('.')}; {change}."
     if not macro.get("ci"):
         return f"{text}{change}."
     low, high = macro["ci"]

@@ -178,14 +178,19 @@ def level(labels: tuple[str, ...], split: str, index: int, test_images: int = 60
     macro = {"auroc": mean, "ci": [mean - 0.021, mean + 0.019], "labels": known, "reason": None}
     for key in ("ap", "brier", "log_loss", "ece"):
         macro[key] = float(np.mean([cells[name][key] for name in known]))
-    macro |= {"undefined_replicates": 0.004, "undefined_labels": known[-1:]}
+    macro |= {"undefined_replicates": 0.004, "undefined_labels": known[-1:], "calibration_reason": None}
     return {"n": n, "patients": patients, "macro": macro, "labels": cells}
 
 
 def cell(truth: np.ndarray, probability: np.ndarray, before: np.ndarray) -> dict[str, Any]:
     """Return the measures of one label, undefined without positives; ``before`` is the probability uncalibrated."""
     positives = int(truth.sum())
-    counts = {"positives": positives, "negatives": int(len(truth) - positives), "unknown": 0}
+    counts = {
+        "positives": positives,
+        "negatives": int(len(truth) - positives),
+        "unknown": 0,
+        "calibration_reason": None,
+    }
     counts |= {f"{kind}_patients": counts[f"{kind}s"] // 2 for kind in ("positive", "negative")}
     method = {
         "ci_method": "bootstrap over patients",
@@ -355,7 +360,15 @@ def make_older(run: Run) -> None:
             del evaluation[key]
         for part in evaluation["splits"].values():
             for level in part.values():
-                for key in ("ap", "brier", "log_loss", "ece", "undefined_replicates", "undefined_labels"):
+                for key in (
+                    "ap",
+                    "brier",
+                    "log_loss",
+                    "ece",
+                    "undefined_replicates",
+                    "undefined_labels",
+                    "calibration_reason",
+                ):
                     del level["macro"][key]
                 for cell in level["labels"].values():
                     for key in (
@@ -372,6 +385,7 @@ def make_older(run: Run) -> None:
                         "operating_points",
                         "positive_patients",
                         "negative_patients",
+                        "calibration_reason",
                     ):
                         del cell[key]
         write_json(path, evaluation)

@@ -32,12 +32,13 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(finished, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The page of a run, of a generation, of a run that an earlier version measured, and one with odd labels."""
+    """The page of a run, of a generation, of a run of an earlier version, and of an ensemble with odd labels."""
     folder = tmp_path_factory.mktemp("pages")
     older = fake_run.make_run(folder / "older", generations=2, labels=("Edema", "Fracture"))
     fake_run.make_older(older)
     odd = fake_run.make_run(folder / "odd", generations=2, labels=("Edema", EVIL, "long" * 30))
     fake_run.add_pictures(odd, 1)
+    fake_run.make_ensemble(odd, 1)
     return {
         "run": finished.path / "report.html",
         "generation": finished.generation(1) / "report.html",

@@ -79,6 +79,13 @@ def test_labels_end_with_the_macro_mean(entry):
     assert tables.labels(entry, (0.5, 1.0)).foot.cells[0].note == "no interval: only 1 patient with Fracture"
 
 
+def test_a_missing_brier_score_says_why(entry):
+    entry["test"]["labels"]["Edema"].update(brier=None, calibration_reason="no film with a known value")
+    row = next(row for row in tables.labels(entry, (0.5, 1.0)).rows if row.head.text == "Edema")
+    brier = [column.title for column in tables.labels(entry, (0.5, 1.0)).columns].index("Brier") - 1
+    assert (row.cells[brier].text, row.cells[brier].note) == ("–", "no film with a known value")
+
+
 def test_rare_labels_are_marked_in_their_rows(entry):
     entry["test"]["labels"]["Edema"]["positives"] = 12
     entry["test"]["macro"]["labels"].remove("Edema")

@@ -127,9 +127,9 @@ def test_a_sentence_of_the_comparison_is_said_and_the_first_generation_is_compar
     first = {"difference": 0.01, "ci": [-0.01, 0.03], "reason": None, "sentence": told}
     entry["paired_first"] = {"against": 0, "split": "test", "macro": first}
     text = words.on_test(entry, "image")
-    said = "On the same test films, generation 2 against generation 1: better (macro AUROC +0.020 (+0.001 to +0.040))."
+    said = "On the same test films, generation 2 against generation 1: better; macro AUROC +0.020 (+0.001 to +0.040)."
     assert text.startswith(f"{said} On the same")
-    assert text.endswith(f"against generation 0: {told} (macro AUROC +0.010 (−0.010 to +0.030)).")
+    assert text.endswith(f"against generation 0: {told}; macro AUROC +0.010 (−0.010 to +0.030).")
     assert "zero" not in text
 
 
