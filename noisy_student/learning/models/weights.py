@@ -67,9 +67,9 @@ def load_weights(network: Network, config: ModelConfig, search: Sequence[Path], 
     """Return where the weights came from, after loading them into ``network`` as ``config`` asks.
 
     The backbone gets all of them, or what ``initialise`` takes; of a run and of torchxrayvision the classifier gets the
-    rows of labels that are ours by name, and else keeps its initialisation. A first convolution of three channels becomes
-    one for films of one, and one of a single channel is shared out to three, so that a grey film is answered as before.
-    From then on the network normalises films as the weights expect.
+    rows of labels that are ours by name, and else keeps its initialisation. A first convolution of three channels
+    becomes one for films of one, and one of a single channel is shared out to three, so that a grey film is answered as
+    before. From then on the network normalises films as the weights expect.
 
     Args:
         network: from :func:`build` with the same ``config``.
