@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 
 from noisy_student import evaluation, measures, preparation, scoring, training
 from noisy_student.config import Config
-from noisy_student.data import manifest, splits
+from noisy_student.data import manifest, near_duplicates, splits
 from noisy_student.data.cache import Cache
+from noisy_student.data.decode import decode
 from noisy_student.data.manifest import Manifest
 from noisy_student.errors import DataError, UsageError
 from noisy_student.labels import shared
 from noisy_student.runs import Run, read_json
 from noisy_student.stats.consensus import Consensus
 from noisy_student.workplace import Workplace
+
+_COMPARED: Final = 32
+"""Films that are looked at to tell a copy of the run's data from a data set that is laid out alike."""
 
 
 def best_generation(run: Run) -> int:
@@ -114,8 +120,9 @@ def opened(work: Workplace, other: Config, generation: int, *, own_test: bool = 
     """Return the test films of ``other``, decoded as ``generation`` was trained to see them.
 
     The films are those of :func:`noisy_student.data.splits.films_to_measure`: the official test set, or all films of a
-    data set without splits. Where the other data set lies in the folder of the run's own, patients whom the run trained
-    on or validated with are left out.
+    data set without splits. Patients whom the run trained on or validated with are left out: those of films at the
+    same path in the folder of the run's own data, and, in another folder, at the same path and of the same patient
+    (a copy).
 
     Films are decoded as the model was trained to see them: size, channels and fit are the run's. ``window`` says how
     the values of films of more than 8 bits become grey, which differs from one collection to the next, so it is the
@@ -148,23 +155,30 @@ def opened(work: Workplace, other: Config, generation: int, *, own_test: bool = 
     source = preparation.open_source(other.data.model_copy(update=seen_as), progress=work.progress, stop=work.stop)
     readable = preparation.with_parents(manifest.rows(source.manifest, source.cache.ok), other)
     test = splits.films_to_measure(readable, other.split, other.data.max_bad_share)
-    test = _not_seen(work, other, test, own_test)
+    test = _not_seen(work, other, test, source.cache, own_test)
     return Opened(test, source.cache, pairs)
 
 
-def _not_seen(work: Workplace, other: Config, films: Manifest, own_test: bool) -> Manifest:
-    """Return the films without the patients of the run's train and validation films, where both share a folder, and
-    without those of its test films unless ``own_test``.
+def _not_seen(work: Workplace, other: Config, films: Manifest, pixels: Cache, own_test: bool) -> Manifest:
+    """Return the films without the patients of the run's train and validation films, and without those of its test
+    films unless ``own_test``.
+
+    In the run's own folder a film is known by its path. Elsewhere it is the run's where path and patient are: the
+    folder may be a copy. Other data sets can be laid out alike (every CheXpert has a patient00001), so where the run's
+    films are still there some of them are compared.
 
     Raises:
         DataError: no film is left.
     """
-    if preparation.data_root(other.data).resolve() != preparation.data_root(work.config.data).resolve():
-        return films
     own = manifest.read(work.run.manifest).frame
-    patient = films.frame["patient"]
-    seen = own["image"] if not own_test else own["image"][own["split"] != "test"]
-    used = patient[films.frame["image"].isin(seen)]
+    patient, key = films.frame["patient"], ["image"]
+    if preparation.data_root(other.data).resolve() != preparation.data_root(work.config.data).resolve():
+        key = ["image", "patient"]
+    known = pd.MultiIndex.from_frame(films.frame[key]).isin(pd.MultiIndex.from_frame(own[key]))
+    if len(key) == 2 and not _are_copies(work.config, films.frame["image"][known].tolist(), pixels):
+        return films
+    seen = own if not own_test else own[own["split"] != "test"]
+    used = patient[pd.MultiIndex.from_frame(films.frame[key]).isin(pd.MultiIndex.from_frame(seen[key]))]
     left = manifest.rows(films, (~patient.isin(used)).to_numpy())
     if not len(left):
         raise DataError(
@@ -173,3 +187,21 @@ def _not_seen(work: Workplace, other: Config, films: Manifest, own_test: bool) -
             "Name another data set, or measure the run's own test films with ns evaluate without --config.",
         )
     return left
+
+
+def _are_copies(config: Config, images: list[str], pixels: Cache) -> bool:
+    """Return whether most of ``images`` show in ``pixels`` what they show in the run's own folder, where it has them.
+
+    Up to :data:`_COMPARED` films are looked at; where none can be, they count as copies.
+    """
+    root, settings = preparation.data_root(config.data), preparation.decode_settings(config.data)
+    ours, names = [], []
+    for image in images[:: max(1, len(images) // _COMPARED)][:_COMPARED]:
+        with contextlib.suppress(DataError):  # no longer there, or damaged
+            ours.append(near_duplicates.thumbnail(decode(root / image, settings)))
+            names.append(image)
+    if not names:
+        return True
+    theirs = [near_duplicates.thumbnail(pixels.pixels[row]) for row in pixels.rows(names)]
+    pairs, _ = near_duplicates.find(np.stack([*ours, *theirs]))
+    return 2 * int((pairs[:, 1] - pairs[:, 0] == len(names)).sum()) > len(names)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from noisy_student.config import Config
+from noisy_student.config import Config, PhaseConfig
 from noisy_student.config.load import resolved
 from noisy_student.errors import ConfigError, WeightsError
 from noisy_student.runs import PRETRAINING, Run, read_json
@@ -160,6 +160,29 @@ def caution(config: Config, weights: str, search: Sequence[Path]) -> str | None:
                 return "; ".join(carried)
             before = [name for name in before if name != own]
     return _sentence(weights, own) if own in before else None
+
+
+def history(
+    config: Config, phase: PhaseConfig, start: Path | None, before: Sequence[Path] = (), *, search: Sequence[Path]
+) -> dict[str, Sequence[str]]:
+    """Return what ``meta.json`` records of the labels that a network's weights, or its teachers, have seen elsewhere.
+
+    Empty where there is nothing to record; ``start`` is the model folder that takes the place of ``phase``'s weights,
+    and ``before`` are the model folders of its teachers.
+    """
+    seen: set[str] = set()
+    cautions: dict[str, None] = {}
+    if start is None:
+        seen |= set(labels_seen(phase.model.weights, search))
+        if (own := caution(config, phase.model.weights, search)) is not None:
+            cautions[own] = None
+    for folder in (start, *before):  # what a teacher has seen reaches its students with the pseudo-labels
+        if folder is not None:
+            meta = read_meta(folder)
+            seen |= set(meta.get("labels_seen", ()))
+            cautions |= dict.fromkeys(meta.get("cautions", ()))
+    found = {"labels_seen": sorted(seen), "cautions": list(cautions)}
+    return {key: value for key, value in found.items() if value}
 
 
 def _check_judging_films(weights: str, theirs: int, ours: int) -> None:

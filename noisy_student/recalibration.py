@@ -26,8 +26,8 @@ FEWEST_PATIENTS: Final = 10
 def recalibrate(work: Workplace, local: Config, generation: int) -> dict[str, Any]:
     """Return a calibration of ``generation`` for the films of ``local``, and what it does to patients it has not seen.
 
-    The films are those of :func:`noisy_student.external.opened`, without any patient of the run where both data sets
-    share a folder: the run's own test films stay for measuring. ``calibration`` has the form of ``calibration.json``
+    The films are those of :func:`noisy_student.external.opened`, without any patient of the run, as far as that
+    can be told: its own test films stay for measuring. ``calibration`` has the form of ``calibration.json``
     and rests on all local films. The figures before and after come from a cross-fit over patients: each fifth is
     judged by the calibration that the other four gave. Labels that the local data lacks keep the run's calibration
     (``only_model``); those with few positives or negatives share one change (``pooled``).

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from noisy_student.config.load import config_hash
 from noisy_student.data import manifest, predictions
 from noisy_student.data.cache import Cache
 from noisy_student.data.manifest import Manifest
-from noisy_student.errors import ConfigError, ConfigWarning
+from noisy_student.errors import ConfigError, ConfigWarning, NoisyStudentError
 from noisy_student.randomness import generator, hash_u64, text_ids
 from noisy_student.runs import PRETRAINING
 from noisy_student.stats import consensus
@@ -86,7 +87,8 @@ def pretrain(work: Workplace, generation: int) -> Traffic:  # noqa: ARG001 - one
         objective=objective,
         views=2,
         search=weight_folders(config),
-        info={"config": config_hash(config), "cache": work.cache.key} | _history(config, config.teacher, None),
+        info={"config": config_hash(config), "cache": work.cache.key}
+        | origins.history(config, config.teacher, None, search=weight_folders(config)),
     )
     return Traffic([run.manifest], fit.fit(run, task, stop=work.stop, progress=work.progress))
 
@@ -170,7 +172,13 @@ def _task(work: Workplace, generation: int, films: Manifest, judging: Manifest, 
             "shift": goal.shift.tolist(),
             "drawn": goal.drawn.tolist(),
         }
-        | _history(config, phase, start, () if generation == 0 else run.networks(generation - 1)),
+        | origins.history(
+            config,
+            phase,
+            start,
+            () if generation == 0 else run.networks(generation - 1),
+            search=weight_folders(config),
+        ),
     )
     return task, reads
 
@@ -333,29 +341,6 @@ def weight_folders(config: Config) -> list[Path]:
     return folders
 
 
-def _history(
-    config: Config, phase: PhaseConfig, start: Path | None, before: Sequence[Path] = ()
-) -> dict[str, Sequence[str]]:
-    """Return what ``meta.json`` records of the labels that a network's weights, or its teachers, have seen elsewhere.
-
-    Empty where there is nothing to record; ``start`` is the model folder that takes the place of ``phase``'s weights.
-    """
-    folders = weight_folders(config)
-    seen: set[str] = set()
-    cautions: dict[str, None] = {}
-    if start is None:
-        seen |= set(origins.labels_seen(phase.model.weights, folders))
-        if (own := origins.caution(config, phase.model.weights, folders)) is not None:
-            cautions[own] = None
-    for folder in (start, *before):  # what a teacher has seen reaches its students with the pseudo-labels
-        if folder is not None:
-            meta = origins.read_meta(folder)
-            seen |= set(meta.get("labels_seen", ()))
-            cautions |= dict.fromkeys(meta.get("cautions", ()))
-    found = {"labels_seen": sorted(seen), "cautions": list(cautions)}
-    return {key: value for key, value in found.items() if value}
-
-
 def check_settings(config: Config, device: str, *, weights: bool = True) -> None:
     """Check what would otherwise fail only when training gets there: the networks, their weights, the device.
 
@@ -373,19 +358,48 @@ def check_settings(config: Config, device: str, *, weights: bool = True) -> None
     predict.best_device(device)
     folders = weight_folders(config)
     cautions: dict[str | None, None] = {}
-    for phase in (network for generation in config.phases() for network in config.networks(generation)):
+    networks = [
+        (generation, number, phase)
+        for generation in config.phases()
+        for number, phase in enumerate(config.networks(generation))
+        if config.folds == 1 or number == 0  # those of folds are alike
+    ]
+    for generation, number, phase in networks:
         model = phase.model
-        if model.head == "hidden" and phase.optim.bn_images == 1:
-            raise ConfigError(
-                "optim.bn_images: 1 film has no variance, which the batch norm of head: hidden needs",
-                "Set it to 0 or to 2 and more.",
-            )
-        network = models.build(model, config.data.labels, config.data.channels, config.data.image_size, seed=0)
-        for part in phase.phases():
-            finetune.learning_names(network, part, finetune.depths(blocks(network.backbone)))
-        if weights or model.weights in origins.BY_NAME:
-            models.check_weights(network, model, folders)
-        if phase.start == "weights" and (weights or model.weights.startswith(origins.XRV)):
-            cautions[origins.caution(config, model.weights, folders)] = None
+        with _placed(config, generation, number):
+            if model.head == "hidden" and phase.optim.bn_images == 1:
+                raise ConfigError(
+                    "optim.bn_images: 1 film has no variance, which the batch norm of head: hidden needs",
+                    "Set it to 0 or to 2 and more.",
+                )
+            network = models.build(model, config.data.labels, config.data.channels, config.data.image_size, seed=0)
+            for part in phase.phases():
+                finetune.learning_names(network, part, finetune.depths(blocks(network.backbone)))
+            if weights or model.weights in origins.BY_NAME:
+                models.check_weights(network, model, folders)
+            if phase.start == "weights" and (weights or model.weights.startswith(origins.XRV)):
+                cautions[origins.caution(config, model.weights, folders)] = None
     for sentence in filter(None, cautions):
         warnings.warn(sentence, ConfigWarning, stacklevel=2)
+
+
+@contextmanager
+def _placed(config: Config, generation: int, number: int) -> Iterator[None]:
+    """Put the phase or the member in front of an error about a key of a network: ``student.members.1.model.name``."""
+    try:
+        yield
+    except NoisyStudentError as error:
+        section = error.message.partition(".")[0]
+        if section not in PhaseConfig.model_fields:
+            raise
+        base = "teacher" if generation == 0 else "student"
+        own = getattr(config.networks(generation)[number], section)
+        changes = config.generations.get(generation, {})
+        if own == getattr(getattr(config, base), section):
+            place = base
+        elif own == getattr(config.phase(generation), section):
+            place = f"generations.{generation}"
+        else:
+            place = f"generations.{generation}" if "members" in changes else base
+            place += f".members.{number}"
+        raise type(error)(f"{place}.{error.message}", error.hint) from error

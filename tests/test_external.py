@@ -18,8 +18,9 @@ from small_runs import write_config
 
 from noisy_student import external, generations, preparation
 from noisy_student.cli import cli
-from noisy_student.config import Config, DataConfig
+from noisy_student.config import Config, DataConfig, SyntheticConfig
 from noisy_student.config.load import load
+from noisy_student.data import synthetic
 from noisy_student.errors import DataError, UsageError
 from noisy_student.runs import Run, read_json
 from noisy_student.workplace import Workplace
@@ -132,8 +133,12 @@ def rewritten(
     return load(None, more).model_copy(update={"data": data})
 
 
+def at(data: DataConfig, root: Path) -> DataConfig:
+    return data.model_copy(update={"root": root})
+
+
 def as_copy(config: Config, folder: Path) -> Config:
-    """The data set at another place, where the run knows none of its patients."""
+    """The data set at another place."""
     assert config.data.root is not None
     shutil.copytree(config.data.root, folder)
     return config.model_copy(update={"data": config.data.model_copy(update={"root": folder})})
@@ -192,7 +197,25 @@ def test_patients_of_the_runs_own_training_are_left_out(work: Workplace, folder:
     assert inside["n"] == len(tables[2])
     assert inside["patients"] == tables[2]["Path"].str.extract(r"(patient\d+)")[0].nunique()
     elsewhere = as_copy(load(None, [*given, f"data.root={root}"]), folder / "copy")
-    assert external.evaluate(work, elsewhere, 0)["splits"]["test"]["image"]["n"] > len(tables[2])
+    assert external.evaluate(work, elsewhere, 0)["splits"]["test"]["image"] == inside  # a copy has the same patients
+    # Without the run's own films nothing can be compared: the same path and patient are enough.
+    gone = replace(work, config=work.config.model_copy(update={"data": at(work.config.data, folder / "gone")}))
+    assert len(external.opened(gone, elsewhere, 0).films) == len(tables[2])
+    # Other patients, or other films under the same names: another data set.
+    assert elsewhere.data.root is not None
+    pd.read_csv(elsewhere.data.root / "whole.csv").assign(patient=lambda frame: "x" + frame["patient"]).to_csv(
+        elsewhere.data.root / "renamed.csv", index=False
+    )
+    renamed = load(None, [*given, f"data.root={elsewhere.data.root}", "data.csv=renamed.csv"])
+    assert len(external.opened(work, renamed, 0).films) == whole["Pleural Effusion"].notna().sum() > len(tables[2])
+    alike = SyntheticConfig(train_patients=40, valid_patients=30, test_patients=30, size=32, seed=77)
+    synthetic.write_dataset(folder / "alike", alike, progress=False)
+    others = load(None, ["data.source=chexpert", f"data.root={folder / 'alike'}", "data.labels=[Pleural Effusion]"])
+    others = others.model_copy(update={"data": others.data.model_copy(update={"cache_dir": folder / "cache"})})
+    found = external.opened(work, others, 0, own_test=False).films.frame
+    own = pd.read_parquet(work.run.manifest)
+    assert len(found) == len(pd.read_csv(folder / "alike" / "test.csv"))
+    assert found["image"].isin(own["image"]).any()
     pd.read_csv(root / "whole.csv").iloc[:5].to_csv(root / "seen.csv", index=False)
     with pytest.raises(DataError, match="was trained on or validated with all of the test films"):
         external.evaluate(work, load(None, [*given, f"data.root={root}", "data.csv=seen.csv"]), 0)

@@ -214,12 +214,10 @@ def test_a_run_that_starts_from_another_says_so_everywhere(
         "it may have seen labels of the pool and the test films"
     ]
     # What the teacher has seen reaches its students, whatever they start from.
-    from noisy_student.training import _history
-
     third = tmp_path / "runs/third/gen-0/checkpoint/best"
     own = config("student.start=weights")
-    assert _history(own, own.student, None, [third])["cautions"] == meta["cautions"]
-    assert _history(own, own.student, None) == {}
+    assert origins.history(own, own.student, None, [third], search=[])["cautions"] == meta["cautions"]
+    assert origins.history(own, own.student, None, search=[]) == {}
 
 
 @as_a_user_sees_them

@@ -39,6 +39,28 @@ def test_networks_and_weights_of_every_generation_are_checked_before_the_run() -
         training.check_settings(load(None, ["generations.2.optim.phases=[{trainable: 9, steps: 3}, {}]"]), "cpu")
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("teacher.model.name=resnet_of_another_world", "teacher.model.name: 'resnet_of_another_world'"),
+        ("teacher.model={name: resnet18, stochastic_depth: 0.1}", "teacher.model.stochastic_depth: resnet18"),
+        ("student.model.name=resnet_x", "student.model.name: 'resnet_x'"),
+        ("generations.2.model.name=resnet_x", "generations.2.model.name: 'resnet_x'"),
+        ("generations.0={model: {name: resnet_x}}", "generations.0.model.name: 'resnet_x'"),
+        ("teacher.members=[{}, {model: {name: resnet_x}}]", "teacher.members.1.model.name: 'resnet_x'"),
+        ("generations.2.members=[{model: {weights: x.pth}}, {}]", "generations.2.members.0.model.weights: there is no"),
+        ("student.members=[{}, {model: {weights: x.pth}}]", "student.members.1.model.weights: there is no file"),
+        ("generations.2={members: [{}, {}], model: {weights: x.pth}}", "generations.2.model.weights: there is no"),
+        ("student.optim.phases=[{trainable: 9, steps: 3}, {}]", "student.optim.phases: trainable: 9 asks"),
+    ],
+)
+def test_an_error_about_a_network_says_where_it_is_set(given: str, says: str) -> None:
+    config = load(None, ["student.start=weights", given])
+    with pytest.raises((ConfigError, WeightsError)) as error:
+        training.check_settings(config, "cpu")
+    assert error.value.message.startswith(says)
+
+
 def test_a_generation_is_trained_with_its_own_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw, rows = np.random.default_rng(0), []
     for number in range(40):

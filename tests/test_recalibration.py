@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,10 @@ def test_nothing_in_common_and_no_such_generation_are_errors(work: Workplace, ho
         recalibration.recalibrate(work, load(hospital), 3)
 
 
-def test_the_runs_own_patients_are_no_local_films(work: Workplace) -> None:
+def test_the_runs_own_patients_are_no_local_films(work: Workplace, folder: Path) -> None:
     with pytest.raises(DataError, match="or is measured on them"):
         recalibration.recalibrate(work, work.config, 0)
+    shutil.copytree(preparation.data_root(work.config.data), folder / "copy")
+    data = work.config.data.model_copy(update={"source": "chexpert", "root": folder / "copy"})
+    with pytest.raises(DataError, match="or is measured on them"):
+        recalibration.recalibrate(work, work.config.model_copy(update={"data": data}), 0)

@@ -46,6 +46,15 @@ class Convolutions(nn.Module):
         return values.mean((1, 2) if self.output_fmt == "NHWC" else (2, 3))
 
 
+class StdConv2d(nn.Conv2d):
+    """A convolution whose filters have mean 0 and variance 1 over channels and places when they are used."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        spread, mean = torch.std_mean(self.weight, (1, 2, 3), keepdim=True)
+        weight = (self.weight - mean) / (spread + 1e-6)
+        return nn.functional.conv2d(images, weight, self.bias, self.stride, self.padding)
+
+
 class Turn(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         return values.permute(0, 2, 3, 1)
@@ -99,9 +108,12 @@ def timm() -> ModuleType:
             return Convolutions()
         if name == "nhwc":  # as timm's Swin, it drops where nobody asked for it
             return Convolutions(**{"drop_path_rate": 0.1} | settings, output_fmt="NHWC")
-        return Convolutions(**settings)
+        model = Convolutions(**settings)
+        if name == "standardised":
+            model.stem = StdConv2d(3, 8, 3, 2, 1)
+        return model
 
-    names = ["conv", "nhwc", "strict", "swallows", "tokens"]
+    names = ["conv", "nhwc", "standardised", "strict", "swallows", "tokens"]
     module.__version__ = "0.0"
     module.list_models = lambda: names
     module.is_model = lambda name: name.split(".")[0] in names

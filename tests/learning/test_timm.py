@@ -23,6 +23,7 @@ REAL = {
     "tokens": "test_vit",
     "nhwc": "swin_tiny_patch4_window7_224",
     "strict": "vgg11",
+    "standardised": "nf_regnet_b0",
 }
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -196,7 +197,45 @@ def test_weights_that_timm_cannot_fetch_say_how_to_go_on(named, monkeypatch):
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(WeightsError, match=r"could not download the weights of .*no route") as error:
         load_weights(network, config, [])
-    assert "on another machine" in error.value.hint
+    assert "on another machine and set teacher.model.weights" in error.value.hint
+    mean = timm.get_pretrained_cfg(config.name.removeprefix("timm/")).mean  # differs between the stand-in and timm
+    named_so = {0.485: "imagenet", 0.5: "half"}[mean[0]]
+    assert error.value.hint.endswith(f"to the file and model.normalisation: {named_so}.")
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_offline_statistics_without_a_name_come_with_the_cache_alone(monkeypatch):
+    config = ModelConfig(name="timm/nhwc", weights="imagenet")
+    network = build(config, LABELS, 1, 64, seed=0)
+
+    def offline(name, **settings):
+        raise OSError("no route")
+
+    monkeypatch.setattr(sys.modules["timm"], "create_model", offline)
+    with pytest.raises(WeightsError, match="could not download") as error:
+        load_weights(network, config, [])
+    assert "HF_HOME" in error.value.hint
+    assert "mean (0.1, 0.2, 0.3)" in error.value.hint
+    assert "model.normalisation:" not in error.value.hint
+
+
+def test_filters_that_are_standardised_over_the_colours_stay_with_their_channels(named, tmp_path):
+    name = named("standardised")
+    colour = made(name, 3)
+    torch.save(colour.backbone.state_dict(), tmp_path / "w.pth")
+    checkpoint.save(tmp_path / "run", colour, ModelConfig(name=name), {"generation": 0, "origin": "none"})
+    for weights in ("w.pth", "run"):
+        config = ModelConfig(name=name, weights=weights)
+        load_weights(build(config, LABELS, 3, 64, seed=1), config, [tmp_path])
+        with pytest.raises(ConfigError, match=r"data\.channels: 1, and the weights are for 3") as error:
+            load_weights(build(config, LABELS, 1, 64, seed=1), config, [tmp_path])
+        assert "Set data.channels to 3" in error.value.hint
+    with pytest.raises(ConfigError, match=r"data\.channels: 1"):  # known of a run before it is read
+        check_weights(build(config, LABELS, 1, 64, seed=1), config, [tmp_path])
+    grey = made(name, 1)
+    torch.save(grey.backbone.state_dict(), tmp_path / "grey.pth")
+    config = ModelConfig(name=name, weights="grey.pth")
+    load_weights(build(config, LABELS, 1, 64, seed=1), config, [tmp_path])
 
 
 def test_a_run_at_another_size_has_its_positions_interpolated(named, tmp_path):

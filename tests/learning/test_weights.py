@@ -60,7 +60,9 @@ def test_imagenet_goes_through_torchvision_and_old_densenet_names(monkeypatch):
     config = ModelConfig(name="mobilenet_v3_small", weights="imagenet")
     network = build(config, LABELS, 1, 64, seed=0)
     assert load_weights(network, config, []) == "torchvision MobileNet_V3_Small_Weights.IMAGENET1K_V1"
-    torch.testing.assert_close(network.backbone.features[0][0].weight, model.features[0][0].weight.sum(1, keepdim=True))
+    deviation = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    expected = (model.features[0][0].weight * deviation.mean() / deviation).sum(1, keepdim=True)
+    torch.testing.assert_close(network.backbone.features[0][0].weight, expected)
 
 
 @pytest.mark.slow
@@ -100,6 +102,7 @@ def test_failed_download_says_how_to_go_on(monkeypatch, error):
     with pytest.raises(WeightsError, match="could not be downloaded") as caught:
         load_weights(build(config, LABELS, 1, 64, seed=0), config, [])
     assert "mobilenet_v3_small-047dcff4.pth" in caught.value.hint
+    assert "to its path and model.normalisation: imagenet." in caught.value.hint  # a bare file does not say
     assert str(Path(torch.hub.get_dir()) / "checkpoints") in caught.value.hint
     assert "teacher.model.weights" in caught.value.hint
 
@@ -220,6 +223,41 @@ def test_filters_answer_a_grey_film_alike_in_one_channel_and_in_three(tmp_path, 
             network.features(grey.expand(-1, ours, -1, -1)),
         )
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(3, 1), (1, 3)])
+def test_the_first_layer_answers_a_grey_film_alike_under_statistics_that_differ_by_colour(tmp_path, theirs, ours):
+    given = make(channels=theirs).train()
+    given(films(4, theirs))  # statistics that are not those of a new network
+    save_file(dict(given.eval().backbone.state_dict()), tmp_path / "w.safetensors")
+    config = ModelConfig(weights="w.safetensors", normalisation="imagenet")
+    network = build(config, LABELS, ours, 64, seed=9).eval()
+    load_weights(network, config, [tmp_path])
+    grey = films()
+
+    def first(one, channels):  # convolution, and the batch norm whose running mean takes up the constant
+        return one.backbone[:2]((grey.expand(-1, channels, -1, -1) - one.mean) / one.deviation)
+
+    with torch.no_grad():
+        expected, found = first(given, theirs), first(network, ours)
+        torch.testing.assert_close(found[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], rtol=1e-4, atol=1e-5)
+        if theirs == 1:  # from grey to three no constant is left, so the padded edge agrees too
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        else:
+            network.backbone[0].weight.copy_(given.backbone[0].weight.sum(1, keepdim=True))
+            assert not torch.allclose(first(network, ours), expected, rtol=1e-2, atol=1e-2)  # a sum alone does not do
+
+
+def test_without_padding_a_grey_film_gives_the_features_of_three_colours(tmp_path):
+    model = torchvision_model("squeezenet1_1")  # its first convolution has a bias and no padding
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    config = ModelConfig(name="squeezenet1_1", weights="w.pth", normalisation="imagenet")
+    grey, colour = (build(config, LABELS, channels, 64, seed=0).eval() for channels in (1, 3))
+    for network in (grey, colour):
+        load_weights(network, config, [tmp_path])
+    assert not torch.equal(grey.backbone.features[0].bias, model.features[0].bias)
+    with torch.no_grad():
+        torch.testing.assert_close(grey.features(films()), colour.features(films().repeat(1, 3, 1, 1)))
 
 
 @pytest.mark.slow
@@ -347,7 +385,11 @@ def test_real_features_only_file_is_accepted_because_it_covers_the_backbone():
     assert load_weights(network, config, [folder]).startswith(f"file {SQUEEZENET} sha256 ")
     state = torch.load(folder / SQUEEZENET, weights_only=True)
     assert torch.equal(network.backbone.features[3].squeeze.weight, state["features.3.squeeze.weight"])
-    torch.testing.assert_close(network.backbone.features[0].weight, state["features.0.weight"].sum(1, keepdim=True))
+    colour = build(config, LABELS, 3, 64, seed=0)
+    load_weights(colour, config, [folder])
+    with torch.no_grad():  # no padding: the features are those of three colours, ImageNet's statistics and all
+        one, three = network.eval().features(films()), colour.eval().features(films().repeat(1, 3, 1, 1))
+    torch.testing.assert_close(one, three, rtol=1e-3, atol=1e-4)
     other = ModelConfig(name="squeezenet1_0", weights=SQUEEZENET)
     with pytest.raises(WeightsError, match="does not fit the backbone"):
         load_weights(build(other, LABELS, 1, 64, seed=0), other, [folder])

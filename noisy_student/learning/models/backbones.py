@@ -100,8 +100,14 @@ def first_convolution(model: nn.Module) -> nn.Conv2d | None:
     return next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
 
 
+def key_of(model: nn.Module, part: nn.Module) -> str:
+    """Return the key of ``part`` in ``model``."""
+    key: str = next(key for key, module in model.named_modules() if module is part)
+    return key
+
+
 def make_grey(model: nn.Module, name: str) -> None:
-    """Give the first convolution one channel: its weights summed over the colours, exact for a repeated image.
+    """Give the first convolution one channel: its first weights, summed over the colours.
 
     Raises:
         ConfigError: there is no such convolution.

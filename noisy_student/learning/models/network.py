@@ -49,6 +49,11 @@ class Normalisation:
             return cls.named(meta["normalisation"])
         return cls.of(meta["mean"], meta["deviation"])
 
+    @property
+    def has_name(self) -> bool:
+        """Whether a configuration can name it."""
+        return self.name in _NAMED
+
     def to_meta(self) -> dict[str, Any]:
         """Return what ``meta.json`` records of it."""
         return {"normalisation": self.name, "mean": list(self.mean), "deviation": list(self.deviation)}

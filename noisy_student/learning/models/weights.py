@@ -19,6 +19,7 @@ from noisy_student.errors import ConfigError, WeightsError
 from noisy_student.labels import shared
 from noisy_student.learning.blocks import blocks
 from noisy_student.learning.models import backbones, timm_backbones, xrv_weights
+from noisy_student.learning.models.channels import is_standardised, recoloured
 from noisy_student.learning.models.initialisation import lowest, mean_var
 from noisy_student.learning.models.network import Network, Normalisation
 from noisy_student.learning.models.state_files import UNREADABLE, read_state
@@ -45,6 +46,8 @@ class Source:
     normalisation: Normalisation | None
     """What they expect of a film; ``None`` where a file does not say."""
     read: Callable[[], Given]
+    channels: int | None = None
+    """Of the films that they were trained on; ``None`` where a file does not say."""
 
 
 def check_weights(network: Network, config: ModelConfig, search: Sequence[Path]) -> None:
@@ -52,19 +55,21 @@ def check_weights(network: Network, config: ModelConfig, search: Sequence[Path])
 
     Raises:
         WeightsError: they are not there, or belong to another architecture.
-        ConfigError: ``config.normalisation`` contradicts them.
+        ConfigError: ``config.normalisation`` contradicts them, or they cannot be fitted to the films' channels.
     """
     if config.weights != "none":
-        _normalisation(config, _source(network, config, search))
+        source = _source(network, config, search)
+        _normalisation(config, source)
+        _check_channels(network, source.channels)
 
 
 def load_weights(network: Network, config: ModelConfig, search: Sequence[Path], *, seed: int = 0) -> str:
     """Return where the weights came from, after loading them into ``network`` as ``config`` asks.
 
     The backbone gets all of them, or what ``initialise`` takes; of a run and of torchxrayvision the classifier gets the
-    rows of labels that are ours by name, and else keeps its initialisation. A first convolution of three channels is
-    summed for films of one, and one of a single channel is shared out to three. From then on the network normalises
-    films as the weights expect.
+    rows of labels that are ours by name, and else keeps its initialisation. A first convolution of three channels
+    becomes one for films of one, and one of a single channel is shared out to three, so that a grey film is answered as
+    before. From then on the network normalises films as the weights expect.
 
     Args:
         network: from :func:`build` with the same ``config``.
@@ -74,14 +79,14 @@ def load_weights(network: Network, config: ModelConfig, search: Sequence[Path], 
 
     Raises:
         WeightsError: they are absent, cannot be read or downloaded, or belong to another architecture.
-        ConfigError: ``config.normalisation`` contradicts them.
+        ConfigError: ``config.normalisation`` contradicts them, or they cannot be fitted to the films' channels.
     """
     if config.weights == "none":
         return "none"
     source = _source(network, config, search)
     normalisation = _normalisation(config, source)
     given = source.read()
-    state = _fitted(network, given)
+    state = _fitted(network, given, normalisation)
     origin = given.origin
     if config.initialise == "mean_var":
         state = mean_var(network.backbone, state, seed)
@@ -119,7 +124,7 @@ def _source(network: Network, config: ModelConfig, search: Sequence[Path]) -> So
     if config.weights.startswith(origins.XRV):
         found = xrv_weights.find(config.weights, config.name)
         return Source(
-            Normalisation.named("xrv"), lambda: Given(*found.read(), found.labels, f"torchxrayvision {found.name}")
+            Normalisation.named("xrv"), lambda: Given(*found.read(), found.labels, f"torchxrayvision {found.name}"), 1
         )
     if config.weights == "imagenet":
         return _timm_source(network, name) if of_timm else _torchvision_source(name)
@@ -156,11 +161,12 @@ def _torchvision_source(name: str) -> Source:
             raise WeightsError(
                 f"model.weights: {weights} could not be downloaded from {weights.url} ({error})",
                 f"To go on offline, download {file} on another machine and put it into {folder}, "
-                "or set teacher.model.weights (and student.model.weights) to its path.",
+                f"or set teacher.model.weights (and student.model.weights) to its path and model.normalisation: "
+                f"{normalisation.name}.",
             ) from error
         return Given(state, {}, (), f"torchvision {weights}")
 
-    return Source(normalisation, read)
+    return Source(normalisation, read, 3)
 
 
 def _timm_source(network: Network, name: str) -> Source:
@@ -169,19 +175,27 @@ def _timm_source(network: Network, name: str) -> Source:
         raise WeightsError(
             f"model.weights: timm has no pretrained weights of {name}", "Set it to none, or take another backbone."
         )
+    normalisation = Normalisation.of(known.mean, known.std)
 
     def read() -> Given:
         try:
             model = timm_backbones.backbone(name, network.size, 0.0, pretrained=True)
         except UNREADABLE as error:
+            place = known.hf_hub_id or known.url
+            fix = (
+                f"download {place} on another machine and set teacher.model.weights (and student.model.weights) to the "
+                f"file and model.normalisation: {normalisation.name}."
+                if normalisation.has_name
+                else f"fetch {place} on another machine and copy its cache (HF_HOME) to this one: a bare file loses "
+                f"the normalisation, mean {normalisation.mean} and deviation {normalisation.deviation}."
+            )
             raise WeightsError(
                 f"model.weights: timm could not download the weights of {name} ({backbones.reason(error)})",
-                f"To go on offline, download {known.hf_hub_id or known.url} on another machine and set "
-                "teacher.model.weights (and student.model.weights) to the file.",
+                f"To go on offline, {fix}",
             ) from error
         return Given(model.state_dict(), {}, (), f"timm {known.architecture}.{known.tag}")
 
-    return Source(Normalisation.of(known.mean, known.std), read)
+    return Source(normalisation, read, 3)
 
 
 def _folder_source(network: Network, folder: Path, config: ModelConfig) -> Source:
@@ -208,13 +222,13 @@ def _folder_source(network: Network, folder: Path, config: ModelConfig) -> Sourc
         labels = tuple(meta["labels"])
         return Given(parts["backbone"], parts["classifier"] if same_head else {}, labels, origin)
 
-    return Source(Normalisation.of_meta(meta), read)
+    return Source(Normalisation.of_meta(meta), read, meta["channels"])
 
 
 # -- into the network --------------------------------------------------------------------------------------------------
 
 
-def _fitted(network: Network, given: Given) -> dict[str, Tensor]:
+def _fitted(network: Network, given: Given, normalisation: Normalisation) -> dict[str, Tensor]:
     """Return the given backbone by the keys and shapes of ours, all of it and nothing else."""
     own = network.backbone.state_dict()
     left_out = _AUXILIARIES if network.head_key == "" else (*_AUXILIARIES, f"{network.head_key}.")
@@ -230,9 +244,10 @@ def _fitted(network: Network, given: Given) -> dict[str, Tensor]:
         assert first is not None, "patches are cut by a convolution"
         state = dict(interpolate_embeddings(network.size, first.kernel_size[0], state))
     if first is not None:
-        key = next(key for key, module in network.backbone.named_modules() if module is first) + ".weight"
-        if key in state and state[key].ndim == 4:
-            state[key] = _channels(state[key], network.channels)
+        filters = state.get(f"{backbones.key_of(network.backbone, first)}.weight")
+        if filters is not None and filters.ndim == 4:
+            _check_channels(network, filters.shape[1])
+            state |= recoloured(network.backbone, first, state, network.channels, normalisation)
     problems = [
         _listing("missing", [key for key in own if key not in state and not key.endswith("num_batches_tracked")]),
         _listing("unexpected", [key for key in state if key not in own]),
@@ -246,13 +261,16 @@ def _fitted(network: Network, given: Given) -> dict[str, Tensor]:
     return state
 
 
-def _channels(filters: Tensor, channels: int) -> Tensor:
-    """Return filters (O, C, h, w) for films of ``channels``, that answer a grey film as they did before."""
-    if channels == 1:
-        return filters.sum(1, keepdim=True)
-    if filters.shape[1] == 1:
-        return filters.expand(-1, channels, -1, -1) / channels
-    return filters
+def _check_channels(network: Network, theirs: int | None) -> None:
+    """Raise :class:`ConfigError` where filters for ``theirs`` channels cannot become ones for the films' channels."""
+    first = backbones.first_convolution(network.backbone)
+    if theirs in (None, network.channels) or not is_standardised(first):
+        return
+    raise ConfigError(
+        f"data.channels: {network.channels}, and the weights are for {theirs}: the first convolution standardises its "
+        "filters over the channels, so with another number of them it would answer otherwise",
+        f"Set data.channels to {theirs}, or take another backbone.",
+    )
 
 
 def _listing(what: str, keys: Sequence[str]) -> str:
