@@ -40,6 +40,10 @@ def says(*overrides: str) -> str:
         ),
         ("optim={steps: 5, phases: [{epochs: 2}]}", "steps: the phases say how long they take, in epochs"),
         ("optim.phases=head", "teacher.optim.phases: Input should be a list"),
+        (
+            "optim={layer_decay: 0.8, phases: [{trainable: head}]}",
+            "teacher.optim: layer_decay: does nothing where the head alone learns",
+        ),
         ("optim.layer_decay=1.5", "teacher.optim.layer_decay: Input should be less than or equal to 1"),
         ("loss.name=focl", "did you mean 'focal'?"),
         ("loss.gamma=3", "gamma: does nothing with name: weighted_bce; it is a setting of focal"),
@@ -104,6 +108,16 @@ def test_what_a_change_itself_gives_wrongly_is_refused() -> None:
         message = says(place % "{loss: {name: bce, gamma: 3}}")
         assert "gamma: does nothing with name: bce" in message
         assert "head_hidden: does nothing" in says(place % "{model: {head_hidden: 9}}")
+
+
+def test_what_is_taken_of_weights_has_no_part_in_a_start_from_the_teacher() -> None:
+    model = "{name: resnet18, weights: imagenet, initialise: mean_var}"
+    given = ["teacher.model={name: resnet18}", f"student.model={model}"]
+    assert "student.model.initialise: does nothing with start: teacher" in says(*given)
+    assert load(None, [*given, "student.start=weights"]).student.model.initialise == "mean_var"
+    given = ["teacher.model.name=resnet18", "student.model.name=resnet18"]
+    member = f"student.members=[{{}}, {{model: {model}}}]"
+    assert "student.members.1.model.initialise: does nothing with start: teacher" in says(*given, member)
 
 
 def test_a_students_places_are_those_of_its_labelled_films() -> None:

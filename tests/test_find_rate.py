@@ -43,6 +43,7 @@ def test_it_draws_and_proposes_and_the_run_goes_on_as_if_nothing_had_been(
     assert len(found["rates"]) == len(found["losses"]) > 9
     assert (found["proposal"] is None) == (found["reason"] is not None)
     assert found["curve"] == str(run / "find-lr.svg")
+    assert found["member"] is None
     assert "optim.lr" in (run / "find-lr.svg").read_text()
     assert not (run / "gen-0" / "checkpoint").exists()
     assert not (run / "metrics.jsonl").exists()
@@ -87,3 +88,14 @@ def test_a_dry_run_sweeps_nothing(call: Any, tmp_path: Path) -> None:
     assert code == 0
     assert "steps" in out
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_of_several_members_the_first_is_swept_and_it_says_so(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "STEPS", 10)
+    members = ("--set", "teacher.members=[{}, {noise: {strength: 1}}]")
+    code, out, _ = call("--find-lr", *members)
+    assert code == 0
+    assert out.startswith("Swept: the first of 2 members (small_resnet); the rate of another may be another.\n")
+    code, out, _ = call("--find-lr", "--resume", "--json", *members)
+    assert json.loads(out)["member"] == 0

@@ -67,6 +67,15 @@ def test_phases_are_told_one_after_the_other(tmp_path: Path) -> None:
     assert "phases" not in describe(load(None, [*TINY]), tmp_path / "run", rounds=1)
 
 
+def test_epochs_that_leave_no_steps_are_refused_once_the_films_are_there(tmp_path: Path) -> None:
+    optim = "teacher.optim={steps: 5, phases: [{epochs: 9}, {}], batch_size: 8}"
+    config = load(None, [*TINY[:-2], optim, f"data.cache_dir={tmp_path / 'cache'}"])
+    assert describe(config, tmp_path / "run", rounds=0)["steps"] == "5 in all, 40 films seen"
+    synthetic.write_dataset(preparation.data_root(config.data), config.data.synthetic)
+    with pytest.raises(ConfigError, match=r"optim\.phases: take \d+ steps of 5 .* leave none for the one without"):
+        describe(config, tmp_path / "run", rounds=0)
+
+
 def test_a_data_set_that_is_not_there_is_said(tmp_path: Path) -> None:
     for source in ("chexpert", "csv"):
         config = load(None, [f"data.source={source}", f"data.root={tmp_path / 'films'}"])

@@ -49,7 +49,8 @@ def iterate(rounds: int, **asked: Any) -> None:
 def train_teacher(find_lr: bool, curve: Path | None, **asked: Any) -> None:
     """Train generation 0 on the labelled films, and calibrate it on validation.
 
-    With --find-lr nothing is trained: a short sweep from the start weights shows which optim.lr suits.
+    With --find-lr nothing is trained: a short sweep from the start weights shows which optim.lr suits. Of several
+    members it is the first that is swept.
     """
     from noisy_student import generations
 
@@ -73,12 +74,15 @@ def _find_rate(work: Workplace, curve: Path, request: Request) -> None:
 
     sweep = generations.find_rate(work, options.speaker(request.verbose))
     picture.draw(sweep, curve)
-    proposal = sweep.proposal()
+    proposal, members = sweep.proposal(), work.config.phase(0).members
     if request.as_json:
-        found = {"run": str(work.run.path), "proposal": proposal, "curve": str(curve)}
+        found = {"run": str(work.run.path), "proposal": proposal, "curve": str(curve), "member": 0 if members else None}
         reason = None if proposal is not None else "the loss did not fall at any rate"
         options.print_json(found | {"reason": reason, "rates": sweep.rates, "losses": sweep.losses})
         return
+    if members:
+        name = work.config.networks(0)[0].model.name
+        click.echo(f"Swept: the first of {len(members)} members ({name}); the rate of another may be another.")
     if proposal is None:
         click.echo("No rate is proposed: the loss did not fall at any.")
     else:

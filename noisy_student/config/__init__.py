@@ -253,6 +253,11 @@ class Config(Section):
             return
         if generation == 0:
             raise ValueError(f"{where}.start: generation 0 has no teacher to start from; use 'weights'")
+        if network.model.initialise != "pretrained":
+            raise ValueError(
+                f"{where}.model.initialise: does nothing with start: teacher, whose weights are all taken; leave it "
+                "out or set start: weights"
+            )
         for earlier in (index for index in generations if index < generation):
             teachers = self.networks(earlier)
             other = teachers[number % len(teachers)].model

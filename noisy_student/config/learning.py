@@ -135,6 +135,8 @@ class OptimConfig(Section):
                 )
         elif not self.phases and not self.steps:
             raise ValueError("steps: must be above 0")
+        if self.layer_decay != 1 and self.phases and all(phase.trainable == "head" for phase in self.phases):
+            raise ValueError("layer_decay: does nothing where the head alone learns")
         return self
 
 
@@ -247,10 +249,12 @@ class PhaseConfig(Section):
         return tuple(Stretch(first, stop, does) for first, stop, does in zip([0, *ends], ends, phases, strict=False))
 
     def total_steps(self, films: int | None) -> int | None:
-        """Return the steps of all stretches; ``None`` where they depend on ``films`` and that is not known."""
-        if self.optim.steps:
-            return self.optim.steps
-        return None if films is None else self.stretches(films)[-1].stop
+        """Return the steps of all stretches; ``None`` where they depend on ``films`` and that is not known.
+
+        Raises:
+            ConfigError: as :meth:`stretches`.
+        """
+        return (self.optim.steps or None) if films is None else self.stretches(films)[-1].stop
 
 
 class StudentConfig(PhaseConfig):

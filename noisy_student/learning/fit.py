@@ -242,10 +242,12 @@ def fit(
             if state.step == 0:
                 _write_contact_sheet(folder / "augmented.png", films.clean, batch.images)
             loss = course.loss(state.step, batch)
-            _check_finite(loss, task.generation, state.step, last, "loss")
             loss.backward()  # type: ignore[no-untyped-call]
             gradient_norm = nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
-            _check_finite(gradient_norm, task.generation, state.step, last, "gradient norm")
+            # Both at once, before the update: every look at a number on the device waits for the device.
+            if not bool(torch.isfinite(loss.detach() + gradient_norm)):
+                _check_finite(loss, task.generation, state.step, last, "loss")
+                _check_finite(gradient_norm, task.generation, state.step, last, "gradient norm")
             rate = course.set_rates(state.step)
             state.optimizer.step()
             state.optimizer.zero_grad(set_to_none=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -130,10 +130,10 @@ def summed_loss(config: LossConfig, adjustment: npt.NDArray[np.float32]) -> Summ
             shift=config.shift,
         )
     elif config.name == "logit_adjusted":
-        moved = torch.from_numpy(adjustment)
+        placed = lru_cache(torch.from_numpy(adjustment).to)  # copied to a device once, not in every step
 
         def chosen(logits: Tensor, target: Tensor, weight: Tensor) -> Summed:
-            return logit_adjusted(logits, target, weight, adjustment=moved.to(logits.device))
+            return logit_adjusted(logits, target, weight, adjustment=placed(logits.device))
 
     return lambda logits, target, weight, _: chosen(logits, target, weight)
 

@@ -64,6 +64,24 @@ def test_where_compiling_fails_a_warning_says_so_once_and_training_goes_on(tmp_p
     assert fallen == eager
 
 
+def test_a_backward_pass_that_does_not_compile_falls_back_too(tmp_path, monkeypatch):
+    from torch._dynamo.backends.common import aot_autograd
+    from torch._dynamo.backends.debugging import boxed_nop
+
+    def no_backward(graph, inputs):
+        raise RuntimeError("no backward here")
+
+    def backend(graph, inputs, **_):
+        return aot_autograd(fw_compiler=boxed_nop, bw_compiler=no_backward)(graph, inputs)
+
+    monkeypatch.setattr(torch, "compile", partial(WITHOUT_COMPILER, backend=backend))
+    eager, _ = losses_of(tmp_path / "eager")
+    with pytest.warns(ConfigWarning, match=r"compile: the network could not be compiled .*no backward here") as caught:
+        fallen, _ = losses_of(tmp_path / "compiled", compiled=True)
+    assert len([entry for entry in caught if issubclass(entry.category, ConfigWarning)]) == 1
+    assert fallen == eager
+
+
 def test_a_system_that_cannot_compile_at_all_falls_back_too(monkeypatch):
     def refuse(*_, **__):
         raise RuntimeError("torch.compile is not supported on this system")

@@ -261,6 +261,28 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_keeps_the_checkpo
     assert files(run) == files(whole)
 
 
+def test_gradients_that_are_not_finite_stop_it_too_and_a_step_looks_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, isfinite = [], torch.isfinite
+    monkeypatch.setattr(torch, "isfinite", lambda value: (looks.append(value), isfinite(value))[1])
+    fit.fit(run, make_task(steps=3, phases=(), eval_every=3))
+    assert len(looks) == 3 + 1  # that of the predictions
+
+    class Steep(torch.autograd.Function):
+        @staticmethod
+        def forward(_: Any, loss: Tensor) -> Tensor:
+            return loss.clone()
+
+        @staticmethod
+        def backward(_: Any, gradient: Tensor) -> Tensor:
+            return gradient * math.inf
+
+    steep = Recorder(lambda _, loss: Steep.apply(loss))
+    with pytest.raises(DivergedError, match="generation 1: the gradient norm is not finite at step 0"):
+        fit.fit(new_run(run.path / "steep"), replace(make_task(), objective=steep))
+
+
 def test_a_divergence_before_the_first_checkpoint_promises_none(run: Run) -> None:
     infinite = Recorder(lambda _, loss: loss + math.inf)
     with pytest.raises(DivergedError, match="the loss is not finite at step 0") as diverged:

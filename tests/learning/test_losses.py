@@ -262,3 +262,20 @@ def test_smoothing_moves_targets_towards_a_half():
     target = torch.tensor([0.0, 0.25, 1.0])
     torch.testing.assert_close(smoothed(target, 0.2), torch.tensor([0.1, 0.3, 0.9]))
     assert smoothed(target, 0.0) is target
+
+
+def test_the_adjustment_is_copied_to_a_device_once(monkeypatch):
+    moved, asked = torch.tensor([0.5, -1.0]), []
+
+    class Stored:
+        def to(self, device):
+            asked.append(device)
+            return moved
+
+    monkeypatch.setattr(torch, "from_numpy", lambda _: Stored())
+    loss = summed_loss(LossConfig(name="logit_adjusted"), np.zeros(2, dtype=np.float32))
+    logits, target = torch.zeros(3, 2), torch.ones(3, 2)
+    for _ in range(3):
+        found, _ = loss(logits, target, torch.ones(3, 2), torch.ones(2))
+        torch.testing.assert_close(found, weighted_bce(logits + moved, target, torch.ones(3, 2))[0])
+    assert asked == [torch.device("cpu")]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +14,15 @@ from torch import Tensor, nn
 from noisy_student.errors import ConfigWarning
 from noisy_student.learning.models.network import Network
 
+_EAGER: Final = "force_non_lazy_backward_lowering"
+"""torch's private setting (2.11 to 2.15 have it) that compiles the backward pass together with the forward one."""
+
 
 class Compiled(nn.Module):
     """A network whose ``forward`` and ``features`` run through ``torch.compile``, on the network's own parameters.
 
-    Where compiling fails (no C++ compiler, an operation the compiler does not know) a warning says so once, and the
-    network runs as it is.
+    Where compiling fails, be it of the backward pass (no C++ compiler, an operation the compiler does not know), a
+    warning says so once, and the network runs as it is.
     """
 
     def __init__(self, network: Network) -> None:
@@ -43,10 +48,13 @@ class Compiled(nn.Module):
 
     def _run(self, name: str, images: Tensor) -> Tensor:
         from torch._dynamo.exc import TorchDynamoException  # a second to import, for those who compile
+        from torch._functorch import config as functorch
 
         if name in self._fast:
             try:
-                return self._fast[name](images)
+                # Else the backward pass would be compiled when the loss asks for it, where nothing can be done.
+                with functorch.patch({_EAGER: True}) if hasattr(functorch, _EAGER) else nullcontext():
+                    return self._fast[name](images)
             except TorchDynamoException as error:
                 self._give_up(error)
         run: Callable[[Tensor], Tensor] = getattr(self.network, name)
