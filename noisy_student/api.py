@@ -7,7 +7,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from noisy_student import external, generations, preparation, training
+from noisy_student import external, generations, preflight, preparation
 from noisy_student.config.load import DEMO, relocate
 from noisy_student.config.load import load as load_config
 from noisy_student.deploy import answers
@@ -99,7 +99,7 @@ def iterate(
     """
     given = None if config is None else Path(config)
     settings = load_config(given or DEMO, overrides)
-    training.check_settings(settings, device)
+    preflight.check_settings(settings, device)
     path = Path(output) if output is not None else Path("runs") / (given.stem if given else "demo")
     run = generations.open_run(path, settings, resume=resume, overwrite=overwrite)
     with run.lock():

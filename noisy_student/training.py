@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from noisy_student import origins, preparation, promotion, scoring
+from noisy_student import origins, preflight, preparation, promotion, scoring
 from noisy_student.config import Config, FinetuneConfig, PhaseConfig
 from noisy_student.config.load import config_hash
 from noisy_student.data import manifest, predictions
 from noisy_student.data.cache import Cache
 from noisy_student.data.manifest import Manifest
-from noisy_student.errors import ConfigError, ConfigWarning, NoisyStudentError
 from noisy_student.randomness import generator, hash_u64, text_ids
 from noisy_student.runs import PRETRAINING
 from noisy_student.stats import consensus
@@ -86,9 +82,9 @@ def pretrain(work: Workplace, generation: int) -> Traffic:  # noqa: ARG001 - one
         compiled=config.compile,
         objective=objective,
         views=2,
-        search=weight_folders(config),
+        search=preflight.weight_folders(config),
         info={"config": config_hash(config), "cache": work.cache.key}
-        | origins.history(config, config.teacher, None, search=weight_folders(config)),
+        | origins.history(config, config.teacher, None, search=preflight.weight_folders(config)),
     )
     return Traffic([run.manifest], fit.fit(run, task, stop=work.stop, progress=work.progress))
 
@@ -164,7 +160,7 @@ def _task(work: Workplace, generation: int, films: Manifest, judging: Manifest, 
         compiled=config.compile,
         objective=goal.objective,
         start=start,
-        search=weight_folders(config),
+        search=preflight.weight_folders(config),
         info={
             "config": config_hash(config),
             "cache": work.cache.key,
@@ -177,7 +173,7 @@ def _task(work: Workplace, generation: int, films: Manifest, judging: Manifest, 
             phase,
             start,
             () if generation == 0 else run.networks(generation - 1),
-            search=weight_folders(config),
+            search=preflight.weight_folders(config),
         ),
     )
     return task, reads
@@ -330,76 +326,3 @@ def clean_sample(films: Manifest, count: int, seed: int) -> Manifest:
     """
     order = generator(_BN_FILMS, seed).permutation(len(films))[: max(1, count)]
     return manifest.rows(films, np.isin(np.arange(len(films)), order))
-
-
-def weight_folders(config: Config) -> list[Path]:
-    """Return the folders in which a relative weights file is looked up, in order."""
-    folders = [Path(os.environ["NS_WEIGHTS"])] if os.environ.get("NS_WEIGHTS") else []
-    folders.append(Path.cwd())
-    if config.data.root is not None:
-        folders += [config.data.root, config.data.root.resolve().parent / "weights"]
-    return folders
-
-
-def check_settings(config: Config, device: str, *, weights: bool = True) -> None:
-    """Check what would otherwise fail only when training gets there: the networks, their weights, the device.
-
-    Weights that may have seen labels of the pool or the test films are warned of.
-
-    Raises:
-        ConfigError: a network is not known, or not with these settings, has fewer blocks
-            than are to learn, or its normalisation contradicts its weights.
-        WeightsError: the weights are not there, or belong to another network.
-        UsageError: there is no such device.
-    """
-    from noisy_student.learning import finetune, models, predict
-    from noisy_student.learning.blocks import blocks
-
-    predict.best_device(device)
-    folders = weight_folders(config)
-    cautions: dict[str | None, None] = {}
-    networks = [
-        (generation, number, phase)
-        for generation in config.phases()
-        for number, phase in enumerate(config.networks(generation))
-        if config.folds == 1 or number == 0  # those of folds are alike
-    ]
-    for generation, number, phase in networks:
-        model = phase.model
-        with _placed(config, generation, number):
-            if model.head == "hidden" and phase.optim.bn_images == 1:
-                raise ConfigError(
-                    "optim.bn_images: 1 film has no variance, which the batch norm of head: hidden needs",
-                    "Set it to 0 or to 2 and more.",
-                )
-            network = models.build(model, config.data.labels, config.data.channels, config.data.image_size, seed=0)
-            for part in phase.phases():
-                finetune.learning_names(network, part, finetune.depths(blocks(network.backbone)))
-            if weights or model.weights in origins.BY_NAME:
-                models.check_weights(network, model, folders)
-            if phase.start == "weights" and (weights or model.weights.startswith(origins.XRV)):
-                cautions[origins.caution(config, model.weights, folders)] = None
-    for sentence in filter(None, cautions):
-        warnings.warn(sentence, ConfigWarning, stacklevel=2)
-
-
-@contextmanager
-def _placed(config: Config, generation: int, number: int) -> Iterator[None]:
-    """Put the phase or the member in front of an error about a key of a network: ``student.members.1.model.name``."""
-    try:
-        yield
-    except NoisyStudentError as error:
-        section = error.message.partition(".")[0]
-        if section not in PhaseConfig.model_fields:
-            raise
-        base = "teacher" if generation == 0 else "student"
-        own = getattr(config.networks(generation)[number], section)
-        changes = config.generations.get(generation, {})
-        if own == getattr(getattr(config, base), section):
-            place = base
-        elif own == getattr(config.phase(generation), section):
-            place = f"generations.{generation}"
-        else:
-            place = f"generations.{generation}" if "members" in changes else base
-            place += f".members.{number}"
-        raise type(error)(f"{place}.{error.message}", error.hint) from error

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from noisy_student import generations, preparation, scoring, training
+from noisy_student import generations, preflight, preparation, scoring, training
 from noisy_student.config import Config, FinetuneConfig, OptimConfig, PhaseConfig
 from noisy_student.data import manifest, split_files, splits
 from noisy_student.data.manifest import Manifest
@@ -204,7 +204,7 @@ def trained(bench: Bench, targets: Targets, phase: PhaseConfig) -> Floats:
         precision=config.precision,
         compiled=config.compile,
         objective=goal.objective,
-        search=training.weight_folders(config),
+        search=preflight.weight_folders(config),
     )
     run = Run(work.run.path / "fit")  # beside the generations of the run, of which this is none
     fit.fit(run, task, progress=sys.stderr.isatty())
@@ -266,7 +266,7 @@ def frozen(bench: Bench) -> Outcome:
     config = bench.work.config
     model = config.teacher.model
     network = models.build(model, config.data.labels, config.data.channels, config.data.image_size, seed=config.seed)
-    models.load_weights(network, model, training.weight_folders(config), seed=config.seed)
+    models.load_weights(network, model, preflight.weight_folders(config), seed=config.seed)
     network.to(predict.best_device("auto"))
 
     class Features(torch.nn.Module):

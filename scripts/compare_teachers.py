@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 import results
 
-from noisy_student import generations, preparation, scoring, training
+from noisy_student import generations, preflight, preparation, scoring, training
 from noisy_student.config.load import load
 from noisy_student.data import manifest
 from noisy_student.data.manifest import Manifest
@@ -137,7 +137,7 @@ def frozen(work: Workplace, test: Manifest) -> Floats:
     config, device = work.config, torch.device("cpu")
     model = config.teacher.model
     network = models.build(model, config.data.labels, config.data.channels, config.data.image_size, seed=0)
-    models.load_weights(network, model, training.weight_folders(config), seed=0)
+    models.load_weights(network, model, preflight.weight_folders(config), seed=0)
     network.eval()
 
     def features(films: Manifest) -> Floats:

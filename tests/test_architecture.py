@@ -28,7 +28,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("measures",),
     ("event_files", "preparation", "scoring", "workplace"),
     ("evaluation",),
-    ("gallery", "promotion", "plan"),
+    ("gallery", "plan", "preflight", "promotion"),
     ("illustration", "training"),
     ("external", "teaching"),
     ("comparison", "recalibration"),

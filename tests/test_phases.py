@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from noisy_student import training
+from noisy_student import preflight
 from noisy_student.cli import main
 from noisy_student.config.load import load
 from noisy_student.errors import ConfigError, StoppedError, WeightsError
@@ -29,14 +29,14 @@ def test_the_plan_counts_the_steps_of_every_generation(tmp_path: Path) -> None:
 
 def test_networks_and_weights_of_every_generation_are_checked_before_the_run() -> None:
     with pytest.raises(ConfigError, match="resnet_of_another_world"):
-        training.check_settings(
+        preflight.check_settings(
             load(None, ["generations.3.model.name=resnet_of_another_world", "student.start=weights"]), "cpu"
         )
     with pytest.raises(WeightsError, match=r"nowhere\.pth"):
-        training.check_settings(load(None, ["generations.2.model.weights=nowhere.pth"]), "cpu")
-    training.check_settings(load(None, ["generations.2.noise.strength=9"]), "cpu")
+        preflight.check_settings(load(None, ["generations.2.model.weights=nowhere.pth"]), "cpu")
+    preflight.check_settings(load(None, ["generations.2.noise.strength=9"]), "cpu")
     with pytest.raises(ConfigError, match="trainable: 9 asks for more blocks than the 5 of the backbone"):
-        training.check_settings(load(None, ["generations.2.optim.phases=[{trainable: 9, steps: 3}, {}]"]), "cpu")
+        preflight.check_settings(load(None, ["generations.2.optim.phases=[{trainable: 9, steps: 3}, {}]"]), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_networks_and_weights_of_every_generation_are_checked_before_the_run() -
 def test_an_error_about_a_network_says_where_it_is_set(given: str, says: str) -> None:
     config = load(None, ["student.start=weights", given])
     with pytest.raises((ConfigError, WeightsError)) as error:
-        training.check_settings(config, "cpu")
+        preflight.check_settings(config, "cpu")
     assert error.value.message.startswith(says)
 
 

@@ -91,7 +91,7 @@ def run_options(command: options.Command) -> options.Command:
 @contextmanager
 def opened(asked: Request, rounds: int) -> Iterator[Workplace | None]:
     """Yield the run asked for, ready to work on; ``None`` after a dry run, which printed the plan."""
-    from noisy_student import event_files, generations, training
+    from noisy_student import event_files, generations, preflight
     from noisy_student.config.load import DEMO, load
     from noisy_student.plan import describe, started
     from noisy_student.runs import Run
@@ -101,7 +101,7 @@ def opened(asked: Request, rounds: int) -> Iterator[Workplace | None]:
         event_files.require()
     path = asked.output or default_output(asked.config_path)
     # A run that is there has read its weights, or says so when it gets to them; a dry run needs no data.
-    training.check_settings(config, asked.device, weights=not asked.dry_run and not started(Run(path)))
+    preflight.check_settings(config, asked.device, weights=not asked.dry_run and not started(Run(path)))
     if asked.dry_run:
         _print_plan(describe(config, path, rounds, overwrite=asked.overwrite), asked.as_json)
         yield None

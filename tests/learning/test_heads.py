@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from test_fit import CPU, make_task, new_run, stop_after
 
-from noisy_student import training
+from noisy_student import preflight
 from noisy_student.config import ModelConfig
 from noisy_student.config.load import load
 from noisy_student.errors import ConfigError, StoppedError
@@ -125,7 +125,7 @@ def test_a_generation_starts_from_the_self_supervised_one_where_the_head_is_the_
 def test_one_film_for_the_statistics_is_refused() -> None:
     config = load(None, ["teacher.model.head=hidden", "teacher.optim.bn_images=1", "student.start=weights"])
     with pytest.raises(ConfigError, match="bn_images: 1 film has no variance"):
-        training.check_settings(config, "cpu")
+        preflight.check_settings(config, "cpu")
 
 
 def test_the_seed_of_the_start_reaches_mean_var(tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""What is checked before a run, so that nothing fails only when training gets there: networks, weights, the device."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from noisy_student import origins
+from noisy_student.config import Config, PhaseConfig
+from noisy_student.errors import ConfigError, ConfigWarning, NoisyStudentError
+
+
+def weight_folders(config: Config) -> list[Path]:
+    """Return the folders in which a relative weights file is looked up, in order."""
+    folders = [Path(os.environ["NS_WEIGHTS"])] if os.environ.get("NS_WEIGHTS") else []
+    folders.append(Path.cwd())
+    if config.data.root is not None:
+        folders += [config.data.root, config.data.root.resolve().parent / "weights"]
+    return folders
+
+
+def check_settings(config: Config, device: str, *, weights: bool = True) -> None:
+    """Check what would otherwise fail only when training gets there: the networks, their weights, the device.
+
+    Weights that may have seen labels of the pool or the test films are warned of.
+
+    Raises:
+        ConfigError: a network is not known, or not with these settings, has fewer blocks
+            than are to learn, or its normalisation contradicts its weights.
+        WeightsError: the weights are not there, or belong to another network.
+        UsageError: there is no such device.
+    """
+    from noisy_student.learning import finetune, models, predict
+    from noisy_student.learning.blocks import blocks
+
+    predict.best_device(device)
+    folders = weight_folders(config)
+    cautions: dict[str | None, None] = {}
+    networks = [
+        (generation, number, phase)
+        for generation in config.phases()
+        for number, phase in enumerate(config.networks(generation))
+        if config.folds == 1 or number == 0  # those of folds are alike
+    ]
+    for generation, number, phase in networks:
+        model = phase.model
+        with _placed(config, generation, number):
+            if model.head == "hidden" and phase.optim.bn_images == 1:
+                raise ConfigError(
+                    "optim.bn_images: 1 film has no variance, which the batch norm of head: hidden needs",
+                    "Set it to 0 or to 2 and more.",
+                )
+            network = models.build(model, config.data.labels, config.data.channels, config.data.image_size, seed=0)
+            for part in phase.phases():
+                finetune.learning_names(network, part, finetune.depths(blocks(network.backbone)))
+            if weights or model.weights in origins.BY_NAME:
+                models.check_weights(network, model, folders)
+            if phase.start == "weights" and (weights or model.weights.startswith(origins.XRV)):
+                cautions[origins.caution(config, model.weights, folders)] = None
+    for sentence in filter(None, cautions):
+        warnings.warn(sentence, ConfigWarning, stacklevel=2)
+
+
+@contextmanager
+def _placed(config: Config, generation: int, number: int) -> Iterator[None]:
+    """Put the phase or the member in front of an error about a key of a network: ``student.members.1.model.name``."""
+    try:
+        yield
+    except NoisyStudentError as error:
+        section = error.message.partition(".")[0]
+        if section not in PhaseConfig.model_fields:
+            raise
+        base = "teacher" if generation == 0 else "student"
+        own = getattr(config.networks(generation)[number], section)
+        changes = config.generations.get(generation, {})
+        if own == getattr(getattr(config, base), section):
+            place = base
+        elif own == getattr(config.phase(generation), section):
+            place = f"generations.{generation}"
+        else:
+            place = f"generations.{generation}" if "members" in changes else base
+            place += f".members.{number}"
+        raise type(error)(f"{place}.{error.message}", error.hint) from error
