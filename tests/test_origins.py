@@ -213,6 +213,15 @@ def test_a_run_that_starts_from_another_says_so_everywhere(
         "gen-0 was trained on another split of this run's data set: "
         "it may have seen labels of the pool and the test films"
     ]
+    # The same films and the same labelled set, whose films are to judge now: refused before anything is made.
+    crossed = given("teacher.model.weights=runs/second/gen-0", "folds=2")
+    with pytest.raises(SystemExit) as ended:
+        main(["train-teacher", "--config", tiny, "-o", "runs/fourth", *crossed, "--device", "cpu", "-q"])
+    assert ended.value.code == 2
+    assert "teacher.model.weights: runs/second/gen-0 knows labels of films that judge this run" in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "runs" / "fourth").exists()
     # What the teacher has seen reaches its students, whatever they start from.
     third = tmp_path / "runs/third/gen-0/checkpoint/best"
     own = config("student.start=weights")
