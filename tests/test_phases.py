@@ -51,7 +51,10 @@ def test_networks_and_weights_of_every_generation_are_checked_before_the_run() -
         ("generations.2.members=[{model: {weights: x.pth}}, {}]", "generations.2.members.0.model.weights: there is no"),
         ("student.members=[{}, {model: {weights: x.pth}}]", "student.members.1.model.weights: there is no file"),
         ("generations.2={members: [{}, {}], model: {weights: x.pth}}", "generations.2.model.weights: there is no"),
-        ("student.optim.phases=[{trainable: 9, steps: 3}, {}]", "student.optim.phases: trainable: 9 asks"),
+        (
+            "student.optim.phases=[{trainable: all, steps: 3}, {trainable: 9}]",
+            "student.optim.phases: trainable: 9 asks",
+        ),
     ],
 )
 def test_an_error_about_a_network_says_where_it_is_set(given: str, says: str) -> None:
