@@ -320,7 +320,7 @@ def test_a_label_of_one_patient_leaves_the_decision_to_the_log_loss_and_says_so(
         *(truth, teacher, student, np.arange(80), (0, 1), 200, 0, 0.9),
         probability_a=teacher, probability_b=student, names=LABELS,
     )  # fmt: skip
-    said = promotion.decision(1, [0], found, "mean")
+    said = promotion.decision(1, [0], found)
     assert (said["verdict"], said["auroc"]["lower"], said["auroc"]["upper"]) == ("better", None, None)
     assert said["auroc"]["difference"] > 0
     assert said["sentence"].startswith(
@@ -330,8 +330,8 @@ def test_a_label_of_one_patient_leaves_the_decision_to_the_log_loss_and_says_so(
         "The macro AUROC has no interval, only 1 patient with Fracture: the log loss alone decides."
     )
     alone = compare(truth, teacher, student, np.arange(80), (0, 1), 200, 0, 0.9, names=LABELS)
-    assert promotion.decision(1, [0], alone, "mean")["verdict"] == "undecided"
-    assert promotion.decision(1, [0], alone, "mean")["sentence"].endswith("nothing is left to decide by.")
+    assert promotion.decision(1, [0], alone)["verdict"] == "undecided"
+    assert promotion.decision(1, [0], alone)["sentence"].endswith("nothing is left to decide by.")
     # All films are of one patient: no bound at all, where resamples that are all alike would have given one.
     one = compare(
         *(truth, teacher, student, np.zeros(80, int), (0, 1), 200, 0, 0.9), probability_a=teacher, probability_b=student

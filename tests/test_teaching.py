@@ -140,7 +140,7 @@ def test_thresholds_and_what_was_taken_are_written(single: Workplace) -> None:
         ["select={rule: two_sided, precision: 0.7}", "weight=right"],
         ["select.rule=prevalence", "hard=true", "weight=right"],
         ["temperature=0.5", "pool_share=[0.3, 1]"],
-        ["select={rule: fixed, confidence: 0.6, negatives: false}"],
+        ["select={rule: fixed, confidence: 0.6, negatives: false}", "prevalence={Support Devices: 0.8}"],
     ],
 )
 def test_the_diagnostic_of_the_pool_measures_what_is_taken(single: Workplace, settings: list[str]) -> None:
