@@ -168,7 +168,7 @@ def rows(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int
     place = np.arange(results.REPLICATES)[:, None]
 
     def draws(arm: str) -> Floats:
-        every = np.stack([lines[arm, seed]["replicates"] for seed in seeds], axis=1)
+        every = np.array([lines[arm, seed]["replicates"] for seed in seeds], dtype=np.float64).T
         mean: Floats = every[place, picked].mean(axis=1)
         return mean
 
@@ -185,7 +185,7 @@ def rows(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int
 def _change(
     area: Floats, lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int], drawn: Floats
 ) -> str:
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
     chosen = np.mean([lines[CHOSEN, seed]["auroc"] for seed in seeds])
     return f"{area.mean() - chosen:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
 

@@ -19,7 +19,7 @@ from noisy_student import scoring
 from noisy_student.data import manifest
 from noisy_student.data.manifest import Manifest
 from noisy_student.runs import text_hash
-from noisy_student.stats.intervals import bootstrap_auroc, macro
+from noisy_student.stats.intervals import bootstrap_auroc
 
 Floats = npt.NDArray[np.float64]
 Lines = dict[tuple[str, int], dict[str, Any]]
@@ -37,12 +37,13 @@ def measured(test: Manifest, scores: Floats, macro_labels: Sequence[str], blank:
     labels = {
         name: scoring.area(manifest.values(test)[:, k], scores[:, k], blank) for k, name in enumerate(test.labels)
     }
-    draws = macro(bootstrap_auroc(truth, scores, patients, REPLICATES, 0), columns)
+    # A resample without a label is none of the mean over all of them.
+    draws = bootstrap_auroc(truth, scores, patients, REPLICATES, 0)[:, columns].mean(axis=1)
     return {
         "auroc": round(float(np.mean([labels[name] for name in macro_labels])), 6),
         "labels": {name: None if np.isnan(area) else round(area, 6) for name, area in labels.items()},
         "test": text_hash(json.dumps([np.nan_to_num(truth, nan=-1).tolist(), patients.tolist()])),
-        "replicates": [round(float(value), 5) for value in draws],
+        "replicates": [None if np.isnan(value) else round(float(value), 5) for value in draws],
     }
 
 
@@ -101,7 +102,7 @@ def summarise(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequenc
     picked = np.random.default_rng(0).integers(0, len(seeds), (REPLICATES, len(seeds)))
     rows = np.arange(REPLICATES)[:, None]
     mean = {
-        arm: np.stack([lines[arm, seed]["replicates"] for seed in seeds], axis=1)[rows, picked].mean(axis=1)
+        arm: np.array([lines[arm, seed]["replicates"] for seed in seeds], dtype=np.float64).T[rows, picked].mean(axis=1)
         for arm in arms
     }
     found: dict[str, Any] = {
@@ -124,7 +125,7 @@ def summarise(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequenc
         "gap_closed_ci": None,
     }
     if {"few", "all"} <= set(arms):
-        low = float(np.quantile(mean["all"] - mean["few"], 0.025))
+        low = float(np.nanquantile(mean["all"] - mean["few"], 0.025))
         found["all_minus_few_lower_bound"] = low
         if low >= LEAST_DENOMINATOR:
             whole = float(area["all"].mean() - area["few"].mean())
@@ -184,4 +185,4 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
 
 
 def _interval(values: Floats) -> list[float]:
-    return [float(np.quantile(values, q)) for q in (0.025, 0.975)]
+    return [float(np.nanquantile(values, q)) for q in (0.025, 0.975)]
