@@ -57,13 +57,10 @@ def crossed(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     return trained(tmp_path_factory.mktemp("crossed"), "folds=2")
 
 
-def test_films(work: Workplace) -> tuple[list[str], manifest.Manifest]:
+def measured_films(work: Workplace) -> tuple[list[str], manifest.Manifest]:
     films = manifest.select(manifest.read(work.run.manifest), split="test")
     root = preparation.data_root(work.config.data)
     return [f"{root}/{image}" for image in films.frame["image"]], films
-
-
-test_films.__test__ = False  # type: ignore[attr-defined]
 
 
 def ns(*arguments: object) -> Any:
@@ -76,7 +73,7 @@ def ns(*arguments: object) -> Any:
 @pytest.mark.parametrize("name", ["single", "ensemble", "crossed"])
 def test_it_says_what_the_run_says_of_its_own_films(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     work = request.getfixturevalue(name)
-    paths, films = test_films(work)
+    paths, films = measured_films(work)
     done = ns(work.run.path, *paths, "-o", tmp_path / "out.csv")
     assert done.exit_code == 0, done.output
     found = pd.read_csv(tmp_path / "out.csv")
@@ -101,7 +98,7 @@ def test_it_says_what_the_run_says_of_its_own_films(name: str, request: pytest.F
 
 
 def test_ns_evaluate_reads_what_it_writes(single: Workplace, tmp_path: Path) -> None:
-    paths, _ = test_films(single)
+    paths, _ = measured_films(single)
     assert ns(single.run.path, *paths, "-o", tmp_path / "out.csv", "-q").output == ""
     sealed = manifest.select(manifest.read(single.run.sealed), split="test").frame
     sealed.assign(Path=paths).drop(columns=["image", "study", "patient"]).to_csv(tmp_path / "truth.csv", index=False)
@@ -121,7 +118,7 @@ def test_a_calibration_moves_probabilities_and_thresholds_and_leaves_decisions(
         platt["intercept"] -= 1.5
     path = tmp_path / "local.json"
     write_json(path, found)
-    paths, _ = test_films(single)
+    paths, _ = measured_films(single)
     for name, more in (("own", ()), ("local", ("--calibration", path))):
         assert ns(single.run.path, *paths, "-o", tmp_path / f"{name}.csv", *more).exit_code == 0
     own, local = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("own", "local"))
@@ -136,7 +133,7 @@ def test_a_calibration_moves_probabilities_and_thresholds_and_leaves_decisions(
 
 
 def test_the_best_generation_is_asked_or_the_one_that_is_named(single: Workplace, tmp_path: Path) -> None:
-    paths, _ = test_films(single)
+    paths, _ = measured_films(single)
     done = ns(single.run.path, paths[0], "-o", tmp_path / "out.csv", "--generation", 3)
     assert isinstance(done.exception, UsageError)
     assert "generation 3 is not trained" in str(done.exception)
@@ -146,7 +143,7 @@ def test_the_best_generation_is_asked_or_the_one_that_is_named(single: Workplace
 
 
 def test_maps_are_drawn_for_what_is_called_positive(ensemble: Workplace, tmp_path: Path) -> None:
-    paths, _ = test_films(ensemble)
+    paths, _ = measured_films(ensemble)
     done = ns(ensemble.run.path, *paths[:6], "-o", tmp_path / "out.csv", "--maps", tmp_path / "maps")
     assert done.exit_code == 0, done.output
     found = pd.read_csv(tmp_path / "out.csv")
@@ -222,7 +219,7 @@ def test_dicom_leaves_nothing_but_its_path(single: Workplace, tmp_path: Path) ->
 
 
 def test_bad_films_are_listed_and_the_others_scored(single: Workplace, tmp_path: Path) -> None:
-    paths, _ = test_films(single)
+    paths, _ = measured_films(single)
     broken, missing = tmp_path / "broken.jpg", tmp_path / "missing, or not.jpg"
     broken.write_bytes(b"no film")
     asked = [paths[0], str(broken), paths[1], str(missing)]
@@ -249,7 +246,7 @@ def test_an_interrupted_table_goes_on_and_ends_as_it_would_have(
 ) -> None:
     monkeypatch.setattr(answers, "BATCH", 4)
     monkeypatch.setattr(streaming, "TASK", 2)
-    paths, _ = test_films(single)
+    paths, _ = measured_films(single)
     odd = tmp_path / 'a "quoted", and\nbroken name.png'
     shutil.copy(paths[5], odd)
     asked = [*paths[:3], str(tmp_path / "gone-1.png"), str(odd), *paths[3:9], str(tmp_path / "gone-2.png"), paths[0]]
@@ -281,7 +278,7 @@ def test_an_interrupted_table_goes_on_and_ends_as_it_would_have(
 def test_other_films_do_not_go_on_with_it(single: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "BATCH", 4)
     monkeypatch.setattr(streaming, "TASK", 4)
-    paths, _ = test_films(single)
+    paths, _ = measured_films(single)
     model, looks = models.load(single.run.path, device="cpu"), iter(range(100))
     with pytest.raises(StoppedError):
         answers.write(model, paths, tmp_path / "out.csv", stop=lambda: next(looks) >= 1)
@@ -291,7 +288,7 @@ def test_other_films_do_not_go_on_with_it(single: Workplace, tmp_path: Path, mon
 
 
 def test_another_model_does_not_go_on_with_it(single: Workplace, ensemble: Workplace, tmp_path: Path) -> None:
-    paths, _ = test_films(single)
+    paths, _ = measured_films(single)
     with pytest.raises(StoppedError):
         answers.write(models.load(single.run.path, device="cpu"), paths, tmp_path / "out.csv", stop=lambda: True)
     other = models.load(ensemble.run.path, device="cpu")
@@ -348,7 +345,7 @@ def test_far_is_rare_among_films_alike_and_usual_among_others() -> None:
 
 def test_films_of_another_kind_are_marked_and_warned_of(single: Workplace, tmp_path: Path) -> None:
     before = content(single.run.path)
-    paths, _ = test_films(single)
+    paths, _ = measured_films(single)
     strange = tmp_path / "strange"
     strange.mkdir()
     for number, path in enumerate(paths[:12]):
@@ -374,7 +371,7 @@ def test_without_the_training_films_it_says_that_nothing_is_compared(
     copy = tmp_path / "copy"
     shutil.copytree(single.run.path, copy)
     shutil.rmtree(copy / "familiar", ignore_errors=True)
-    paths, _ = test_films(single)
+    paths, _ = measured_films(single)
     monkeypatch.setattr(familiarity, "data_root", lambda config: tmp_path / "gone")
     done = ns(copy, *paths[:3], "-o", tmp_path / "out.csv", "--json")
     assert done.exit_code == 0, done.output
