@@ -410,3 +410,16 @@ def test_a_comparison_says_which_labels_have_too_few_patients(folder: Path, tmp_
     assert "  Consolidation: cannot be told apart: only 3 patients with the finding.\n" in shown
     alone = ns("evaluate", "--truth", tmp_path / "rare.csv", "--predictions", folder / "weak.csv", *FAST)
     assert "macro: no interval: only 1 patient with Edema" in alone
+
+
+def test_of_many_columns_left_out_the_first_are_named_and_the_rest_counted(folder: Path, tmp_path: Path) -> None:
+    scores = pd.read_csv(folder / "weak.csv")
+    for number in range(13):
+        scores[f"sd:{number:02d}"] = 0.1
+    scores.to_csv(tmp_path / "wide.csv", index=False)
+    given = ("evaluate", "--truth", folder / "truth.csv", "--predictions", tmp_path / "wide.csv", *FAST)
+    said = ns(*given)
+    assert "only in the predictions: sd:00, sd:01" in said
+    assert "sd:09 and 3 more\n" in said
+    assert "sd:10" not in said
+    assert len(json.loads(ns(*given, "--json"))["only_predictions"]) == 13

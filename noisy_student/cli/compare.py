@@ -12,6 +12,8 @@ from noisy_student.cli import options
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+_SHOWN = 10
+
 
 @click.command()
 @click.argument("entries", metavar="RUN_OR_CSV...", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -107,7 +109,9 @@ def tell_notes(found: Mapping[str, Any]) -> None:
     """Print what was left out."""
     for key, whose in (("only_truth", "the truth"), ("only_predictions", "the predictions")):
         if found[key]:
-            click.echo(f"Not compared, only in {whose}: {', '.join(found[key])}")
+            more = len(found[key]) - _SHOWN
+            rest = f" and {more} more" if more > 0 else ""
+            click.echo(f"Not compared, only in {whose}: {', '.join(found[key][:_SHOWN])}{rest}")
     for note in found["notes"]:
         click.echo(f"Note: {note}")
 
