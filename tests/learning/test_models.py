@@ -13,7 +13,7 @@ from noisy_student.config import ModelConfig, OptimConfig
 from noisy_student.errors import ConfigError
 from noisy_student.learning import optim
 from noisy_student.learning.maps import activation_maps, has_feature_map
-from noisy_student.learning.models import classifier_parameters, parameter_count
+from noisy_student.learning.models import parameter_count
 
 QUICK = [
     *("small_resnet", "resnet18", "regnet_y_400mf", "shufflenet_v2_x0_5", "mobilenet_v2", "mobilenet_v3_small"),
@@ -127,9 +127,9 @@ def test_start_depends_on_the_seed_alone():
     assert not torch.equal(first.backbone[0].weight, other.backbone[0].weight)
 
 
-def test_classifier_parameters_are_the_last_layer():
+def test_the_classifier_is_the_last_layer():
     network = make("mobilenet_v2")
-    assert [tuple(parameter.shape) for parameter in classifier_parameters(network)] == [(2, 1280), (2,)]
+    assert [tuple(parameter.shape) for parameter in network.classifier.parameters()] == [(2, 1280), (2,)]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_all_of_a_hidden_head_is_trained_as_the_classifier():
     network = make(head="hidden", head_hidden=8)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     head = {name for name in names.values() if name.startswith("classifier.")}
-    assert {names[id(parameter)] for parameter in classifier_parameters(network)} == head
+    assert {names[id(parameter)] for parameter in network.classifier.parameters()} == head
     groups = optim.optimizer(network, OptimConfig()).param_groups
     grouped = {names[id(p)] for group in groups if group["name"].startswith("classifier/") for p in group["params"]}
     assert grouped == head

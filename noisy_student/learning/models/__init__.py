@@ -7,7 +7,7 @@ one place whatever the architecture.
 from noisy_student.learning.models.backbones import SMALL_RESNET, small_resnet
 from noisy_student.learning.models.building import build
 from noisy_student.learning.models.compiled import Compiled
-from noisy_student.learning.models.network import Network, Normalisation, classifier_parameters, parameter_count
+from noisy_student.learning.models.network import Network, Normalisation, parameter_count
 from noisy_student.learning.models.weights import check_weights, load_weights
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "Normalisation",
     "build",
     "check_weights",
-    "classifier_parameters",
     "load_weights",
     "parameter_count",
     "small_resnet",

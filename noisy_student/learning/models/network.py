@@ -153,11 +153,6 @@ def hidden_head(width: int, hidden: int, classes: int, dropout: float) -> nn.Seq
     )
 
 
-def classifier_parameters(network: Network) -> list[nn.Parameter]:
-    """Return the parameters of the head, the ones a head-only phase trains."""
-    return list(network.classifier.parameters())
-
-
 def parameter_count(network: nn.Module) -> int:
     """Return the number of parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
