@@ -3,8 +3,8 @@
 
 The labelled set is drawn from the train patients of kermany160; 52 films of official validation patients calibrate,
 and the rest of those patients are the test set here. The official test films are left out of the table that is made.
-Each arm changes one thing of configs/kermany160.yaml with one network; every finished arm and seed becomes a line of
---results and is not run again.
+Each arm changes one thing of configs/kermany160.yaml, with one network and without the self-supervised start; every
+finished arm and seed becomes a line of --results and is not run again.
 
     python scripts/compare_teachers.py --root DIR --tables start losses --seeds 0 1 2 3 4
 """
@@ -52,6 +52,7 @@ TABLES: Final[dict[str, dict[str, Sequence[str]]]] = {
         "Mean-Var": ["teacher.model.initialise=mean_var", AT_ONCE],
         "lowest 6 of 19 blocks": ["teacher.model.initialise=lowest", "teacher.model.pretrained_blocks=6", AT_ONCE],
         "lowest 12 of 19 blocks": ["teacher.model.initialise=lowest", "teacher.model.pretrained_blocks=12", AT_ONCE],
+        "ImageNet, then self-supervised": ["pretrain.method=byol"],
     },
     "fine-tuning": {
         "head only": ["teacher.optim.phases=[{trainable: head}]"],
@@ -107,6 +108,7 @@ def run_arm(arm: str, changes: Sequence[str], seed: int, given: argparse.Namespa
         f"split.seed={seed}",
         "folds=1",
         "threads=1",
+        "pretrain.method=none",
     ]
     fixed += [f"split.labelled_images={given.labelled}", f"teacher.optim.steps={given.steps}"]
     config = load(given.config, [*fixed, *changes])
