@@ -53,6 +53,10 @@ class StorageError(NoisyStudentError):
     """A file could not be written (disk full, no permission)."""
 
 
+class PeerError(NoisyStudentError):
+    """One of the processes that share a training is gone."""
+
+
 class StoppedError(NoisyStudentError):
     """Training stopped on SIGTERM after writing a checkpoint (exit code of a temporary failure, sysexits.h)."""
 

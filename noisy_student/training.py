@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     import torch
 
     from noisy_student.learning.batches import Films
-    from noisy_student.learning.fit import Task
+    from noisy_student.learning.course import Task
+    from noisy_student.learning.distributed import Group
 
 Floats32 = npt.NDArray[np.float32]
 _BN_FILMS, _FOLD, _MEMBER = 0x424E, 0x464F4C44, 0x4D454D42  # separate the streams of random numbers
@@ -49,13 +51,40 @@ def _device(work: Workplace) -> torch.device:
     return predict.best_device(work.device)
 
 
+def _group(work: Workplace) -> Group:
+    from noisy_student.learning import distributed
+
+    return work.group or distributed.ALONE
+
+
+def assist(work: Workplace, what: str, *job: Any) -> None:
+    """Do the part of one of several processes in what the first one is doing: see :mod:`noisy_student.ranks`."""
+    from noisy_student.learning import fit
+
+    if what == "pretrain":
+        fit.fit(work.run, _pretraining(work), stop=work.stop)
+    elif what == "train":
+        fit.fit(work.run, _task(work, *job)[0], stop=work.stop)
+    else:
+        _logits(work, *job)
+
+
 def pretrain(work: Workplace, generation: int) -> Traffic:  # noqa: ARG001 - one start serves every generation
     """Learn from the films of the train split without labels; write the network from which generations start."""
+    from noisy_student.learning import fit
+
+    with _group(work).sharing("pretrain"):
+        writes = fit.fit(work.run, _pretraining(work), stop=work.stop, progress=work.progress)
+    return Traffic([work.run.manifest], writes)
+
+
+def _pretraining(work: Workplace) -> Task:
+    """Return what the self-supervised start is trained on and how."""
     from noisy_student.learning import fit, models, objectives
 
-    run, config, device = work.run, work.config, _device(work)
+    config, device = work.config, _device(work)
     labels, learnt = config.data.labels, config.pretrain
-    films = manifest.select(manifest.read(run.manifest), split="train")
+    films = manifest.select(manifest.read(work.run.manifest), split="train")
     images = films.frame["image"].to_numpy(dtype=object)
     unknown = np.zeros((len(images), len(labels)), dtype=np.float32)
     network = models.build(config.teacher.model, labels, config.data.channels, config.data.image_size, seed=0)
@@ -67,7 +96,7 @@ def pretrain(work: Workplace, generation: int) -> Traffic:  # noqa: ARG001 - one
         momentum=learnt.optim.ema_decay,
         seed=config.seed,
     )
-    task = fit.Task(
+    return fit.Task(
         generation=PRETRAINING,
         seed=config.seed,
         phase=PhaseConfig(model=config.teacher.model, noise=learnt.noise, optim=at_once),
@@ -85,24 +114,22 @@ def pretrain(work: Workplace, generation: int) -> Traffic:  # noqa: ARG001 - one
         search=preflight.weight_folders(config),
         info={"config": config_hash(config), "cache": work.cache.key}
         | origins.history(config, config.teacher, None, search=preflight.weight_folders(config)),
+        group=_group(work),
     )
-    return Traffic([run.manifest], fit.fit(run, task, stop=work.stop, progress=work.progress))
 
 
 def train(work: Workplace, generation: int) -> Traffic:
     """Train the networks of the generation, each on its targets table, and write their checkpoints."""
-    films = manifest.read(work.run.manifest)
+    from noisy_student.learning import fit
+
     reads: list[Path] = []
-    if work.config.folds > 1:
-        reads.append(work.run.folds)
-        budget = manifest.budget(films)
-        fold = folds.read(work.run.folds, budget.frame["image"].to_numpy(dtype=object))
-        judging = [manifest.rows(budget, fold == number) for number in range(work.config.folds)]
-    else:
-        judging = [manifest.select(films, split="valid")] * len(work.config.networks(generation))
-    traffic = [_train_network(work, generation, films, judged, number) for number, judged in enumerate(judging)]
-    reads += [path for part in traffic for path in part.reads]
-    return Traffic(reads, [path for part in traffic for path in part.writes])
+    writes: list[Path] = []
+    for number in range(len(work.config.networks(generation))):
+        with _group(work).sharing("train", generation, number):
+            task, read = _task(work, generation, number)
+            writes += fit.fit(work.run, task, stop=work.stop, progress=work.progress)
+        reads += read
+    return Traffic(list(dict.fromkeys(reads)), writes)
 
 
 def network_seed(config: Config, number: int) -> int:
@@ -115,25 +142,25 @@ def network_seed(config: Config, number: int) -> int:
     return int(hash_u64(_FOLD if config.folds > 1 else _MEMBER, config.seed, number) >> np.uint64(1))
 
 
-def _train_network(work: Workplace, generation: int, films: Manifest, judging: Manifest, number: int) -> Traffic:
-    """Train a network on its targets table, looking now and then at those of the ``films`` that are ``judging`` it."""
-    from noisy_student.learning import fit
+def _task(work: Workplace, generation: int, number: int) -> tuple[Task, list[Path]]:
+    """Return what a network of the generation is trained on and how, and the files that say so.
 
-    task, reads = _task(work, generation, films, judging, number)
-    return Traffic(reads, fit.fit(work.run, task, stop=work.stop, progress=work.progress))
-
-
-def _task(work: Workplace, generation: int, films: Manifest, judging: Manifest, number: int) -> tuple[Task, list[Path]]:
-    """Return what a network of the generation is trained on and how, and the files that say so."""
+    It is judged on the validation films, a cross-fitted one on its fold of the label budget.
+    """
     from noisy_student.learning import fit, goals
 
     run, config, device = work.run, work.config, _device(work)
+    films = manifest.read(run.manifest)
+    judging, told = manifest.select(films, split="valid"), list[Path]()
+    if config.folds > 1:
+        told, budget = [run.folds], manifest.budget(films)
+        judging = manifest.rows(budget, folds.read(run.folds, budget.frame["image"].to_numpy(dtype=object)) == number)
     fold = number if config.folds > 1 else None
     member = number if config.phase(generation).members else None
     phase, path = config.networks(generation)[number], run.network(generation, fold) / "targets.parquet"
     whole = table.read(run.generation(generation) / "targets.parquet")
     targets = whole if fold is None else table.read(path)
-    start, reads = None, [run.manifest, path, run.generation(generation) / "targets.parquet"]
+    start, reads = None, [*told, run.manifest, path, run.generation(generation) / "targets.parquet"]
     if config.starts_from_pretraining(generation, number):
         start = run.networks(PRETRAINING)[0]
     elif phase.start == "teacher":
@@ -175,6 +202,7 @@ def _task(work: Workplace, generation: int, films: Manifest, judging: Manifest, 
             () if generation == 0 else run.networks(generation - 1),
             search=preflight.weight_folders(config),
         ),
+        group=_group(work),
     )
     return task, reads
 
@@ -183,13 +211,7 @@ def find_rate(work: Workplace) -> Sweep:
     """Return the learning-rate sweep of generation 0, or of its first network; nothing of it is kept."""
     from noisy_student.learning import sweep
 
-    films = manifest.read(work.run.manifest)
-    if work.config.folds == 1:
-        judging = manifest.select(films, split="valid")
-    else:
-        budget = manifest.budget(films)
-        judging = manifest.rows(budget, folds.read(work.run.folds, budget.frame["image"].to_numpy(dtype=object)) == 0)
-    task, _ = _task(work, 0, films, judging, 0)
+    task, _ = _task(replace(work, group=None), 0, 0)
     return sweep.sweep(task, stop=work.stop, progress=work.progress)
 
 
@@ -199,38 +221,53 @@ def predict_networks(
     """Return the logits (N, K) of each network of a generation on ``films``, whose pixels are in ``pixels``.
 
     ``only`` names the networks to ask; :func:`said` is what the generation says. With test-time augmentation a
-    network's logits are the mean over the views of a film.
+    network's logits are the mean over the views of a film. Several processes share the films of the run's own data
+    set; others the first process predicts alone.
     """
+    asked = list(range(len(work.run.networks(generation))) if only is None else only)
+    if not len(films):
+        return [np.empty((0, len(work.config.data.labels)), dtype=np.float32) for _ in asked]
+    image_id = text_ids([str(image) for image in films.frame["image"]])
+    job = generation, asked, preparation.film_rows(pixels, films), image_id
+    if pixels is not work.cache:
+        return _logits(replace(work, group=None), *job, title, pixels)
+    with _group(work).sharing("predict", *job):
+        return _logits(work, *job, title)
+
+
+def _logits(
+    work: Workplace,
+    generation: int,
+    asked: Sequence[int],
+    rows: npt.NDArray[np.int64],
+    image_id: npt.NDArray[np.int64],
+    title: str = "",
+    pixels: Cache | None = None,
+) -> list[Floats32]:
+    """Return what the networks ``asked`` say of the films in ``rows`` of ``pixels``, of the run's where not given."""
     import torch
 
     from noisy_student.learning import checkpoint, fit, predict
     from noisy_student.learning.batches import Films
 
-    run, config, device = work.run, work.config, _device(work)
-    folders = run.networks(generation)
-    asked = range(len(folders)) if only is None else only
-    if not len(films):
-        return [np.empty((0, len(config.data.labels)), dtype=np.float32) for _ in asked]
-    rows = Films(pixels.pixels, preparation.film_rows(pixels, films), device, resident=False)
-    views = predict.views(
-        config.prediction.tta, text_ids([str(image) for image in films.frame["image"]]), rows, seed=config.seed
-    )
+    config, device, folders = work.config, _device(work), work.run.networks(generation)
+    films = Films((pixels or work.cache).pixels, rows, device, resident=False)
+    views = predict.views(config.prediction.tta, image_id, films, seed=config.seed)
     kind = "fold" if config.folds > 1 else "member"
     found = []
     for number in asked:
         network, _ = checkpoint.load(folders[number], config.data.labels)
         network.to(device).to(memory_format=torch.channels_last)
-        which = "" if len(folders) == 1 else f" ({kind} {number})"
-        autocast = fit.autocaster(device, config.precision)
         found.append(
             predict.predict(
                 network,
-                rows,
-                autocast=autocast,
+                films,
+                autocast=fit.autocaster(device, config.precision),
                 views=views,
-                title=title + which,
+                title=title if len(folders) == 1 else f"{title} ({kind} {number})",
                 progress=work.progress,
                 stop=work.stop,
+                group=_group(work),
             )
         )
     return found

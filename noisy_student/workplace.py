@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from noisy_student.config import Config
 from noisy_student.data.cache import Cache
 from noisy_student.runs import Run
+
+if TYPE_CHECKING:
+    from noisy_student.learning.distributed import Group
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class Workplace:
     device: str = "auto"
     progress: bool = False
     stop: Callable[[], bool] = lambda: False
+    group: Group | None = None
+    """The processes that share the work, where there are several."""
 
     @property
     def cache(self) -> Cache:

@@ -91,7 +91,7 @@ def ns_killed(environment: dict[str, str], arguments: Sequence[str], where: str,
             first()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    record, check, save = runs.Run.record, fit._check_finite, checkpoint.torch.save
+    record, see, save = runs.Run.record, fit._Watch.see, checkpoint.torch.save
 
     def killing_record(self: runs.Run, *args: Any, **kwargs: Any) -> None:
         if where == "before record":
@@ -100,8 +100,8 @@ def ns_killed(environment: dict[str, str], arguments: Sequence[str], where: str,
         if where == "after record":
             die()
 
-    def killing_check(*args: Any) -> None:
-        check(*args)
+    def killing_see(self: Any, *args: Any) -> None:
+        see(self, *args)
         if where == "step":
             die()
 
@@ -111,7 +111,7 @@ def ns_killed(environment: dict[str, str], arguments: Sequence[str], where: str,
             die(lambda: stream.truncate(stream.tell() // 2))
 
     runs.Run.record = killing_record  # type: ignore[method-assign]
-    fit._check_finite = killing_check
+    fit._Watch.see = killing_see  # type: ignore[method-assign]
     checkpoint.torch.save = killing_save
     ns(environment, arguments)
 

@@ -30,7 +30,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("evaluation",),
     ("gallery", "plan", "preflight", "promotion"),
     ("illustration", "training"),
-    ("external", "teaching"),
+    ("external", "ranks", "teaching"),
     ("comparison", "recalibration"),
     ("stages",),
     ("generations",),
@@ -49,9 +49,15 @@ TENSORS = {"torch", "torchvision", "kornia", "timm", "torchxrayvision", "onnx", 
 LAZY_TENSORS = {"training", "illustration", "deploy.model", "cli.doctor"}
 """Outside ``learning``, these import tensors, and only inside functions: everything else starts without torch."""
 
-LEARNING_MEETS_IN = {"fit", "goals", "state", "sweep", "predict", "asking"}
+LEARNING_MEETS_IN = {"course", "fit", "goals", "state", "sweep", "predict", "asking"}
 """Training (its loop, what it minimises, where it stands, its learning-rate sweep) and prediction."""
-LEARNING_PAIRS = {("checkpoint", "models"), ("models", "blocks"), ("onnx_graph", "deployed")}
+LEARNING_PAIRS = {
+    ("batches", "distributed"),
+    ("objectives", "distributed"),
+    ("checkpoint", "models"),
+    ("models", "blocks"),
+    ("onnx_graph", "deployed"),
+}
 """Modules of ``learning`` do not import each other, but these."""
 
 

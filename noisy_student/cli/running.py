@@ -25,16 +25,34 @@ def default_output(config_path: Path | None) -> Path:
 
 @contextmanager
 def workplace(run: Run, config: Config, device: str, quiet: bool, tensorboard: bool = False) -> Iterator[Workplace]:
-    """Yield the prepared run, locked, with SIGTERM turned into a stop at the next safe point."""
-    from noisy_student import event_files, preparation
+    """Yield the prepared run, locked, with SIGTERM turned into a stop at the next safe point.
+
+    Where several processes were started together, this is the first one, and the others share its work.
+    """
+    from noisy_student import event_files, preparation, ranks
     from noisy_student.workplace import Workplace
 
     progress = options.show_progress(quiet)
     with run.lock(), options.stop_on_sigterm() as stop:
+        ranks.check_batches(config, ranks.started())
         if tensorboard:
             run.followers.append(event_files.EventFiles(run))
         cache = preparation.prepare(run, config, progress=progress, stop=stop)
-        yield Workplace(run, config, cache, device, progress, stop)
+        with ranks.leading(Workplace(run, config, cache, device, progress, stop)) as work:
+            yield work
+
+
+def _follow(device: str, nothing: bool = False) -> None:
+    """In one of several processes that is not the first, do its part until the first one ends, and exit.
+
+    ``nothing``: there is no part to do.
+    """
+    from noisy_student import ranks
+
+    if ranks.follows():
+        if nothing:
+            raise click.exceptions.Exit(0)
+        raise click.exceptions.Exit(ranks.follow(device, options.stop_on_sigterm))
 
 
 @contextmanager
@@ -45,6 +63,7 @@ def existing(
     from noisy_student import generations
     from noisy_student.config.load import relocate
 
+    _follow(device)
     run, stored = generations.existing_run(run_path)
     config = relocate(stored, overrides)
     with workplace(run, config, device, quiet, tensorboard) as work:
@@ -96,6 +115,7 @@ def opened(asked: Request, rounds: int) -> Iterator[Workplace | None]:
     from noisy_student.plan import describe, started
     from noisy_student.runs import Run
 
+    _follow(asked.device, asked.dry_run)
     config = load(asked.config_path or DEMO, asked.overrides)
     if asked.tensorboard:
         event_files.require()

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from noisy_student.learning.distributed import ALONE, Group
 from noisy_student.randomness import text_ids
 from noisy_student.targets.table import Targets
 
@@ -118,10 +119,20 @@ class Order(Protocol):
 class Batches:
     """The batches of a generation, from any step on."""
 
-    def __init__(self, films: Films, targets: Targets, order: Order, pos_weight: npt.NDArray[np.float32]) -> None:
-        """``pos_weight`` (K,) applies to labelled films; pseudo-labelled films have 1 (their targets are unshifted)."""
+    def __init__(
+        self,
+        films: Films,
+        targets: Targets,
+        order: Order,
+        pos_weight: npt.NDArray[np.float32],
+        group: Group = ALONE,
+    ) -> None:
+        """``pos_weight`` (K,) applies to labelled films; pseudo-labelled films have 1 (their targets are unshifted).
+
+        Of the batches of ``order`` a process of a ``group`` gets its part.
+        """
         assert len(films) == len(targets.images)
-        self.films, self.order = films, order
+        self.films, self.order, self.group = films, order, group
         device = films.device
         self._target = torch.from_numpy(targets.target).to(device)
         self._weight = torch.from_numpy(targets.weight).to(device)
@@ -132,14 +143,14 @@ class Batches:
 
     def at(self, step: int) -> Batch:
         """Return the batch of ``step``."""
-        numbers = self.order.film_numbers(step)
+        numbers = self.group.part(self.order.film_numbers(step))
         on_device = torch.from_numpy(numbers).to(self.films.device, non_blocking=True)
         return Batch(
             self.films.gather(numbers),
             self._target[on_device],
             self._weight[on_device],
             self._pos_weight[on_device],
-            self.order.positions(step),
+            self.group.part(self.order.positions(step)),
             self._image_id[numbers],
             self._pseudo[numbers],
         )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from noisy_student.config import ConsistencyConfig
+from noisy_student.learning.distributed import ALONE, Group
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ class Noised:
 
     Where a task asks for two views of each film, B is twice the batch size, the second views after the first. Where the
     objective compares views, ``weak`` (A, C, H, W) are other views of the films at ``rows`` (A,) of the batch.
+
+    Where several processes share a step, these are the films of one of them, and ``group`` sums over all. What an
+    objective returns is then this process's share of the loss: its numerators over the denominators of all.
     """
 
     images: Tensor
@@ -30,13 +34,14 @@ class Noised:
     pos_weight: Tensor
     weak: Tensor | None = None
     rows: Tensor | None = None
+    group: Group = ALONE
 
 
 class Objective(Protocol):
     """A training objective; ``ema`` is the averaged model, for methods that consult it."""
 
     def __call__(self, model: nn.Module, ema: nn.Module, batch: Noised) -> Tensor:
-        """Return the loss of the batch, a scalar."""
+        """Return the loss of the batch, a scalar: the shares of several processes add up to it."""
 
 
 SummedLoss = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -53,7 +58,8 @@ def cost(loss: SummedLoss, mean: Mean, soften: Change = lambda target: target) -
     """
 
     def of(logits: Tensor, batch: Noised) -> Tensor:
-        return mean(*loss(logits.float(), soften(batch.target), batch.weight, batch.pos_weight))
+        summed, weight = loss(logits.float(), soften(batch.target), batch.weight, batch.pos_weight)
+        return mean(summed, batch.group.total(weight))
 
     return of
 
@@ -95,22 +101,23 @@ class AucMargin(nn.Module):
         """Return the mean cost of the labels of which the batch has positives and negatives; 0 where none has."""
         with torch.no_grad():
             self.alpha.clamp_(min=0)
-        return self.loss(model(batch.images).float(), self.soften(batch.target), batch.weight)
+        return self.loss(model(batch.images).float(), self.soften(batch.target), batch.weight, batch.group)
 
-    def loss(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, target: Tensor, weight: Tensor, group: Group = ALONE) -> Tensor:
         """Return the mean cost of ``logits`` (B, K) with ``target`` in [0, 1] and ``weight`` >= 0, both (B, K)."""
         known = weight > 0
         target = torch.where(known, target, 0.0).to(logits.dtype)
         positive, negative = target * weight, torch.where(known, (1 - target) * weight, 0.0)
-        both = (positive.sum(0) > 0) & (negative.sum(0) > 0)
+        positives, negatives = group.total(torch.stack([positive.sum(0), negative.sum(0)]))
+        both = (positives > 0) & (negatives > 0)
         score, alpha = torch.sigmoid(logits), _Ascending.apply(self.alpha)
 
-        def mean(values: Tensor, share: Tensor) -> Tensor:
-            return (values * share).sum(0) / torch.where(both, share.sum(0), 1.0)
+        def mean(values: Tensor, share: Tensor, mass: Tensor) -> Tensor:
+            return (values * share).sum(0) / torch.where(both, mass, 1.0)
 
-        pulled = mean((score - self.a) ** 2, positive) + mean((score - self.b) ** 2, negative)
-        apart = self.margin + mean(score, negative) - mean(score, positive)
-        cost = pulled + 2 * alpha * apart - alpha**2
+        pulled = mean((score - self.a) ** 2, positive, positives) + mean((score - self.b) ** 2, negative, negatives)
+        apart = self.margin / group.size + mean(score, negative, negatives) - mean(score, positive, positives)
+        cost = pulled + 2 * alpha * apart - alpha**2 / group.size
         total: Tensor = torch.where(both, cost, 0.0).sum() / both.sum().clamp(min=1)
         return total
 
@@ -162,7 +169,7 @@ class Consistency(nn.Module):
         assert batch.weak is not None, "the objective compares views"
         assert batch.rows is not None, "the objective compares views"
         weight = self._weight()
-        if not len(batch.rows):
+        if not len(batch.rows) and batch.group.size == 1:  # of several, another one may have films to compare
             return self.known(model(batch.images), batch)
         if self.config.method == "fixmatch" and self.config.source == "network":
             logits, weak = model(torch.cat([batch.images, batch.weak])).split([len(batch.images), len(batch.weak)])
@@ -172,7 +179,7 @@ class Consistency(nn.Module):
             with torch.no_grad():
                 weak = ema(batch.weak)
         term = self._far if self.config.method == "mean_teacher" else self._unlike
-        second = term(logits[batch.rows].float(), torch.sigmoid(weak.detach().float()))
+        second = term(logits[batch.rows].float(), torch.sigmoid(weak.detach().float()), batch.group)
         return self.known(logits, batch) + (weight * second).to(second.dtype)
 
     @torch.no_grad()
@@ -181,19 +188,19 @@ class Consistency(nn.Module):
         self.done += 1
         return self.config.weight * torch.exp(-5 * (1 - reached) ** 2)
 
-    def _far(self, logits: Tensor, said: Tensor) -> Tensor:
-        return functional.mse_loss(torch.sigmoid(logits), said)
+    def _far(self, logits: Tensor, said: Tensor, group: Group) -> Tensor:
+        return _mean(functional.mse_loss(torch.sigmoid(logits), said, reduction="none"), group)
 
-    def _unlike(self, logits: Tensor, said: Tensor) -> Tensor:
+    def _unlike(self, logits: Tensor, said: Tensor, group: Group) -> Tensor:
         if self.config.align:
-            said = self._aligned(said)
+            said = self._aligned(said, group)
         sure = torch.maximum(said, 1 - said) >= self.config.confidence
         each = functional.binary_cross_entropy_with_logits(logits, (said >= 0.5).float(), reduction="none")
-        return torch.where(sure, each, 0.0).mean()
+        return _mean(torch.where(sure, each, 0.0), group)
 
     @torch.no_grad()
-    def _aligned(self, said: Tensor) -> Tensor:
-        self.seen.lerp_(said.mean(0), 1 - self.config.momentum)
+    def _aligned(self, said: Tensor, group: Group) -> Tensor:
+        self.seen.lerp_(_column_means(said, group, self.seen), 1 - self.config.momentum)
         seen = self.seen.clamp(1e-6, 1 - 1e-6)
         positive, negative = said * self.share / seen, (1 - said) * (1 - self.share) / (1 - seen)
         return torch.where(self.share.isnan(), said, positive / (positive + negative))
@@ -238,7 +245,22 @@ class Byol(nn.Module):
                 mean.lerp_(now, 1 - self.momentum)
             first, second = self.target(average.features(batch.images)).float().chunk(2)
         agreement = functional.cosine_similarity(predicted.float(), torch.cat([second, first]))
-        return (2 - 2 * agreement).mean()
+        return _mean(2 - 2 * agreement, batch.group)
+
+
+def _mean(values: Tensor, group: Group) -> Tensor:
+    """Return this process's share of the mean over all values; 0 where there are none at all."""
+    if group.size == 1:
+        return values.mean()
+    return values.sum() / group.total(values.new_tensor(float(values.numel()))).clamp(min=1)
+
+
+def _column_means(values: Tensor, group: Group, otherwise: Tensor) -> Tensor:
+    """Return the means (K,) over the rows of all processes' ``values`` (B, K), ``otherwise`` where there are none."""
+    if group.size == 1:
+        return values.mean(0)
+    summed = group.total(torch.cat([values.sum(0), values.new_tensor([float(len(values))])]))
+    return torch.where(summed[-1] > 0, summed[:-1] / summed[-1].clamp(min=1), otherwise)
 
 
 def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -15,6 +15,7 @@ from noisy_student.config import NoiseConfig
 from noisy_student.errors import StoppedError, UsageError
 from noisy_student.learning.augment import Augment, to_float
 from noisy_student.learning.batches import Films
+from noisy_student.learning.distributed import ALONE, Group
 
 Ints = npt.NDArray[np.int64]
 View = Callable[[Tensor, Ints], Tensor]
@@ -95,21 +96,25 @@ def predict(
     title: str = "",
     progress: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    group: Group = ALONE,
 ) -> npt.NDArray[np.float32]:
     """Return the logits (N, K) of all films, in order, without noise; of several ``views`` their mean.
 
-    The network is put into evaluation mode and left in the mode it was in.
+    The network is put into evaluation mode and left in the mode it was in. Where several processes share the films,
+    every one of them calls this and predicts a run of them; the first one returns them all, the others none.
 
     Raises:
+        PeerError: another of the processes is gone.
         StoppedError: ``stop()`` became true between two batches.
     """
     was_training = network.training
     network.eval()
     parts: list[Tensor] = []
-    runs = clean_batches(np.arange(len(films)))
-    with torch.inference_mode(), tqdm(total=len(films), desc=title, unit="film", disable=not progress) as bar:
+    own = np.array_split(np.arange(len(films)), group.size)[group.rank]
+    runs = clean_batches(own)
+    with torch.inference_mode(), tqdm(total=len(own), desc=title, unit="film", disable=not progress) as bar:
         for numbers in runs:
-            if stop():
+            if group.size == 1 and stop():  # several would have to agree; they stop before the next stage
                 raise StoppedError(
                     f"stopped while {title or 'predicting'}", "Go on with the same command and --resume."
                 )
@@ -121,6 +126,7 @@ def predict(
             parts.append(torch.stack(said).mean(dim=0) if len(said) > 1 else said[0])
             bar.update(len(numbers))
     network.train(was_training)
-    if not parts:
+    if not len(films):
         raise ValueError("no films to predict")
-    return torch.cat(parts).cpu().numpy()
+    found = [part for part in group.collect(torch.cat(parts).cpu().numpy() if parts else None) if part is not None]
+    return np.concatenate(found) if found else np.empty((0, 0), dtype=np.float32)

@@ -11,7 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from noisy_student.errors import StoppedError
-from noisy_student.learning.fit import Course, Task
+from noisy_student.learning.course import Course, Task
 from noisy_student.stats.sweeps import Sweep
 
 STEPS: Final = 100

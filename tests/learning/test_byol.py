@@ -14,8 +14,8 @@ from torch import Tensor
 
 from noisy_student.config import ModelConfig, NoiseConfig, OptimConfig, PhaseConfig
 from noisy_student.errors import StoppedError
-from noisy_student.learning import fit, models, objectives, optim
-from noisy_student.learning.batches import Films
+from noisy_student.learning import fit, models, objectives, optim, sampling
+from noisy_student.learning.batches import Batches, Films
 from noisy_student.runs import PRETRAINING, Run
 from noisy_student.targets.table import Targets
 
@@ -107,8 +107,8 @@ def test_average_projector_follows_with_its_momentum() -> None:
 
 def test_a_batch_taken_twice_keeps_films_and_draws_anew() -> None:
     asked = task()
-    order = fit.sampler(asked.targets, batch_size=4, labelled_share=1.0, seed=0, generation=0)
-    batch = fit.Batches(asked.films, asked.targets, order, asked.pos_weight).at(3)
+    order = sampling.sampler(asked.targets, batch_size=4, labelled_share=1.0, seed=0, generation=0)
+    batch = Batches(asked.films, asked.targets, order, asked.pos_weight).at(3)
     twice = batch.twice()
     assert torch.equal(twice.clean[:4], batch.clean)
     assert torch.equal(twice.clean[4:], batch.clean)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from noisy_student.config import ConsistencyConfig, ModelConfig, NoiseConfig, OptimConfig, PhaseConfig, SamplerConfig
 from noisy_student.errors import ConfigError, DivergedError, StoppedError
-from noisy_student.learning import augment, checkpoint, fit, goals, losses, models, objectives, optim
-from noisy_student.learning.batches import Films
+from noisy_student.learning import augment, checkpoint, fit, goals, losses, models, objectives, optim, sampling
+from noisy_student.learning.batches import Batches, Films
 from noisy_student.learning.blocks import blocks
 from noisy_student.learning.predict import predict
 from noisy_student.runs import Run, read_json
@@ -223,8 +223,8 @@ def test_mixed_films_come_with_mixed_targets_weights_and_class_weights(run: Run)
     watcher = Watcher()
     fit.fit(run, replace(task, objective=watcher))
 
-    order = fit.sampler(task.targets, batch_size=BATCH, labelled_share=0.25, seed=4, generation=1)
-    batch = fit.Batches(task.films, task.targets, order, task.pos_weight).at(1)
+    order = sampling.sampler(task.targets, batch_size=BATCH, labelled_share=0.25, seed=4, generation=1)
+    batch = Batches(task.films, task.targets, order, task.pos_weight).at(1)
     mixing = augment.draw_mixing(noise, seed=4, generation=1, position=batch.position)
     assert mixing is not None
     assert mixing.share.any() or mixing.cut.any()
@@ -238,7 +238,7 @@ def test_mixed_films_come_with_mixed_targets_weights_and_class_weights(run: Run)
 # -- divergence ----------------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_update_and_keeps_the_checkpoint(run: Run, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_training_and_keeps_the_checkpoint(run: Run, tmp_path: Path) -> None:
     task = make_task(steps=16, eval_every=4, save_every=5)
     healthy, whole = Recorder(), new_run(tmp_path / "whole")
     fit.fit(whole, replace(task, objective=healthy))
@@ -261,14 +261,26 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_keeps_the_checkpo
     assert files(run) == files(whole)
 
 
-def test_gradients_that_are_not_finite_stop_it_too_and_a_step_looks_once(
+def test_numbers_on_the_device_are_looked_at_where_they_are_logged_or_kept(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks, isfinite = [], torch.isfinite
-    monkeypatch.setattr(torch, "isfinite", lambda value: (looks.append(value), isfinite(value))[1])
-    fit.fit(run, make_task(steps=3, phases=(), eval_every=3))
-    assert len(looks) == 3 + 1  # that of the predictions
+    looks, check = [], fit._Watch.check
+    monkeypatch.setattr(fit._Watch, "check", lambda self: (looks.append(self), check(self))[1])
+    fit.fit(run, make_task(steps=23, phases=(), eval_every=23, save_every=15))
+    assert len(looks) == 4  # after steps 10, 15, 20 and 23
 
+
+def test_a_divergence_is_told_with_its_step_and_what_came_after_it_is_not_kept(run: Run) -> None:
+    calls = iter(range(100))
+    fails = Recorder(lambda _, loss: loss * (math.nan if next(calls) == 6 else 1.0))
+    with pytest.raises(DivergedError, match="the loss is not finite at step 6"):
+        fit.fit(run, replace(make_task(steps=20, phases=(), eval_every=20, save_every=5), objective=fails))
+    saved = checkpoint.load_resume(run.generation(1) / "checkpoint" / "last" / "resume.pt")
+    assert saved is not None
+    assert saved["step"] == 5
+
+
+def test_gradients_that_are_not_finite_stop_it_too(run: Run) -> None:
     class Steep(torch.autograd.Function):
         @staticmethod
         def forward(_: Any, loss: Tensor) -> Tensor:

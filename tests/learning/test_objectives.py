@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from noisy_student.config import ConsistencyConfig
+from noisy_student.learning.distributed import ALONE
 from noisy_student.learning.losses import mean_loss, smoothed, weighted_bce
 from noisy_student.learning.objectives import AucMargin, Consistency, Noised, cost, supervised
 
@@ -312,7 +313,7 @@ def test_a_batch_without_films_of_the_pool_has_the_cost_of_its_labels() -> None:
 def test_a_label_of_unknown_share_is_not_aligned() -> None:
     objective = Consistency(KNOWN, ConsistencyConfig(method="fixmatch"), torch.tensor([float("nan"), 0.5]), 10)
     said = torch.tensor([[0.9, 0.9], [0.2, 0.8]])
-    aligned = objective._aligned(said)
+    aligned = objective._aligned(said, ALONE)
     torch.testing.assert_close(aligned[:, 0], said[:, 0])
     assert (aligned[:, 1] < said[:, 1]).all()
 

@@ -10,9 +10,9 @@ films is apart (:mod:`mixing`), because it also mixes targets.
 from __future__ import annotations
 
 from noisy_student.learning.augment.draws import Draws, draw
-from noisy_student.learning.augment.mixing import Mixing, draw_mixing, mix
+from noisy_student.learning.augment.mixing import Mixing, draw_mixing, mix, mixes
 from noisy_student.learning.augment.pipeline import Augment
 from noisy_student.learning.augment.sheets import contact_sheet, preview
 from noisy_student.learning.augment.tone import to_float
 
-__all__ = ["Augment", "Draws", "Mixing", "contact_sheet", "draw", "draw_mixing", "mix", "preview", "to_float"]
+__all__ = ["Augment", "Draws", "Mixing", "contact_sheet", "draw", "draw_mixing", "mix", "mixes", "preview", "to_float"]

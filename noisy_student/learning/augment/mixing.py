@@ -39,6 +39,11 @@ class Mixing:
     """Top, left, bottom and right (B, 4), as shares of the side, of the rectangle that is the partner's (cutmix)."""
 
 
+def mixes(noise: NoiseConfig) -> bool:
+    """Return whether the policy mixes films at all."""
+    return noise.strength > 0 and max(noise.mixup.probability, noise.cutmix.probability) > 0
+
+
 def draw_mixing(noise: NoiseConfig, *, seed: int, generation: int, position: Ints) -> Mixing | None:
     """Return the mixing of a whole batch, ``None`` where the policy has none.
 
@@ -52,7 +57,7 @@ def draw_mixing(noise: NoiseConfig, *, seed: int, generation: int, position: Int
         position: (B,) places of the batch in the sample sequence, without gaps.
     """
     count, dial = len(position), noise.strength / STRONGEST
-    if dial == 0 or count < 2 or max(noise.mixup.probability, noise.cutmix.probability) == 0:
+    if count < 2 or not mixes(noise):
         return None
     first = int(position.min())
     assert position.max() - first == count - 1, "mixing takes a whole batch"
