@@ -2,10 +2,10 @@
 """Training speed against the model alone, side by side: films/s of the real loop over films/s of a bare step.
 
 The loop is ``learning.fit.fit`` (sampling, gathering, noise, forward, backward, clipping, optimiser, averaged model),
-its films on the device; ``--stream`` adds one whose films stay in a memory map (of a file so small that the system keeps
-it in memory: this is the cost of gathering, not of a disk). The bare step is forward, loss, backward and optimiser on
-one resident random batch of the same shape. ``--peers`` adds the same bare step, without clipping and averaged model,
-fed by other libraries' loaders from JPEGs. All take turns in every round, and a ratio is of one round.
+its films on the device; ``--stream`` adds one whose films stay in a memory map. Its file is so small that the system
+keeps it in memory, so this shows the cost of gathering, not of a disk. The bare step is forward, loss, backward and
+optimiser on one resident random batch of the same shape. ``--peers`` adds the same bare step, without clipping and
+averaged model, fed by other libraries' loaders from JPEGs. All take turns in every round; a ratio is of one round.
 
 The split is of steps of the loop whose parts are waited for one by one, so on a GPU they take longer than a step does;
 "gather" is what the step waits for its films, "optimiser" has the clipping in it.
@@ -75,12 +75,12 @@ def task(phase: PhaseConfig, pixels: npt.NDArray[np.uint8], device: torch.device
 
 
 def loop_speed(work: fit.Task) -> float:
-    """Return films/s of the training loop after its first steps, looks at validation and checkpoints left out."""
+    """Return films/s of the training loop after its warm-up, looks at validation and checkpoints left out."""
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder))
         fit.fit(run, work)
         speeds: list[float] = [entry["films_per_second"] for entry in run.read_log() if "films_per_second" in entry]
-    return statistics.harmonic_mean(speeds[1:] or speeds)  # each is of as many steps
+    return statistics.harmonic_mean(speeds[1:])  # each is of WARM steps, but for the last if it is cut short
 
 
 def bare_step(phase: PhaseConfig, size: int, device: torch.device) -> Step:
@@ -188,8 +188,8 @@ def main() -> None:
 
 def measured(given: argparse.Namespace, device: torch.device, scratch: Path) -> dict[str, Any]:
     """Return the figures."""
-    steps = given.steps
-    optimizer = OptimConfig(steps=steps, batch_size=given.batch, eval_every=steps, save_every=steps, bn_images=64)
+    steps, whole = given.steps, given.steps + WARM
+    optimizer = OptimConfig(steps=whole, batch_size=given.batch, eval_every=whole, save_every=whole, bn_images=64)
     noise, named = NoiseConfig(strength=given.strength), ModelConfig(name=given.model)
     phase = PhaseConfig(model=named, noise=noise, optim=optimizer)
     shape = (given.films, 1, given.size, given.size)
