@@ -1,10 +1,11 @@
-"""Speed of the input noise: its share of a training step, and its rate beside the same policy in Kornia's own classes.
+"""Speed of the input noise: its share of a training step, and its rate over that of one ready-made grid_sample.
 
-All variants take turns in every round, and figures are medians over rounds with the lowest and highest beside them.
-Ratios are given by wall time and by the process's CPU time, which other processes on the machine disturb less. On the
-CPU the step is that of mobilenet_v2 at 96 pixels and Kornia is met at 224; on a GPU both are measured with densenet121
-in bfloat16 at 224 and 320. Kornia has no window, quantum noise, edge highlighting, grid mask or low resolution; those
-operations are in our time alone.
+Noise that moves pixels has to sample the films once, so that pass is the bound; the same policy in Kornia's own classes
+is the peer. All variants take turns in every round, and figures are medians over rounds with the lowest and highest
+beside them. Ratios are given by wall time and by the process's CPU time, which other processes on the machine disturb
+less. On the CPU the step is that of mobilenet_v2 at 96 pixels and the whole policy is measured at 224; on a GPU both
+are measured with densenet121 in bfloat16 at 224 and 320. Kornia has no window, quantum noise, edge highlighting, grid
+mask or low resolution; those operations are in our time alone.
 
     python scripts/bench_augment.py --rounds 9 --json
 """
@@ -13,16 +14,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from bench_train import bare_step
+from bench_train import bare_step, random_batch
 from kornia import augmentation
+from measuring import Times, Variant, about, peak_memory, spread, take_turns, told
 from torch import Tensor, nn
 
 from noisy_student.config import ModelConfig, NoiseConfig, OptimConfig, PhaseConfig
@@ -30,9 +30,7 @@ from noisy_student.learning.augment import Augment
 from noisy_student.learning.predict import best_device
 
 SLOW_IN_KORNIA = ("elastic", "clahe")
-
-Variant = Callable[[int], object]
-Times = dict[str, list[tuple[float, float]]]
+BOUND = "one grid_sample"
 
 
 def kornia_policy(noise: NoiseConfig, size: int) -> nn.Module:
@@ -99,28 +97,6 @@ def without(noise: NoiseConfig, *names: str) -> NoiseConfig:
     return noise.model_copy(update=silent)
 
 
-def measure(variants: dict[str, Variant], rounds: int, device: torch.device) -> Times:
-    """Return seconds of wall and of CPU time of every variant in every round; the variants take turns."""
-    times: Times = {name: [] for name in variants}
-    for number in range(-1, rounds):
-        for name, call in variants.items():
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            wall, cpu = time.perf_counter(), time.process_time()
-            call(max(number, 0))
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if number >= 0:  # the round before the first warms up
-                times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    return times
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Return median, lowest and highest, to four digits."""
-    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: float(f"{value:.4g}") for name, value in found.items()}
-
-
 def both(times: Times, figure: Callable[[dict[str, float]], float]) -> dict[str, dict[str, float]]:
     """Return the spread over rounds of ``figure`` of the variants' seconds, by wall and by CPU time."""
     rounds = range(len(next(iter(times.values()))))
@@ -130,11 +106,17 @@ def both(times: Times, figure: Callable[[dict[str, float]], float]) -> dict[str,
     }
 
 
+def over(times: Times, name: str, other: str) -> dict[str, dict[str, float]]:
+    """Return how many films ``name`` does in the time of one of ``other``."""
+    return both(times, lambda seconds: seconds[other] / seconds[name])
+
+
 def step_share(model: str, size: int, batch: int, noise: NoiseConfig, rounds: int, device: torch.device) -> Any:
     """Return what part of a training step, noise included, the noise is."""
     phase = PhaseConfig(model=ModelConfig(name=model), optim=OptimConfig(batch_size=batch))
     step, films = bare_step(phase, size, device), random_films(batch, size, device)
-    times = measure({"noise": ours(noise, films), "step": lambda _: step()}, rounds, device)
+    resident = random_batch(batch, size, device)
+    times = take_turns({"noise": ours(noise, films), "step": lambda _: step(*resident)}, rounds, device)
     return {
         "model": model,
         "size": size,
@@ -146,18 +128,18 @@ def step_share(model: str, size: int, batch: int, noise: NoiseConfig, rounds: in
     }  # fmt: skip
 
 
-def against_kornia(size: int, batch: int, noise: NoiseConfig, rounds: int, device: torch.device) -> Any:
-    """Return films per second of our noise and of Kornia's, and their ratio; with and without Kornia's slowest two."""
+def whole_policy(size: int, batch: int, noise: NoiseConfig, rounds: int, device: torch.device) -> Any:
+    """Return films per second of our noise, of Kornia's and of the bound, with and without Kornia's slowest two."""
     films = random_films(batch, size, device)
     quick = without(noise, *SLOW_IN_KORNIA)
     whole, lean = kornia_policy(noise, size).to(device), kornia_policy(quick, size).to(device)
-    times = measure(
+    times = take_turns(
         {
             "ours": ours(noise, films),
             "kornia": lambda _: whole(films.float() / 255),
             "ours without elastic and CLAHE": ours(quick, films),
             "kornia without elastic and CLAHE": lambda _: lean(films.float() / 255),
-            "one grid_sample": grid_sample(films),
+            BOUND: grid_sample(films),
         },
         rounds,
         device,
@@ -166,10 +148,10 @@ def against_kornia(size: int, batch: int, noise: NoiseConfig, rounds: int, devic
         "size": size,
         "batch": batch,
         "films_per_second": {name: spread([batch / wall for wall, _ in values]) for name, values in times.items()},
-        "ratio": both(times, lambda seconds: seconds["kornia"] / seconds["ours"]),
-        "ratio_without_elastic_and_clahe": both(
-            times,
-            lambda seconds: seconds["kornia without elastic and CLAHE"] / seconds["ours without elastic and CLAHE"],
+        "ratio": {name: over(times, name, BOUND) for name in times if name != BOUND},
+        "over_kornia": over(times, "ours", "kornia"),
+        "over_kornia_without_elastic_and_clahe": over(
+            times, "ours without elastic and CLAHE", "kornia without elastic and CLAHE"
         ),
     }
 
@@ -180,7 +162,7 @@ def by_operation(size: int, batch: int, noise: NoiseConfig, rounds: int, device:
     names = [name for name in noise.operations() if name not in ("mixup", "cutmix")]
     variants: dict[str, Variant] = {"none": ours(noise.only(), films)}
     variants |= {name: ours(noise.only(name), films) for name in names}
-    times = measure(variants, rounds, device)
+    times = take_turns(variants, rounds, device)
     return {
         "size": size,
         "batch": batch,
@@ -203,8 +185,8 @@ def main() -> None:
     parser.add_argument("--strength", type=float, default=7.0)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch", type=int, default=64, help="films per training step")
-    parser.add_argument("--kornia-batch", type=int, default=32, help="films per call beside Kornia")
-    parser.add_argument("--sizes", type=int, nargs="+", help="sides beside Kornia, and of the step on a GPU")
+    parser.add_argument("--kornia-batch", type=int, default=32, help="films per call of the whole policy")
+    parser.add_argument("--sizes", type=int, nargs="+", help="sides of the whole policy, and of the step on a GPU")
     parser.add_argument("--model", help="network of the training step")
     parser.add_argument("--step-size", type=int, default=96, help="side in the training step on the CPU")
     parser.add_argument("--device", default="auto")
@@ -219,23 +201,26 @@ def main() -> None:
     # Kornia draws from the global generator.
     torch.manual_seed(0)
     result = {
-        "device": torch.cuda.get_device_name(device) if on_gpu else f"cpu, {os.cpu_count()} cores",
-        "threads": torch.get_num_threads(),
+        **about(device),
         "strength": given.strength,
         "rounds": given.rounds,
         "step": [
             step_share(model, size, given.batch, noise, given.rounds, device)
             for size in (sizes if on_gpu else [given.step_size])
         ],
-        "kornia": [against_kornia(size, given.kornia_batch, noise, given.rounds, device) for size in sizes],
+        "policy": [whole_policy(size, given.kornia_batch, noise, given.rounds, device) for size in sizes],
         "operations": [by_operation(size, given.kornia_batch, noise, few, device) for size in sizes],
+        **peak_memory(device),
     }  # fmt: skip
     print(json.dumps(result, indent=1) if given.json else words(result))
 
 
 def words(result: dict[str, Any]) -> str:
     """Return the figures as lines of text."""
-    lines = [f"{result['device']}, {result['threads']} threads, strength {result['strength']:g}"]
+    lines = [
+        f"{result['device']}, {result['threads']} threads, load {result['load']}, strength {result['strength']:g}, "
+        f"peak memory {result['peak_memory_mb']:.0f} MB"
+    ]
     for entry in result["step"]:
         share, times = entry["share"], entry["milliseconds"]
         lines.append(
@@ -244,15 +229,13 @@ def words(result: dict[str, Any]) -> str:
             f"step {times['step']['median']:.1f} ms; share {share['wall']['median']:.1%} "
             f"({share['wall']['min']:.1%} to {share['wall']['max']:.1%}; by CPU time {share['cpu']['median']:.1%})"
         )
-    for entry in result["kornia"]:
-        for name, speed in entry["films_per_second"].items():
-            lines.append(f"{entry['size']} px  {name:<34}{speed['median']:9.1f} films/s")
-        for name in ("ratio", "ratio_without_elastic_and_clahe"):
-            ratio = entry[name]
-            lines.append(
-                f"{entry['size']} px  {name.replace('_', ' '):<34}{ratio['wall']['median']:9.2f} "
-                f"({ratio['wall']['min']:.2f} to {ratio['wall']['max']:.2f}; by CPU time {ratio['cpu']['median']:.2f})"
-            )
+    for entry in result["policy"]:
+        side = f"{entry['size']} px  "
+        lines += [told(side + name, speed, " films/s") for name, speed in entry["films_per_second"].items()]
+        figures = {f"{name} / {BOUND}": ratio for name, ratio in entry["ratio"].items() if name.startswith("ours")}
+        figures |= {key.replace("_", " "): entry[key] for key in entry if key.startswith("over_kornia")}
+        for name, ratio in figures.items():
+            lines.append(told(side + name, ratio["wall"], f"; by CPU time {ratio['cpu']['median']:.4g}"))
     for entry in result["operations"]:
         lines += [
             f"{entry['size']} px  {name:<34}{speed:9.1f} films/s" for name, speed in entry["films_per_second"].items()

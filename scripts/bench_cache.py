@@ -6,8 +6,9 @@
 
 The ratio is films/s of the build over workers x films/s of one process that opens, drafts and resizes and does nothing
 else. The bare rate is measured before and after each build, so that a change of the machine's speed hits both.
-``together_ratio`` has that many bare loops at the same time below the line: two threads of a core, or other work on the
-machine, slow those down as well. ``cpu_ratio`` is the same in films per second of processor time.
+The ratio "together" has that many bare loops at the same time below the line: two threads of a core, or other work on
+the machine, slow those down as well. "cpu" is the same in films per second of processor time. The peak of this process
+has the making of the films in it; ``--memory`` watches a build by itself.
 """
 
 from __future__ import annotations
@@ -29,35 +30,10 @@ from typing import Any
 
 import click
 import numpy as np
-from PIL import Image
+from measuring import about, make_films, peak_memory, read_film, spread, told
 
 from noisy_student.data import cache
 from noisy_student.data.decode import DecodeSettings
-
-DISTINCT = 200
-
-
-def make_films(folder: Path, count: int, width: int, height: int) -> list[str]:
-    """Write ``count`` grey JPEGs (200 phantoms, each cut and exposed a little otherwise) and return their names."""
-    from noisy_student.data.synthetic import render
-    from noisy_student.data.synthetic.dataset import rows_of
-
-    draw = np.random.default_rng(0)
-    cases = [row.case for row in rows_of(11, "train", range(1, DISTINCT + 1))][: min(DISTINCT, count)]
-    side = max(width, height)
-    size = (width + 12, height + 12)
-    sheets = [
-        np.asarray(Image.fromarray(film).resize(size, Image.Resampling.BICUBIC))
-        for start in range(0, len(cases), 8)
-        for film in render(cases[start : start + 8], min(side, 320))
-    ]
-    names = [f"film{number:06d}.jpg" for number in range(count)]
-    for number, name in enumerate(names):
-        left, top = draw.integers(0, 12, 2)
-        shades = np.clip(np.arange(256) * draw.uniform(0.9, 1.1) + draw.uniform(-8, 8), 0, 255).astype(np.uint8)
-        film = shades[sheets[number % len(sheets)][top : top + height, left : left + width]]
-        Image.fromarray(film).save(folder / name, quality=90)
-    return names
 
 
 def processor_time() -> float:
@@ -68,12 +44,10 @@ def processor_time() -> float:
 
 def bare(paths: list[Path], settings: DecodeSettings) -> tuple[float, float]:
     """Return films/s and films per second of processor time of opening, drafting and resizing in this process."""
-    mode, side = ("L" if settings.channels == 1 else "RGB"), (settings.size, settings.size)
+    mode = "L" if settings.channels == 1 else "RGB"
     start, used = time.perf_counter(), processor_time()
     for path in paths:
-        with Image.open(path) as image:
-            image.draft(mode, side)
-            image.resize(side, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        read_film(path, mode, settings.size)
     return len(paths) / (time.perf_counter() - start), len(paths) / (processor_time() - used)
 
 
@@ -97,7 +71,7 @@ def speed(
         return bare(sample, settings)[0], *together(sample, settings, workers)
 
     seen, build_rates = [loops()], []
-    ratios: dict[str, list[float]] = {"ratio": [], "together_ratio": [], "cpu_ratio": []}
+    ratios: dict[str, list[float]] = {"wall": [], "together": [], "cpu": []}
     for number in range(rounds):
         start, used = time.perf_counter(), processor_time()
         cache.build(root, images, settings, scratch / f"cache{number}", workers=workers, max_bad_share=1.0)
@@ -106,15 +80,19 @@ def speed(
         shutil.rmtree(scratch / f"cache{number}")
         seen.append(loops())
         one, all_of_them, processor = (float(rate) for rate in np.mean(seen[-2:], axis=0))
-        ratios["ratio"].append(build_rates[-1] / (workers * one))
-        ratios["together_ratio"].append(build_rates[-1] / all_of_them)
-        ratios["cpu_ratio"].append(per_processor / processor)
+        ratios["wall"].append(build_rates[-1] / (workers * one))
+        ratios["together"].append(build_rates[-1] / all_of_them)
+        ratios["cpu"].append(per_processor / processor)
+    rates = {
+        "bare": [rate for rate, _, _ in seen],
+        "bare together": [rate for _, rate, _ in seen],
+        "build": build_rates,
+    }
     return {
-        "bare_films_per_s": statistics.median(rate for rate, _, _ in seen),
-        "bare_together_films_per_s": statistics.median(rate for _, rate, _ in seen),
-        "build_films_per_s": statistics.median(build_rates),
-        **{kind: statistics.median(values) for kind, values in ratios.items()},
-        "rounds": ratios,
+        "films_per_second": {name: spread(values) for name, values in rates.items()},
+        "ratio": {name: spread(values) for name, values in ratios.items()},
+        # Of this process and its workers; the builds below are processes of their own.
+        **peak_memory(workers=True),
     }
 
 
@@ -223,6 +201,7 @@ def main(
             found = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg")]
             images = [path.relative_to(root).as_posix() for path in found]
         result: dict[str, Any] = {"films": len(images), "size": size, "channels": channels, "workers": workers}
+        result |= about()
         result |= speed(root, images, settings, scratch, workers, rounds)
         build = Build(root, images, settings, scratch, workers)
         if with_memory:
@@ -234,11 +213,12 @@ def main(
         print(json.dumps(result))
         return
     print(f"{result['films']} films to {channels} x {size} x {size}, {workers} workers, {rounds} rounds")
-    print(f"bare loop, one process: {result['bare_films_per_s']:.0f} films/s")
-    print(f"bare loop, {workers} at once:   {result['bare_together_films_per_s']:.0f} films/s")
-    print(f"cache build:            {result['build_films_per_s']:.0f} films/s")
-    for kind, values in result["rounds"].items():
-        print(f"{kind:<15} {result[kind]:.3f} ({min(values):.3f} to {max(values):.3f})")
+    print(f"{result['device']}, load {result['load']}")
+    for name, rate in result["films_per_second"].items():
+        print(told(name, rate, " films/s"))
+    for name, ratio in result["ratio"].items():
+        print(told(f"build / (workers x bare), {name}", ratio))
+    print(f"peak memory {result['peak_memory_mb']:.0f} MB, of a worker {result['peak_worker_memory_mb']:.0f} MB")
     for part in ("memory", "kill"):
         if part in result:
             print(f"{part}: {json.dumps(result[part])}")

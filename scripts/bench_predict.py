@@ -15,15 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from measuring import Variant, about, peak_memory, ratios, spread, take_turns, told
 from PIL import Image
 
 from noisy_student.config import ModelConfig
@@ -57,22 +55,13 @@ def model(name: str, size: int, device: torch.device) -> Model:
     return Model(recipe, (network,), device, Path(), Familiarity(known[0], known[1]))
 
 
-def timed(work: Callable[[], None], films: int, device: torch.device) -> float:
-    """Return films/s of ``work``."""
-    since = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return films / (time.perf_counter() - since)
-
-
-def bare(made: Model, batch: int, count: int) -> Callable[[], None]:
+def bare(made: Model, batch: int, count: int) -> Variant:
     """Return a function that takes ``count`` films in batches of ``batch`` through the network alone."""
     size, network = made.recipe.decode.size, made.networks[0]
     images = torch.rand(batch, 1, size, size, device=made.device).contiguous(memory_format=torch.channels_last)
     autocast = fit.autocaster(made.device, "auto")
 
-    def work() -> None:
+    def work(_: int) -> None:
         with torch.inference_mode(), autocast():
             for _ in range(count // batch):
                 network(images)
@@ -104,51 +93,38 @@ def main() -> None:
         for number in range(count):
             film.save(folder / "films" / f"{number:06d}.jpg")
 
-        def stage() -> None:
+        def stage(_: int) -> None:
             films = Films(mapped, np.arange(count), device, resident=False)
             predict.predict(made.networks[0], films, autocast=fit.autocaster(device, "auto"))
 
-        def asked() -> None:
+        def asked(_: int) -> None:
             for start in range(0, count, batch):
                 made.answers(pixels[start : start + batch])
 
-        def files() -> None:
+        def files(_: int) -> None:
             workers = max(1, (os.cpu_count() or 1) - 1)
             answers.write(made, [str(folder / "films")], folder / "out.csv", overwrite=True, workers=workers)
 
         ways = {"model": bare(made, batch, count), "stage": stage, "asked": asked, "files": files}
-        for work in ways.values():
-            work()  # the first call compiles, allocates and starts what later ones find
-        speeds: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(given.rounds):
-            for name, work in ways.items():
-                speeds[name].append(timed(work, count, device))
-    ratios = {
-        name: sorted(found / bound for found, bound in zip(speeds[name], speeds["model"], strict=True))
-        for name in ("stage", "asked", "files")
-    }
-    result = {
+        times = take_turns(ways, given.rounds, device)
+    speeds = {name: [count / wall for wall, _ in rounds] for name, rounds in times.items()}
+    result: dict[str, Any] = {
         "model": given.model,
         "size": given.size,
         "films": count,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {os.cpu_count()} cores",
-        "threads": torch.get_num_threads(),
-        "films_per_second": {name: statistics.median(found) for name, found in speeds.items()},
-        "ratio": {name: [found[0], statistics.median(found), found[-1]] for name, found in ratios.items()},
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        **about(device),
+        "films_per_second": {name: spread(found) for name, found in speeds.items()},
+        "ratio": {name: ratios(speeds[name], speeds["model"]) for name in ways if name != "model"},
+        **peak_memory(device),
     }
-    if device.type == "cuda":
-        result["peak_device_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
     if given.json:
         print(json.dumps(result, indent=1))
         return
-    print(f"{given.model} at {given.size} px, {count} films, {result['device']}")
-    for name, found in speeds.items():
-        print(f"{name:<6} {statistics.median(found):8.1f} films/s")
-    for name, found in ratios.items():
-        print(
-            f"{name:<6} {found[0]:.3f} / {statistics.median(found):.3f} / {found[-1]:.3f} of model (min / median / max)"
-        )
+    print(f"{given.model} at {given.size} px, {count} films, {result['device']}, load {result['load']}")
+    for name, found in result["films_per_second"].items():
+        print(told(name, found, " films/s"))
+    for name, found in result["ratio"].items():
+        print(told(f"{name} / model", found))
     print(f"peak memory {result['peak_memory_mb']:.0f} MB")
 
 
