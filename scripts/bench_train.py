@@ -88,7 +88,7 @@ def bare_step(phase: PhaseConfig, size: int, device: torch.device) -> Step:
     network = models.build(phase.model, LABELS, 1, size, seed=0).to(device).to(memory_format=torch.channels_last)
     optimizer = optim.optimizer(network, phase.optim)
     weight = torch.ones(phase.optim.batch_size, len(LABELS), device=device)
-    autocast = fit.autocaster(device, "auto")
+    autocast = fit.autocaster(device, "auto", network)
     network.train()
 
     def step(images: Tensor, target: Tensor) -> None:

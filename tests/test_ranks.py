@@ -64,7 +64,8 @@ def test_two_processes_make_the_files_of_one_and_say_what_one_says(tmp_path: Pat
     assert several.returncode == 0, errors
     assert len(json.loads(output)["generations"]) == 2  # of one process, and nothing of the other
     made, others = ({path.relative_to(run).as_posix() for path in run.rglob("*")} for run in (one, two))
-    assert made == others
+    illustrations = {name for name in made ^ others if name.startswith(("gen-0/", "gen-1/")) and name.endswith(".png")}
+    assert made ^ others == illustrations  # of films that a network, which is another, finds most uncertain or wrong
     # Batch norm and dropout differ, so their networks do; asked of the same films a network says the same.
     kept = pd.read_parquet(two / "gen-1/predictions/test.parquet").set_index("image")
     for name in ("predict-test", "evaluate"):

@@ -135,7 +135,8 @@ class Config(Section):
     threads: int = Field(0, ge=0)
     """CPU threads of torch; 0 takes all cores. A resumed run equals an uninterrupted one at equal threads."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """``auto`` uses bf16 autocast on GPUs that have it, and fp32 on the CPU."""
+    """``auto`` uses bf16 autocast on GPUs that have it, and on processors that have it for training networks that
+    gain by it (without grouped convolutions); predictions of a processor stay in fp32."""
     compile: bool = False
     """Train through ``torch.compile``: slower to start, faster by step. A resumed run then equals an uninterrupted one
     within rounding only; where compiling fails, training goes on without it and says so."""

@@ -68,11 +68,28 @@ class Task:
     """What the checkpoint's ``meta.json`` records besides the model."""
 
 
-def autocaster(device: torch.device, precision: str) -> Callable[[], torch.autocast]:
-    """Return a function that opens autocast to bfloat16 where ``precision`` asks for it or the device gains by it."""
-    gains = device.type == "cuda" and torch.cuda.is_bf16_supported()
+def autocaster(device: torch.device, precision: str, trained: nn.Module | None = None) -> Callable[[], torch.autocast]:
+    """Return a function that opens autocast to bfloat16 where ``precision`` asks for it or the device gains by it.
+
+    A processor gains where it has instructions for it and the steps of the network ``trained`` have no grouped
+    convolutions, which are slower so (docs/experiments.md). Its predictions stay exact.
+    """
+    if device.type == "cuda":
+        gains = torch.cuda.is_bf16_supported()
+    else:
+        gains = trained is not None and _has_bfloat16() and not _grouped(trained)
     enabled = precision == "bf16" or (precision == "auto" and gains)
     return partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def _has_bfloat16() -> bool:
+    """Return whether the processor multiplies matrices of bfloat16 (AVX512-BF16, AMX)."""
+    asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+    return any(ask is not None and ask() for ask in asked)
+
+
+def _grouped(network: nn.Module) -> bool:
+    return any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in network.modules())
 
 
 def start_state(task: Task, device: torch.device) -> State:
@@ -134,7 +151,7 @@ class Course:
             tuple(part.stop for part in self.stretches),
         )
         self.batches = Batches(task.films, task.targets, order, task.pos_weight, task.group)
-        self.autocast = autocaster(device, task.precision)
+        self.autocast = autocaster(device, task.precision, self.state.network)
         self._set = -1  # the stretch that the network is set to learn in
         synchronised(self.state.network, task.group, device)
         self._stepped = models.Compiled(self.state.network) if task.compiled else self.state.network

@@ -99,7 +99,7 @@ def fit(
                     films_per_second=round(speed, 1),
                 )
             if looks and leads:
-                _look(run, task, state, course.autocast)
+                _look(run, task, state)
                 bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
                 clock, since = time.perf_counter(), state.step
             if (saves or stops) and leads:
@@ -185,12 +185,13 @@ def clean_copy(task: Task, state: State) -> models.Network:
     return network.eval()
 
 
-def _look(run: Run, task: Task, state: State, autocast: Callable[[], torch.autocast]) -> None:
+def _look(run: Run, task: Task, state: State) -> None:
     """Measure the averaged model on validation, log it, and keep its weights if they are the ones to keep."""
     network = clean_copy(task, state)
     if task.valid_films is None:
         state.keep(network)
         return
+    autocast = autocaster(task.films.device, task.precision)
     logits = predict(network, task.valid_films, autocast=autocast).astype(np.float64)
     last = run.network(task.generation, task.fold, task.member) / "checkpoint" / "last"
     if not np.isfinite(logits).all():

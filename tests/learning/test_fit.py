@@ -767,3 +767,23 @@ def test_bfloat16_is_used_where_it_is_asked_for_and_weights_stay_float32(
 def test_autocast_on_the_cpu(precision: str, dtype: torch.dtype) -> None:
     with fit.autocaster(CPU, precision)():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_a_processor_trains_in_bfloat16_where_it_has_it_and_the_network_gains(
+    has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has, raising=False)
+    dense, grouped = (
+        models.build(ModelConfig(name=name), LABELS, 1, 32, seed=0) for name in ("resnet18", "mobilenet_v2")
+    )
+
+    def dtype(precision: str, network: nn.Module | None) -> torch.dtype:
+        with fit.autocaster(CPU, precision, network)():
+            return (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+
+    assert dtype("auto", dense) == (torch.bfloat16 if has else torch.float32)
+    assert dtype("auto", grouped) == dtype("auto", None) == dtype("fp32", dense) == torch.float32
+    assert fit.Course(make_task(precision="auto")).autocast().fast_dtype == torch.bfloat16
+    assert fit.Course(make_task(precision="auto")).autocast()._enabled == has
