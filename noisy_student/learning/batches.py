@@ -1,8 +1,8 @@
 """Batches of films: their pixels on the device, and their targets.
 
 Which film stands where is a function of the step alone (``sampling``), so training can go on from any step.
-Pixels are kept on the device when they fit; otherwise a background thread gathers the next batch from the memory
-map into pinned memory while the device works on the current one.
+Pixels are kept on the device when they fit; otherwise a background thread gathers the next batches from the memory
+map into pinned memory and copies them on a stream of their own, while the device works on the current one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -164,10 +164,11 @@ class Batches:
         yield from self._prefetched(start, stop)
 
     def _prefetched(self, start: int, stop: int) -> Iterator[Batch]:
-        ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=2)
+        ready: queue.Queue[Copied | BaseException | None] = queue.Queue(maxsize=2)
+        copier = _Copier(self.films.device)
         abandoned = threading.Event()
 
-        def offer(item: Batch | BaseException | None) -> None:
+        def offer(item: Copied | BaseException | None) -> None:
             while not abandoned.is_set():
                 try:
                     ready.put(item, timeout=0.1)
@@ -180,7 +181,7 @@ class Batches:
                 for step in range(start, stop):
                     if abandoned.is_set():
                         return
-                    offer(self.at(step))
+                    offer(copier.copied(self.at, step))
                 offer(None)
             except BaseException as error:  # handed to the consumer, who raises it
                 offer(error)
@@ -191,7 +192,39 @@ class Batches:
             while (item := ready.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
-                yield item
+                yield copier.arrived(item)
         finally:
             abandoned.set()
             worker.join()
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A batch on its way to the device, and the event of a GPU that says when it is there."""
+
+    batch: Batch
+    there: torch.cuda.Event | None
+
+
+class _Copier:
+    """Copies batches on a stream of their own where the device is a GPU: on the stream of the steps they would wait."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def copied(self, at: Callable[[int], Batch], step: int) -> Copied:
+        """Return batch ``step`` while it is copied."""
+        if self._stream is None:
+            return Copied(at(step), None)
+        with torch.cuda.stream(self._stream):
+            batch = at(step)
+            return Copied(batch, self._stream.record_event())
+
+    def arrived(self, item: Copied) -> Batch:
+        """Return the batch, for which the steps of the device wait if they have to."""
+        if item.there is not None:
+            steps = torch.cuda.current_stream(item.batch.clean.device)
+            steps.wait_event(item.there)
+            for tensor in (item.batch.clean, item.batch.target, item.batch.weight, item.batch.pos_weight):
+                tensor.record_stream(steps)  # its memory is not given back before the steps have read it
+        return item.batch

@@ -43,7 +43,6 @@ def optimizer(
         decays = name.endswith("weight") and parameter.ndim >= 2
         below = depth[name] if depth is not None and part == "backbone" else 0
         groups.setdefault((f"{part}/{'decay' if decays else 'plain'}", below), []).append(parameter)
-    on_gpu = all(parameter.is_cuda for parameter in network.parameters())
     adamw = AdamW(
         [
             {
@@ -55,8 +54,7 @@ def optimizer(
             for (name, below), parameters in groups.items()
         ],
         lr=config.lr,
-        foreach=None if on_gpu else True,
-        fused=True if on_gpu else None,
+        fused=True,  # one pass over the weights, on GPUs and processors alike
     )
     set_rates(adamw, config.lr, config.backbone_lr_ratio, config.layer_decay)
     return adamw
