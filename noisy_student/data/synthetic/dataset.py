@@ -124,6 +124,13 @@ def _save(film: np.ndarray[Any, np.dtype[np.uint8]], path: Path) -> None:
     temporary.replace(path)  # so that a killed process leaves no half film
 
 
+def write_films(root: Path, rows: Sequence[Row], size: int) -> int:
+    """Return the number of ``rows`` after writing their films below ``root``, ``size`` pixels a side."""
+    for film, row in zip(render([row.case for row in rows], size), rows, strict=True):
+        _save(film, root / row.path)
+    return len(rows)
+
+
 def write_dataset(root: Path, config: SyntheticConfig, *, progress: bool = False) -> None:
     """Return nothing; write the synthetic data set of ``config`` below ``root``, in CheXpert's layout.
 
@@ -148,10 +155,7 @@ def write_dataset(root: Path, config: SyntheticConfig, *, progress: bool = False
     check_free_space(root, len(missing) * (config.size**2 // 2 + 8192), "the synthetic data set")
     with storage_errors(root), tqdm(total=len(missing), unit="film", disable=not progress, desc="synthetic") as bar:
         for start in range(0, len(missing), _BATCH):
-            batch = missing[start : start + _BATCH]
-            for film, row in zip(render([row.case for row in batch], config.size), batch, strict=True):
-                _save(film, root / row.path)
-            bar.update(len(batch))
+            bar.update(write_films(root, missing[start : start + _BATCH], config.size))
     for split, rows in tables.items():
         write_text(root / f"{split}.csv", table(rows).to_csv(index=False, lineterminator="\n"))
     write_json(root / COMPLETE, settings)
