@@ -28,9 +28,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import PIL
+from tqdm import tqdm
 
 from noisy_student import runs
-from noisy_student.data.decode import DecodeSettings, source_stamps
+from noisy_student.data.decode import DELAY, DecodeSettings, source_stamps
 from noisy_student.data.decoding import GOOD, WAITING, Job, decode_all
 from noisy_student.errors import DataError
 
@@ -137,13 +138,13 @@ def build(
     root = root.resolve()
     key = content_key(images, settings)
     job = Job(str(root), str(folder / key), settings, len(images))
-    found = source_stamps(root, images)
+    found = source_stamps(root, images, progress=progress)
     with runs.storage_errors(job.path), _lock(job.path):
         complete = _prepare(job)
         pixels, status, stamps = job.open("r+")
         done = (status == GOOD) & (stamps[:, :2] == found).all(axis=1)
         if not complete:
-            done &= _intact(pixels, stamps, done)
+            done &= _intact(pixels, stamps, done, progress)
         todo = np.flatnonzero(~done)
         if complete and len(todo):
             if (status[todo] == GOOD).any():
@@ -243,10 +244,11 @@ def _copy_aside(job: Job) -> None:
             shutil.copyfile(job.path / name, temporary)
 
 
-def _intact(pixels: Any, stamps: Any, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _intact(pixels: Any, stamps: Any, rows: npt.NDArray[np.bool_], progress: bool) -> npt.NDArray[np.bool_]:
     """Return, for the films where ``rows`` (N,) is true, whether the pixels have the checksum that was noted."""
     result = np.zeros(len(rows), dtype=bool)
-    for row in np.flatnonzero(rows):
+    bar = tqdm(np.flatnonzero(rows), unit="film", desc="check decoded films", delay=DELAY, disable=not progress)
+    for row in bar:
         result[row] = zlib.adler32(pixels[row]) == stamps[row, 2]
     return result
 

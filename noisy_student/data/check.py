@@ -131,7 +131,7 @@ def check(
         for image, seen in zip(images, looks, strict=True)
         for problem, detail in seen.problems.items()
     ]
-    duplicates = groups(films, looks)
+    duplicates = groups(films, looks, progress=progress)
     kinds = pd.Series([entry["problem"] for entry in found], dtype="str").value_counts()
     return {
         "images": len(images),
@@ -142,7 +142,7 @@ def check(
     }
 
 
-def groups(films: Manifest, looks: Sequence[Look]) -> list[dict[str, Any]]:
+def groups(films: Manifest, looks: Sequence[Look], *, progress: bool = False) -> list[dict[str, Any]]:
     """Return the groups of films that are the same by their bytes or nearly so by their look, leaking ones first.
 
     A film that is nearly the same as two others brings them into one group. Unread films are in none.
@@ -160,7 +160,7 @@ def groups(films: Manifest, looks: Sequence[Look]) -> list[dict[str, Any]]:
         return row
 
     thumbnails = np.stack([near_duplicates.NOTHING, *(looks[row].thumbnail for row in different)])[1:]
-    for first, second in near_duplicates.find(thumbnails)[0]:
+    for first, second in near_duplicates.find(thumbnails, progress=progress)[0]:
         low, high = sorted((root_of(different[first]), root_of(different[second])))
         leader[high] = low
     members: dict[int, list[int]] = {}

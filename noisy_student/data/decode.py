@@ -17,12 +17,16 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
 
 from noisy_student.data.pixels import PixelError, between, check_size, percentiles
 from noisy_student.errors import DataError
 
 FORMATS: Final = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "JPEG2000")
 """Formats that are tried. A closed list: Pillow would also start Ghostscript for a file that looks like EPS."""
+
+DELAY: Final = 2.0
+"""Seconds after which a bar is shown of what mostly takes less."""
 
 _ORIENTATION: Final = 0x0112  # the EXIF tag
 _TURNS: Final = {
@@ -174,12 +178,13 @@ def _from_wide(values: npt.NDArray[Any], window: tuple[float, float] | None) -> 
     return ((wide + 128) // 257).astype(np.uint8)
 
 
-def source_stamps(root: Path, images: Sequence[str]) -> npt.NDArray[np.int64]:
+def source_stamps(root: Path, images: Sequence[str], *, progress: bool = False) -> npt.NDArray[np.int64]:
     """Return size and mtime in ns of each film, int64 (N, 2), after checking that it is there and below the root.
 
     Args:
         root: folder of the data set, with its own symbolic links resolved.
         images: paths below ``root``.
+        progress: show films/s and the time left on stderr, if it takes more than a moment.
 
     Raises:
         DataError: a film is missing, or a symbolic link or ``..`` leads out of the root.
@@ -197,7 +202,9 @@ def source_stamps(root: Path, images: Sequence[str]) -> npt.NDArray[np.int64]:
 
     found = np.zeros((len(images), 2), dtype=np.int64)
     missing = []
-    for row, image in enumerate(images):
+    # Seconds on a disk of this machine, minutes for a large set on a network drive.
+    bar = tqdm(images, unit="film", desc="look for films", delay=DELAY, disable=not progress)
+    for row, image in enumerate(bar):
         parent, _, name = image.rpartition("/")
         path = f"{real(parent)}/{name}"
         try:

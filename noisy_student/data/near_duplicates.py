@@ -12,6 +12,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from tqdm import tqdm
+
+from noisy_student.data.decode import DELAY
 
 SIDE: Final = 64
 """Side of the thumbnails that are compared."""
@@ -39,19 +42,21 @@ def thumbnail(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.fromarray(pixels[0]).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
-def find(thumbnails: npt.NDArray[np.uint8]) -> tuple[Pairs, Floats]:
+def find(thumbnails: npt.NDArray[np.uint8], *, progress: bool = False) -> tuple[Pairs, Floats]:
     """Return the pairs (M, 2) of films that are nearly the same, the smaller row first, and their likeness (M,).
 
     Args:
         thumbnails: one per film, uint8 (N, 64, 64), from :func:`thumbnail`. Constant ones are like no other.
+        progress: show pairs/s and the time left on stderr, if it takes more than a moment.
     """
     there = np.flatnonzero(thumbnails.min(axis=(1, 2)) < thumbnails.max(axis=(1, 2)))
     coarse = np.zeros((len(thumbnails), SIDE // 4, SIDE // 4), dtype=np.float32)
     for start in range(0, len(thumbnails), _BATCH):
         coarse[start : start + _BATCH] = _halved(_halved(_even(thumbnails[start : start + _BATCH])))
-    pairs = there[_candidates(coarse[there])]
+    pairs = there[_candidates(coarse[there], progress)]
     likeness = np.zeros(len(pairs), dtype=np.float32)
-    for start in range(0, len(pairs), _BATCH):
+    starts = range(0, len(pairs), _BATCH)
+    for start in tqdm(starts, unit="batch", desc="compare alike films", delay=DELAY, disable=not progress):
         rows = pairs[start : start + _BATCH]
         first, second = coarse[rows[:, 0]], coarse[rows[:, 1]]
         way = _step(first, second)
@@ -63,22 +68,27 @@ def find(thumbnails: npt.NDArray[np.uint8]) -> tuple[Pairs, Floats]:
     return pairs[likeness >= ALIKE], likeness[likeness >= ALIKE]
 
 
-def _candidates(coarse: Floats) -> Pairs:
+def _candidates(coarse: Floats, progress: bool) -> Pairs:
     """Return pairs of films (N, 16, 16) that are worth comparing, each once, the smaller row first."""
     if len(coarse) <= _ALL_PAIRS:
         return np.stack(np.triu_indices(len(coarse), 1), axis=1)
     descriptors = _descriptors(coarse)
     found = []
     height = max(1, (1 << 22) // len(coarse))  # 16 MB of products at a time
-    for start in range(0, len(coarse), height):
-        # Every film with every later one, by matrix products: seconds for 20,000 films, and none is missed.
-        products = descriptors[start : start + height] @ descriptors[start:].T
-        place, other = np.nonzero(products >= _SIMILAR)
-        place, other = place[other > place], other[other > place]
-        order = np.lexsort((-products[place, other], place))
-        place, other = place[order], other[order]
-        best = np.arange(len(place)) - np.searchsorted(place, place) < _CANDIDATES
-        found.append(np.stack([place[best], other[best]], axis=1) + start)
+    # Counted in pairs: the first films have most films after them. Quadratic, and the only thing here that is.
+    pairs = len(coarse) * (len(coarse) + 1) // 2
+    with tqdm(total=pairs, unit="pair", unit_scale=True, desc="films alike", delay=DELAY, disable=not progress) as bar:
+        for start in range(0, len(coarse), height):
+            # Every film with every later one, by matrix products: seconds for 20,000 films, and none is missed.
+            products = descriptors[start : start + height] @ descriptors[start:].T
+            place, other = np.nonzero(products >= _SIMILAR)
+            place, other = place[other > place], other[other > place]
+            order = np.lexsort((-products[place, other], place))
+            place, other = place[order], other[order]
+            best = np.arange(len(place)) - np.searchsorted(place, place) < _CANDIDATES
+            found.append(np.stack([place[best], other[best]], axis=1) + start)
+            done = len(products)
+            bar.update(done * (len(coarse) - start) - done * (done - 1) // 2)
     return np.concatenate(found)
 
 

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from noisy_student.data import cache, decoding
+from noisy_student.data import decode as decode_module
 from noisy_student.data.cache import Cache
 from noisy_student.data.decode import DecodeSettings, decode, source_stamps
 from noisy_student.errors import DataError, NoisyStudentError, StoppedError, StorageError
@@ -167,8 +168,8 @@ def test_too_many_bad_films_are_an_error_that_keeps_the_cache(root: Path, tmp_pa
 def test_a_film_that_goes_away_during_the_build_is_bad(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stamps(folder: Path, images: list[str]) -> Any:
-        found = source_stamps(folder, images)
+    def stamps(folder: Path, images: list[str], **options: Any) -> Any:
+        found = source_stamps(folder, images, **options)
         (root / "p2/5.png").unlink()
         return found
 
@@ -446,6 +447,20 @@ def test_progress_goes_to_stderr_only_if_asked_for(
     assert out == ""
     assert "6/6" in err
     assert "film" in err
+
+
+def test_every_long_look_at_the_films_has_its_bar(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a network drive it takes minutes to look for the films of a large set; so does checking what is decoded."""
+    monkeypatch.setattr(cache, "DELAY", 0)
+    monkeypatch.setattr(decode_module, "DELAY", 0)
+    (build(root, tmp_path).folder / "cache.json").unlink()
+    capsys.readouterr()
+    build(root, tmp_path, progress=True)
+    err = capsys.readouterr().err
+    assert "look for films: 100%" in err
+    assert "check decoded films: 100%" in err
 
 
 def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

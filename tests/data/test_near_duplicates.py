@@ -189,3 +189,14 @@ def test_near_duplicates_across_splits_are_leakage(tmp_path: Path) -> None:
     ]
     assert result["leakage"] == 1
     assert result["problems"] == {"missing": 1}
+
+
+def test_the_bar_ends_at_all_pairs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(near_duplicates, "DELAY", 0)
+    monkeypatch.setattr(near_duplicates, "_ALL_PAIRS", 4)
+    films = phantoms(30)
+    near_duplicates.find(thumbnails([*films, cropped(films[3])]), progress=True)
+    err = capsys.readouterr().err
+    assert "films alike: 100%" in err
+    assert "496/496" in err  # 31 films with themselves and those after them
+    assert "compare alike films" in err
