@@ -24,7 +24,7 @@ exec "$@"
 """
 SCONTROL = """#!/usr/bin/env bash
 echo "$*" >>"$LOG"
-if [ "$1" = show ]; then printf 'node7\\nnode8\\n'; fi
+if [ "$1" = show ]; then printf '%s\\n' $HOSTS; fi
 """
 
 
@@ -39,6 +39,7 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     return os.environ | {
         "PATH": f"{folder}:{os.environ['PATH']}",
         "LOG": str(tmp_path / "scontrol.log"),
+        "HOSTS": "node7 node8",
         "SLURM_JOB_ID": "4711",
         "SLURM_JOB_NODELIST": "node[7-8]",
         "NS_PYTHON": sys.executable,
@@ -128,17 +129,25 @@ def test_what_does_not_stop_is_put_back_before_slurm_kills_it(slurm: dict[str, s
     assert asked_of_scontrol(tmp_path) == ["requeue 4711"]
 
 
+def longer(tmp_path: Path) -> Path:
+    """Return a configuration whose training lasts long enough to be met in it."""
+    text = TINY
+    for old, new in (
+        ("method: byol", "method: none"),
+        ("steps: 8", "steps: 200"),
+        ("eval_every: 4", "eval_every: 100"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    return write_config(tmp_path, text)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_stopped_in_training_it_is_put_back_and_ends_as_if_it_had_not_been(
     number: signal.Signals, slurm: dict[str, str], tmp_path: Path
 ) -> None:
-    text = (
-        TINY.replace("method: byol", "method: none")
-        .replace("steps: 8", "steps: 200")
-        .replace("eval_every: 4", "eval_every: 100")
-    )
-    job = slurm | {"NS_CONFIG": str(write_config(tmp_path, text)), "NS_ROUNDS": "1", "OMP_NUM_THREADS": "1"}
+    job = slurm | {"NS_CONFIG": str(longer(tmp_path)), "NS_ROUNDS": "1", "OMP_NUM_THREADS": "1"}
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     process = start(job | {"NS_OUTPUT": str(whole)}, tmp_path, "--device", "cpu")
     _, complaint = process.communicate()
@@ -161,3 +170,28 @@ def test_stopped_in_training_it_is_put_back_and_ends_as_if_it_had_not_been(
     assert process.returncode == 0, complaint
     assert asked_of_scontrol(tmp_path) == ["requeue 4711"]
     assert differences(content(whole), content(stopped)) == []
+
+
+@pytest.mark.slow
+def test_torchrun_is_stopped_put_back_and_goes_on(slurm: dict[str, str], tmp_path: Path) -> None:
+    if not (REPOSITORY / "noisy_student" / "ranks.py").exists():
+        pytest.skip("ns takes one process alone")
+    run = tmp_path / "run"
+    job = slurm | {"NS_CONFIG": str(longer(tmp_path)), "NS_ROUNDS": "0", "NS_OUTPUT": str(run), "NS_GPUS": "2"}
+    job |= {"HOSTS": "localhost", "OMP_NUM_THREADS": "1"}
+    process = start(job, tmp_path, "--device", "cpu")
+    state = run / "gen-0" / "checkpoint" / "last" / "resume.pt"
+    while not state.exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR1)
+    _, complaint = process.communicate()
+    assert process.returncode == 75, complaint
+    assert asked_of_scontrol(tmp_path)[-1] == "requeue 4711"
+    step = re.search(r"stopped after step (\d+) of 200", complaint)
+    assert step is not None, complaint
+    assert torch.load(state, weights_only=True)["step"] == int(step[1])
+    process = start(job, tmp_path, "--device", "cpu")
+    _, complaint = process.communicate()
+    assert process.returncode == 0, complaint
+    assert torch.load(state, weights_only=True)["step"] == 200
+    assert (run / "report.json").exists()
