@@ -25,6 +25,8 @@ from noisy_student.targets.table import Targets
 
 Ints = npt.NDArray[np.int64]
 
+AT_ONCE: Final = 1024
+"""Films that are copied to the device at once."""
 RESIDENT_SHARE: Final = 0.6
 """Share of the free memory of a device that films may take."""
 
@@ -74,7 +76,7 @@ class Films:
         self.pixels, self.rows, self.device = pixels, rows, device
         size = len(rows) * int(np.prod(pixels.shape[1:]))
         self.resident = size <= RESIDENT_SHARE * _free_memory(device) if resident is None else resident
-        self._on_device = torch.from_numpy(_gather(pixels, rows)).to(device) if self.resident else None
+        self._on_device = _copy(pixels, rows, device) if self.resident else None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -88,6 +90,15 @@ class Films:
         if self.device.type == "cuda":
             films = films.pin_memory()
         return films.to(self.device, non_blocking=True)
+
+
+def _copy(pixels: npt.NDArray[np.uint8], rows: Ints, device: torch.device) -> Tensor:
+    # In parts: a whole copy in the machine's memory, once per process, can be more than it has.
+    films = torch.empty((len(rows), *pixels.shape[1:]), dtype=torch.uint8, device=device)
+    for start in range(0, len(rows), AT_ONCE):
+        part = rows[start : start + AT_ONCE]
+        films[start : start + len(part)] = torch.from_numpy(_gather(pixels, part))
+    return films
 
 
 def _gather(pixels: npt.NDArray[np.uint8], rows: Ints) -> npt.NDArray[np.uint8]:
