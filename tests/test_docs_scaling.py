@@ -65,10 +65,9 @@ def test_memory_is_a_byte_for_each_pixel(row: tuple[str, ...]) -> None:
     assert (float(decoded), float(free)) == (round(found / 1e9, 1), round(found / RESIDENT_SHARE / 1e9, 1))
 
 
-def test_what_is_said_of_residence_and_memory_of_several_processes() -> None:
+def test_what_is_said_of_residence() -> None:
     assert len(BYTES) == 4
     assert f"at most {RESIDENT_SHARE:g} of what is free" in PAGE
-    assert f"four processes at 320 pixels want {4 * FILMS * 320**2 / 1e9:.0f} GB" in PAGE
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("torchrun ")])
