@@ -1,8 +1,9 @@
+"""The training loop: what it computes, keeps, logs and writes, and how it goes on after a stop."""
+
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,114 +11,44 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from sklearn.metrics import log_loss, roc_auc_score
+from tasks import (
+    BATCH,
+    CLEAN,
+    CPU,
+    GRADUAL,
+    HEAD_STEPS,
+    LABELS,
+    STEPS,
+    Recorder,
+    equal,
+    files,
+    kept,
+    log_without_times,
+    make_task,
+    new_run,
+    saved_after,
+    stop_after,
+    two_views,
+)
 from torch import Tensor, nn
 
-from noisy_student.config import ConsistencyConfig, ModelConfig, NoiseConfig, OptimConfig, PhaseConfig, SamplerConfig
-from noisy_student.errors import ConfigError, DivergedError, StoppedError
-from noisy_student.learning import augment, checkpoint, fit, goals, losses, models, objectives, optim, sampling
-from noisy_student.learning.batches import Batches, Films
+from noisy_student.config import SamplerConfig
+from noisy_student.errors import DivergedError, StoppedError
+from noisy_student.learning import augment, checkpoint, fit, goals, models, objectives, optim
 from noisy_student.learning.blocks import blocks
 from noisy_student.learning.predict import predict
 from noisy_student.runs import Run, read_json
-from noisy_student.targets.table import Targets
 
 GOLDEN = Path(__file__).parents[1] / "golden_trace.json"
-pytestmark = pytest.mark.usefixtures("one_thread")
 
-LABELS = ("a", "b", "c")
-CPU = torch.device("cpu")
-COUNT, LABELLED, SIZE = 48, 16, 32
-STEPS, HEAD_STEPS, BATCH = 20, 5, 8
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     return new_run(tmp_path / "run")
-
-
-def new_run(path: Path) -> Run:
-    made = Run(path)
-    made.create()
-    return made
-
-
-def make_task(*, resident: bool = True, precision: str = "fp32", **settings: Any) -> fit.Task:
-    """Return generation 1 on random films: 16 labelled, 32 pseudo-labelled; validation is on films of its own."""
-    draw = np.random.default_rng(5)
-    pixels = draw.integers(0, 256, (COUNT + 24, 1, SIZE, SIZE), dtype=np.uint8)
-    target = draw.random((COUNT, len(LABELS))).astype(np.float32)
-    target[:LABELLED] = np.round(target[:LABELLED])
-    images = np.array([f"film{number}" for number in range(COUNT)], dtype=object)
-    truth = draw.integers(0, 2, (24, len(LABELS))).astype(np.float32)
-    truth[0, 0] = np.nan
-    given = {
-        "steps": STEPS, "phases": [{"trainable": "head", "steps": HEAD_STEPS}, {"trainable": "all"}],
-        "batch_size": BATCH, "eval_every": 7, "save_every": 100, "bn_images": 16, "lr": 3e-4,
-    }  # fmt: skip
-    return fit.Task(
-        generation=1,
-        seed=4,
-        phase=PhaseConfig(
-            model=ModelConfig(dropout=0.2, stochastic_depth=0.2),
-            noise=NoiseConfig(),
-            optim=OptimConfig(**given | settings),
-        ),
-        targets=Targets(images, LABELS, target, np.ones_like(target), np.arange(COUNT) >= LABELLED),
-        films=Films(pixels, np.arange(COUNT), CPU, resident=resident),
-        valid_films=Films(pixels, np.arange(COUNT, COUNT + 24), CPU),
-        valid_truth=truth,
-        bn_films=Films(pixels, np.arange(16), CPU),
-        pos_weight=np.array([1.0, 2.0, 3.0], dtype=np.float32),
-        macro_columns=(0, 1, 2),
-        precision=precision,
-    )
-
-
-class Recorder:
-    """The plain objective, which notes the loss of every step; ``change`` may give another loss for a step."""
-
-    def __init__(self, change: Callable[[int, Tensor], Tensor] = lambda _, loss: loss) -> None:
-        self.losses: list[float] = []
-        self.change = change
-        self.plain = objectives.supervised(losses.weighted_bce, losses.mean_loss)
-
-    def __call__(self, model: nn.Module, ema: nn.Module, batch: objectives.Noised) -> Tensor:
-        loss = self.change(len(self.losses), self.plain(model, ema, batch))
-        self.losses.append(loss.item())
-        return loss
-
-
-def stop_after(steps: int) -> Callable[[], bool]:
-    """Return a ``stop`` that becomes true with the ``steps``-th step of the call of ``fit``."""
-    asked = 0
-
-    def stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked >= steps
-
-    return stop
-
-
-def files(run: Run) -> dict[str, bytes]:
-    """Return what a later stage reads of the generation."""
-    names = [f"checkpoint/{kind}/{name}" for kind in ("best", "last") for name in ("model.safetensors", "meta.json")]
-    return {name: (run.generation(1) / name).read_bytes() for name in [*names, "augmented.png"]}
-
-
-def log_without_times(run: Run) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key != "films_per_second"} for line in run.read_log()]
-
-
-def kept(run: Run, kind: str = "best") -> dict[str, Tensor]:
-    return load_file(run.generation(1) / "checkpoint" / kind / "model.safetensors")
-
-
-def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    assert first.keys() == second.keys()
-    return all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +60,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[flo
     written = fit.fit(run, replace(make_task(), objective=recorder, info={"config": "c0ffee"}))
     torch.set_num_threads(before)
     return run, recorder.losses, written
-
-
-# -- the numbers ---------------------------------------------------------------------------------------------------
 
 
 def test_the_losses_follow_the_golden_trace(undisturbed: tuple[Run, list[float], list[Path]]) -> None:
@@ -177,65 +105,6 @@ def test_a_finished_training_is_left_as_it_is(run: Run) -> None:
     assert fit.fit(run, task) == written
     assert len(recorder.losses) == 2
     assert files(run) == before
-
-
-def test_model_noise_is_drawn_anew_at_every_step_and_input_noise_for_every_place(run: Run) -> None:
-    """With the same films in every batch and weights that stand still, only noise can change the loss."""
-    task = make_task(steps=4, phases=(), lr=1e-12, batch_size=8, labelled_share=1, bn_images=0)
-    few = replace(
-        task,
-        targets=Targets(*(part[:8] if not isinstance(part, tuple) else part for part in vars(task.targets).values())),
-        films=Films(task.films.pixels, np.arange(8), CPU),
-    )
-    quiet_model = few.phase.model.model_copy(update={"dropout": 0.0, "stochastic_depth": 0.0})
-    no_noise = NoiseConfig(strength=0)
-    found = {}
-    for name, phase in {
-        "none": few.phase.model_copy(update={"noise": no_noise, "model": quiet_model}),
-        "input": few.phase.model_copy(update={"model": quiet_model}),
-        "model": few.phase.model_copy(update={"noise": no_noise}),
-    }.items():
-        recorder = Recorder()
-        fit.fit(new_run(run.path / name), replace(few, phase=phase, objective=recorder))
-        found[name] = max(recorder.losses) - min(recorder.losses)
-    assert found["none"] < 1e-5  # the order of the films in the batch is all that changes
-    assert found["input"] > 1e-3
-    assert found["model"] > 1e-3
-
-
-class Watcher(Recorder):
-    """A recorder that keeps the batches of every step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.batches: list[objectives.Noised] = []
-
-    def __call__(self, model: nn.Module, ema: nn.Module, batch: objectives.Noised) -> Tensor:
-        self.batches.append(batch)
-        return super().__call__(model, ema, batch)
-
-
-def test_mixed_films_come_with_mixed_targets_weights_and_class_weights(run: Run) -> None:
-    """The first step's batch against the mixing of the films, targets and weights that the sampler chose."""
-    noise = NoiseConfig().only("mixup", "cutmix", probability=0.6)
-    task = make_task(steps=2, phases=())
-    task = replace(task, phase=task.phase.model_copy(update={"noise": noise}))
-    watcher = Watcher()
-    fit.fit(run, replace(task, objective=watcher))
-
-    order = sampling.sampler(task.targets, batch_size=BATCH, labelled_share=0.25, seed=4, generation=1)
-    batch = Batches(task.films, task.targets, order, task.pos_weight).at(1)
-    mixing = augment.draw_mixing(noise, seed=4, generation=1, position=batch.position)
-    assert mixing is not None
-    assert mixing.share.any() or mixing.cut.any()
-    expected = augment.mix(mixing, augment.to_float(batch.clean), batch.target, batch.weight, batch.pos_weight)
-    found = watcher.batches[1]
-    for want, got in zip(expected, (found.images, found.target, found.weight, found.pos_weight), strict=True):
-        torch.testing.assert_close(got, want)
-    assert not torch.equal(found.target, batch.target)
-
-
-# -- divergence ----------------------------------------------------------------------------------------------------
 
 
 def test_a_loss_that_is_not_finite_stops_the_training_and_keeps_the_checkpoint(run: Run, tmp_path: Path) -> None:
@@ -303,9 +172,6 @@ def test_a_divergence_before_the_first_checkpoint_promises_none(run: Run) -> Non
     assert diverged.value.hint.startswith("Lower optim.lr")
 
 
-# -- phases and choices --------------------------------------------------------------------------------------------
-
-
 def test_the_head_only_phase_changes_nothing_but_the_classifier(tmp_path: Path) -> None:
     task = make_task()
     start = fit.start_state(task, CPU).network.state_dict()
@@ -324,22 +190,6 @@ def test_the_head_only_phase_changes_nothing_but_the_classifier(tmp_path: Path) 
     assert any(name.startswith("backbone.") and name.endswith("weight") for name in changed[HEAD_STEPS + 1])
 
 
-GRADUAL: Any = [
-    {"trainable": "head", "steps": 3},
-    {"trainable": 1, "steps": 3, "lr_ratio": 0.5},
-    {"trainable": 3, "epochs": 1 / 12},  # of 48 films in batches of 8: half a step, which is one
-    {"trainable": "all", "layer_decay": 0.5, "backbone_lr_ratio": 0.8},
-]
-
-
-def saved_after(run: Run, task: fit.Task, steps: int) -> dict[str, Any]:
-    with pytest.raises(StoppedError):
-        fit.fit(run, task, stop=stop_after(steps))
-    saved = checkpoint.load_resume(run.generation(1) / "checkpoint" / "last" / "resume.pt")
-    assert saved is not None
-    return saved
-
-
 def test_gradual_unfreezing_thaws_block_after_block(tmp_path: Path) -> None:
     task = make_task(steps=9, phases=GRADUAL)
     start = fit.start_state(task, CPU).network
@@ -355,46 +205,6 @@ def test_gradual_unfreezing_thaws_block_after_block(tmp_path: Path) -> None:
         assert {"classifier.weight", "classifier.bias"} <= changed
         assert changed & weights
     assert learnt == [set(), {4}, {2, 3, 4}, {0, 1, 2, 3, 4}]
-
-
-def test_rates_are_those_of_the_phase_a_step_is_in() -> None:
-    task = make_task(steps=9, phases=GRADUAL, warmup_share=0.0, lr=0.1, backbone_lr_ratio=0.5)
-    course, config = fit.Course(task), task.phase.optim
-    assert [(part.first, part.stop) for part in course.stretches] == [(0, 3), (3, 6), (6, 7), (7, 9)]
-    shares = {
-        0: (1, 0.5, 0.5),
-        4: (0.5, 0.25, 0.25),  # half of every rate
-        6: (1, 0.5, 0.5),
-        8: (1, 0.8 * 0.5, 0.8 * 0.5**5),  # the highest block at the decay, the lowest of five at its fifth power
-    }
-    for step, (head, high, low) in shares.items():
-        peak = 0.1 * optim.rate(step, config)
-        assert course.set_rates(step) == pytest.approx(head * peak)
-        rates = {group["depth"]: group["lr"] for group in course.state.optimizer.param_groups}
-        assert (rates[0], rates[1], rates[5]) == pytest.approx((head * peak, high * peak, low * peak))
-
-
-def test_a_schedule_rises_and_falls_once_or_in_every_phase() -> None:
-    phases = [{"trainable": "head", "steps": 4}, {"steps": 6}]
-    once, each = (
-        fit.Course(make_task(steps=10, phases=phases, warmup_share=0.0, lr=1.0, schedule=schedule))
-        for schedule in ("once", "each")
-    )
-    whole = OptimConfig(steps=10, warmup_share=0.0)
-    assert [once.set_rates(step) for step in range(10)] == [optim.rate(step, whole) for step in range(10)]
-    first, second = OptimConfig(steps=4, warmup_share=0.0), OptimConfig(steps=6, warmup_share=0.0)
-    expected = [*(optim.rate(step, first) for step in range(4)), *(optim.rate(step, second) for step in range(6))]
-    assert [each.set_rates(step) for step in range(10)] == expected
-
-
-def test_phases_in_epochs_count_the_films_of_the_table(run: Run) -> None:
-    recorder = Recorder()
-    task = make_task(steps=0, phases=[{"trainable": "head", "epochs": 0.5}, {"epochs": 1}], batch_size=16)
-    fit.fit(run, replace(task, objective=recorder))
-    assert len(recorder.losses) == 2 + 3  # 48 films in batches of 16
-    assert read_json(run.generation(1) / "checkpoint" / "best" / "meta.json")["steps"] == 5
-    with pytest.raises(ConfigError, match="take 6 steps of 5 for 48 films and leave none"):
-        fit.Course(make_task(steps=5, phases=[{"epochs": 2}, {}], batch_size=16))
 
 
 def test_what_never_learns_is_kept_with_the_statistics_it_was_used_with(run: Run) -> None:
@@ -421,11 +231,6 @@ def test_a_training_resumes_bit_for_bit_inside_and_between_phases(run: Run, tmp_
     assert files(run) == files(whole)
 
 
-def test_more_blocks_than_there_are_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="trainable: 6 asks for more blocks than the 5 of the backbone"):
-        fit.Course(make_task(steps=3, phases=[{"trainable": 6}]))
-
-
 def test_parameters_of_the_objective_learn_and_are_resumed(run: Run, tmp_path: Path) -> None:
     def task() -> fit.Task:
         given = make_task(steps=6, phases=(), lr=1e-2, save_every=2, batch_size=16)
@@ -445,19 +250,6 @@ def test_parameters_of_the_objective_learn_and_are_resumed(run: Run, tmp_path: P
     assert (states[0]["objective"]["a"] != 0.5).all()
 
 
-# -- films without labels, and stretches without noise -------------------------------------------------------------
-
-
-def two_views(method: str, *, known: bool = False, **settings: Any) -> fit.Task:
-    """Return a task with a consistency term, whose pool is without targets unless ``known``."""
-    given = make_task(steps=6, phases=(), save_every=2, labelled_share=0.5)
-    terms = {"fixmatch": {"confidence": 0.5, "momentum": 0.5}, "mean_teacher": {}}[method] | {"ramp": 0.5}
-    phase = given.phase.model_copy(update={"consistency": ConsistencyConfig(method=method, **terms | settings)})
-    weight = np.where(given.targets.pseudo[:, None] & (not known), np.float32(0), given.targets.weight)
-    targets = replace(given.targets, weight=weight)
-    return replace(given, phase=phase, targets=targets, objective=goals.goal(phase, targets).objective)
-
-
 @pytest.mark.parametrize("method", ["fixmatch", "mean_teacher"])
 def test_a_training_on_films_without_labels_is_resumed_bit_for_bit(run: Run, tmp_path: Path, method: str) -> None:
     whole = new_run(tmp_path / "whole")
@@ -474,72 +266,6 @@ def test_a_training_on_films_without_labels_is_resumed_bit_for_bit(run: Run, tmp
     share = goals.share_of_positives(two_views(method).targets)
     moved = not torch.allclose(states[0]["objective"]["seen"], torch.from_numpy(share).float())
     assert moved == (method == "fixmatch")
-
-
-@pytest.mark.parametrize("method", ["fixmatch", "mean_teacher"])
-@pytest.mark.parametrize("known", [False, True])
-def test_the_second_term_teaches_from_films_whatever_is_known_of_them(
-    run: Run, tmp_path: Path, method: str, known: bool
-) -> None:
-    fit.fit(run, two_views(method, known=known))
-    with_term = kept(run)
-    other = new_run(tmp_path / "without")
-    plain = two_views(method, known=known)
-    parts = losses.weighted_bce, losses.mean_loss
-    fit.fit(other, replace(plain, objective=objectives.supervised(*parts)))
-    assert not equal(with_term, kept(other))
-
-
-def test_the_other_view_is_of_the_same_films_with_noise_of_its_own() -> None:
-    course = fit.Course(two_views("fixmatch", strength=0.0))
-    films = next(course.stream(0))
-    batch = course.noised(0, films)
-    assert batch.rows is not None
-    assert batch.weak is not None
-    assert batch.rows.tolist() == [4, 5, 6, 7]  # the pool's half of the batch
-    assert torch.equal(batch.weak, augment.to_float(films.clean)[batch.rows])
-    everyone = fit.Course(two_views("mean_teacher", strength=None)).noised(0, films)
-    assert everyone.weak is not None
-    assert len(everyone.weak) == len(batch.images)
-    assert (everyone.weak - batch.images).abs().amax((1, 2, 3)).min() > 0.01  # as strong, and drawn anew
-
-
-def test_films_of_which_nothing_is_known_are_drawn_only_where_they_are_of_use() -> None:
-    task = two_views("fixmatch")
-    plain = replace(task, phase=task.phase.model_copy(update={"consistency": ConsistencyConfig()}))
-    for given, expected in ((task, 4), (plain, 0)):
-        assert next(fit.Course(given).stream(0)).pseudo.sum() == expected
-
-
-CLEAN = [{"steps": 4}, {"steps": 3, "films": "labelled", "noise": False, "lr_ratio": 0.1}]
-
-
-def test_a_clean_stretch_has_labelled_films_alone_and_no_noise() -> None:
-    course = fit.Course(make_task(steps=7, phases=CLEAN))
-    for step, films in enumerate(course.stream(0)):
-        batch = course.noised(step, films)
-        clean = torch.equal(batch.images, augment.to_float(films.clean))
-        assert clean == (step >= 4)
-        assert films.pseudo.any() == (step < 4)
-        course.loss(step, batch)
-        dropout = [module for module in course.state.network.modules() if isinstance(module, nn.Dropout)]
-        norms = [module for module in course.state.network.modules() if isinstance(module, nn.BatchNorm2d)]
-        assert {module.training for module in dropout} == {step < 4}
-        assert {module.training for module in norms} == {True}
-    assert course.set_rates(5) == pytest.approx(0.1 * 3e-4 * optim.rate(5, course.task.phase.optim), rel=1e-6)
-
-
-def test_without_noise_a_step_says_the_same_twice() -> None:
-    """Dropout and stochastic depth are off: the loss does not depend on what is drawn in the step."""
-    found = []
-    for seed in (0, 1):
-        course = fit.Course(replace(make_task(steps=7, phases=CLEAN), generation=1))
-        films = course.batches.at(5)
-        batch = course.noised(5, films)
-        course.loss(5, batch)
-        torch.manual_seed(seed)
-        found.append(course.task.objective(course.state.network, course.state.averaged, batch).item())
-    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("stopped_at", [3, 4, 5])
@@ -610,29 +336,6 @@ def test_a_validation_that_says_nothing_is_null_in_the_log_and_the_last_weights_
     assert equal(kept(run), looks[-1])
 
 
-def test_start_weights_come_from_another_model_folder_the_classifier_with_them(run: Run) -> None:
-    task = make_task(steps=1, phases=())
-    teacher = models.build(task.phase.model, LABELS, 1, SIZE, seed=123)
-    folder = run.generation(0) / "checkpoint" / "best"
-    checkpoint.save(folder, teacher, task.phase.model, {})
-    own = fit.start_state(task, CPU)
-    assert own.origin == "none"
-    assert not torch.equal(own.network.classifier.weight, teacher.classifier.weight)
-    student = fit.start_state(replace(task, start=folder), CPU)
-    assert equal(student.network.state_dict(), teacher.state_dict())
-    assert equal(student.averaged.module.state_dict(), teacher.state_dict())
-    fit.fit(run, replace(task, start=folder))
-    assert read_json(run.generation(1) / "checkpoint" / "best" / "meta.json")["origin"] == "weights of gen-0"
-
-
-def test_start_weights_differ_by_seed_and_by_generation_alone() -> None:
-    task = make_task()
-    start = fit.start_state(task, CPU).network.state_dict()
-    assert equal(start, fit.start_state(task, CPU).network.state_dict())
-    for other in (replace(task, seed=5), replace(task, generation=2)):
-        assert not equal(start, fit.start_state(other, CPU).network.state_dict())
-
-
 def test_averaged_statistics_are_kept_where_no_films_are_set_aside_for_them(run: Run) -> None:
     def saved_and_kept(run: Run, bn_images: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         fit.fit(run, make_task(steps=3, phases=(), bn_images=bn_images))
@@ -675,9 +378,6 @@ def test_frozen_statistics_stay_those_of_the_start_while_scales_learn(run: Run) 
         torch.equal(found[name.replace("running_mean", "weight")], start[name.replace("running_mean", "weight")])
         for name in norms
     )
-
-
-# -- what is written -----------------------------------------------------------------------------------------------
 
 
 def test_it_names_the_files_that_it_wrote(undisturbed: tuple[Run, list[float], list[Path]]) -> None:
@@ -746,9 +446,6 @@ def test_the_figures_of_a_look_are_those_of_the_model_that_is_kept(
     assert look["valid_log_loss"] == pytest.approx(np.mean(costs), rel=1e-6)  # scikit-learn clips probabilities
 
 
-# -- precision -----------------------------------------------------------------------------------------------------
-
-
 def test_bfloat16_is_used_where_it_is_asked_for_and_weights_stay_float32(
     run: Run, undisturbed: tuple[Run, list[float], list[Path]]
 ) -> None:
@@ -759,31 +456,3 @@ def test_bfloat16_is_used_where_it_is_asked_for_and_weights_stay_float32(
     assert recorder.losses != exact.losses
     assert recorder.losses[0] == pytest.approx(exact.losses[0], rel=0.05)  # bfloat16 has 8 bits of mantissa
     assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in kept(run).values())
-
-
-@pytest.mark.parametrize(
-    ("precision", "dtype"), [("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)]
-)
-def test_autocast_on_the_cpu(precision: str, dtype: torch.dtype) -> None:
-    with fit.autocaster(CPU, precision)():
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
-
-
-@pytest.mark.parametrize("has", [True, False])
-def test_a_processor_trains_in_bfloat16_where_it_has_it_and_the_network_gains(
-    has: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has, raising=False)
-    dense, grouped = (
-        models.build(ModelConfig(name=name), LABELS, 1, 32, seed=0) for name in ("resnet18", "mobilenet_v2")
-    )
-
-    def dtype(precision: str, network: nn.Module | None) -> torch.dtype:
-        with fit.autocaster(CPU, precision, network)():
-            return (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
-
-    assert dtype("auto", dense) == (torch.bfloat16 if has else torch.float32)
-    assert dtype("auto", grouped) == dtype("auto", None) == dtype("fp32", dense) == torch.float32
-    assert fit.Course(make_task(precision="auto")).autocast().fast_dtype == torch.bfloat16
-    assert fit.Course(make_task(precision="auto")).autocast()._enabled == has
