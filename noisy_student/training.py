@@ -229,7 +229,7 @@ def predict_networks(
         return [np.empty((0, len(work.config.data.labels)), dtype=np.float32) for _ in asked]
     image_id = text_ids([str(image) for image in films.frame["image"]])
     job = generation, asked, preparation.film_rows(pixels, films), image_id
-    if pixels is not work.cache:
+    if pixels is not work.decoded:
         return _logits(replace(work, group=None), *job, title, pixels)
     with _group(work).sharing("predict", *job):
         return _logits(work, *job, title)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -125,10 +126,15 @@ def test_other_commands_are_for_one_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
-    for rank, said in (("0", "ns report is done by one process, and 4 were started"), ("3", "")):
+    refusals = {
+        ("report", "runs/demo"): "ns report is done by one process, and 4 were started",
+        ("evaluate", "runs/demo", "--config", "nih14.yaml"): "With --config or --truth this is done by one process",
+    }
+    for arguments, rank in product(refusals, ("0", "3")):
+        said = refusals[arguments] if rank == "0" else ""
         monkeypatch.setenv("RANK", rank)
         with pytest.raises(SystemExit) as refused:
-            main(["report", "runs/demo"])
+            main(arguments)
         assert refused.value.code == 2
         assert said in capsys.readouterr().err
 
