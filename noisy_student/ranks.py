@@ -7,26 +7,15 @@ there is one place that decides and one that writes, and a run does not depend o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 
-from noisy_student import preparation, training
+from noisy_student import launch, preparation, training
 from noisy_student.config import Config
 from noisy_student.errors import ConfigError, DivergedError, PeerError, StoppedError
 from noisy_student.runs import Run
 from noisy_student.workplace import Workplace
-
-
-def started() -> int:
-    """Return the number of processes that were started together (``$WORLD_SIZE``, which ``torchrun`` sets)."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def follows() -> bool:
-    """Return whether this process is one of several, and not the first."""
-    return started() > 1 and int(os.environ.get("RANK", "0")) > 0
 
 
 def check_batches(config: Config, size: int) -> None:
@@ -60,7 +49,7 @@ def leading(work: Workplace) -> Iterator[Workplace]:
     Raises:
         UsageError: there is no device for each of them.
     """
-    if started() == 1:
+    if launch.processes() == 1:
         yield work
         return
     from noisy_student.learning import distributed

@@ -18,7 +18,7 @@ NAME = "noisy_student"
 LONGEST = 400
 
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("labels", "errors", "randomness"),
+    ("labels", "errors", "launch", "randomness"),
     ("runs",),
     ("config",),
     ("stats", "origins"),

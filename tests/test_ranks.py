@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from small_runs import TINY, write_config
 
-from noisy_student import ranks
+from noisy_student import launch, ranks
 from noisy_student.cli import main
 from noisy_student.config import Config
 from noisy_student.config.load import load
@@ -142,11 +142,11 @@ def test_other_commands_are_for_one_process(
 def test_who_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv("RANK", "1")
-    assert not ranks.follows()
+    assert launch.rank() == 0
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert ranks.follows()
+    assert (launch.rank(), launch.processes()) == (1, 2)
     monkeypatch.setenv("RANK", "0")
-    assert not ranks.follows()
+    assert launch.rank() == 0
 
 
 def test_a_dry_run_is_done_by_the_first_process(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import warnings
@@ -13,7 +12,7 @@ from typing import Any, Final
 
 import click
 
-from noisy_student import __version__
+from noisy_student import __version__, launch
 from noisy_student.errors import ConfigWarning, NoisyStudentError
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
@@ -58,9 +57,9 @@ class _Commands(click.Group):
         import difflib
 
         name = args[0] if args else ""
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        if name in _COMMANDS and name not in _SHARED and processes > 1:
-            raise click.UsageError(f"ns {name} is done by one process, and {processes} were started ($WORLD_SIZE).")
+        count = launch.processes()
+        if name in _COMMANDS and name not in _SHARED and count > 1:
+            raise click.UsageError(f"ns {name} is done by one process, and {count} were started ($WORLD_SIZE).")
         if name and not name.startswith("-") and name not in _COMMANDS:
             near = difflib.get_close_matches(name, _COMMANDS, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
@@ -98,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except NoisyStudentError as error:
         _complain(given, error.message, error.hint, error.exit_code)
     except click.ClickException as error:
-        if _rank():
+        if launch.rank():
             sys.exit(error.exit_code)  # the first process says the same
         if "--json" in given:
             _complain(given, error.format_message(), "See ns --help.", error.exit_code)
@@ -111,17 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _rank() -> int:
-    """Return the number of this process among those that ``torchrun`` started."""
-    return int(os.environ.get("RANK", "0"))
-
-
 def _warner(others: Callable[..., None]) -> Callable[..., None]:
     """Return what prints our warnings as sentences, and hands the others on."""
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
         if issubclass(category, ConfigWarning):
-            if _rank():
+            if launch.rank():
                 return  # the first process says the same
             click.echo(f"ns: warning: {message}", err=True)
         else:
@@ -133,7 +127,7 @@ def _warner(others: Callable[..., None]) -> Callable[..., None]:
 def _complain(arguments: list[str], message: str, hint: str, code: int) -> None:
     if "--json" in arguments:
         click.echo(json.dumps({"error": message, "hint": hint, "exit_code": code}))
-    click.echo(f"ns: process {_rank()}: {message}" if _rank() else f"ns: {message}", err=True)
+    click.echo(f"ns: process {launch.rank()}: {message}" if launch.rank() else f"ns: {message}", err=True)
     if hint:
         click.echo(f"    {hint}", err=True)
     sys.exit(code)

@@ -85,10 +85,10 @@ def evaluate(
     --set targets.blank=zeros makes blanks negative, as training does by default. --set also takes how: seed, and
     replicates, confidence, bins, stratify of evaluation.
     """
-    from noisy_student import generations, ranks
+    from noisy_student import generations, launch
     from noisy_student.reporting.report import gather
 
-    if ranks.started() > 1 and (truth is not None or config_path is not None):
+    if launch.processes() > 1 and (truth is not None or config_path is not None):
         raise click.UsageError("With --config or --truth this is done by one process, and several were started.")
     if truth is not None and predictions is not None:
         compare.evaluate_tables(truth, predictions, labels, overrides, as_json)

@@ -29,12 +29,12 @@ def workplace(run: Run, config: Config, device: str, quiet: bool, tensorboard: b
 
     Where several processes were started together, this is the first one, and the others share its work.
     """
-    from noisy_student import event_files, preparation, ranks
+    from noisy_student import event_files, launch, preparation, ranks
     from noisy_student.workplace import Workplace
 
     progress = options.show_progress(quiet)
     with run.lock(), options.stop_on_sigterm() as stop:
-        ranks.check_batches(config, ranks.started())
+        ranks.check_batches(config, launch.processes())
         if tensorboard:
             run.followers.append(event_files.EventFiles(run))
         cache = preparation.prepare(run, config, progress=progress, stop=stop)
@@ -47,11 +47,13 @@ def _follow(device: str, nothing: bool = False) -> None:
 
     ``nothing``: there is no part to do.
     """
-    from noisy_student import ranks
+    from noisy_student import launch
 
-    if ranks.follows():
+    if launch.rank() > 0:
         if nothing:
             raise click.exceptions.Exit(0)
+        from noisy_student import ranks
+
         raise click.exceptions.Exit(ranks.follow(device, options.stop_on_sigterm))
 
 

@@ -21,7 +21,7 @@ from noisy_student.config import PhaseConfig
 from noisy_student.learning import augment, checkpoint, finetune, losses, models, objectives, optim
 from noisy_student.learning.batches import Batch, Batches, Films
 from noisy_student.learning.blocks import blocks
-from noisy_student.learning.distributed import ALONE, Group, synchronised
+from noisy_student.learning.distributed import ALONE, Group, synchronise_batch_norm
 from noisy_student.learning.sampling import Staged, sampler
 from noisy_student.learning.state import State
 from noisy_student.randomness import hash_u64
@@ -153,7 +153,7 @@ class Course:
         self.batches = Batches(task.films, task.targets, order, task.pos_weight, task.group)
         self.autocast = autocaster(device, task.precision, self.state.network)
         self._set = -1  # the stretch that the network is set to learn in
-        synchronised(self.state.network, task.group, device)
+        synchronise_batch_norm(self.state.network, task.group, device)
         self._stepped = models.Compiled(self.state.network) if task.compiled else self.state.network
 
     def stream(self, start: int) -> Iterator[Batch]:
@@ -205,7 +205,7 @@ class Course:
         places = self.batches.order.positions(step)
         films, *known = (group.whole(values) for values in given)
         films, *known = self.noise.mix(films, known[0], known[1], known[2], places)
-        return group.mine(films), group.mine(known[0]), group.mine(known[1]), group.mine(known[2])
+        return group.part(films), group.part(known[0]), group.part(known[1]), group.part(known[2])
 
     def loss(self, step: int, batch: objectives.Noised) -> Tensor:
         """Return the loss of ``step``, with what learns in it set to learn."""

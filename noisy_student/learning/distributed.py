@@ -15,9 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from noisy_student.errors import PeerError, UsageError
 
-Ints = npt.NDArray[np.int64]
+Rows = TypeVar("Rows", npt.NDArray[Any], Tensor)
 
 PATIENCE: Final = timedelta(days=7)
 """How long a process waits for another: while the first one decodes films or writes reports, the others wait."""
@@ -40,15 +39,11 @@ class Group:
     busy: bool = False
     """In the first process: whether the others are in the middle of something, and do not listen."""
 
-    def part(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return this process's part of what is there for all rows of a batch (B, ...): every ``size``-th row.
+    def part(self, values: Rows) -> Rows:
+        """Return this process's part of an array or tensor with all rows of a batch (B, ...): every ``size``-th row.
 
         Every one, and not a run of them, because a batch holds its labelled films side by side.
         """
-        return values[self.rank :: self.size]
-
-    def mine(self, values: Tensor) -> Tensor:
-        """Return this process's part of a tensor with all rows of a batch (B, ...)."""
         return values[self.rank :: self.size]
 
     def whole(self, values: Tensor) -> Tensor:
@@ -148,15 +143,13 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def synchronised(network: torch.nn.Module, group: Group, device: torch.device) -> torch.nn.Module:
-    """Return ``network``, its batch norm taking the statistics of the whole batch where its GPUs share one.
+def synchronise_batch_norm(network: torch.nn.Module, group: Group, device: torch.device) -> None:
+    """Have the batch norm of ``network`` take the statistics of the whole batch, where its GPUs share one.
 
     On processors torch has no such batch norm: each process normalises by its own films.
     """
-    if group.size == 1 or device.type != "cuda":
-        return network
-    made: torch.nn.Module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-    return made
+    if group.size > 1 and device.type == "cuda":
+        torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
 
 
 def _control() -> Any:

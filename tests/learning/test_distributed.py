@@ -179,8 +179,8 @@ def lose_one(group: distributed.Group) -> None:
 
 def exchange(group: distributed.Group) -> None:
     whole = torch.arange(12.0).reshape(6, 2)
-    assert torch.equal(group.whole(group.mine(whole)), whole)
-    assert np.array_equal(group.part(np.arange(6)), group.mine(torch.arange(6)).numpy())
+    assert torch.equal(group.whole(group.part(whole)), whole)
+    assert np.array_equal(group.part(np.arange(6)), group.part(torch.arange(6)).numpy())
     first, second = torch.full((2, 2), float(group.rank)), torch.ones(1)
     group.add_up([first, second])
     assert first.tolist() == [[1.0, 1.0], [1.0, 1.0]]
@@ -244,7 +244,7 @@ def test_a_process_that_is_alone_exchanges_nothing() -> None:
     values = torch.ones(2, requires_grad=True)
     assert ALONE.total(values) is values
     assert ALONE.whole(values) is values
-    assert torch.equal(ALONE.mine(values), values)
+    assert torch.equal(ALONE.part(values), values)
     assert ALONE.collect("word") == ["word"]
     ALONE.add_up([values])
     with ALONE.sharing("train", 1):
@@ -267,10 +267,10 @@ def test_batch_norm_is_synchronised_between_gpus_alone() -> None:
     names = list(network.state_dict())
     several = distributed.Group(0, 2)
     for group, device in ((ALONE, torch.device("cuda")), (several, CPU)):
-        distributed.synchronised(network, group, device)
+        distributed.synchronise_batch_norm(network, group, device)
         assert not any(isinstance(part, nn.SyncBatchNorm) for part in network.modules())
     parameters = {id(value) for value in network.parameters()}
-    distributed.synchronised(network, several, torch.device("cuda"))
+    distributed.synchronise_batch_norm(network, several, torch.device("cuda"))
     assert any(isinstance(part, nn.SyncBatchNorm) for part in network.modules())
     assert list(network.state_dict()) == names
     assert {id(value) for value in network.parameters()} == parameters
