@@ -60,6 +60,21 @@ def stand_in(tmp_path: Path, text: str) -> str:
     return str(path)
 
 
+STATE = "gen-0/checkpoint/last/resume.pt"
+
+
+def stop_in_training(process: subprocess.Popen[str], run: Path) -> None:
+    """Send USR1 once there is a checkpoint; the job ends with 75, and its last checkpoint is of the step it names."""
+    while not (run / STATE).exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR1)
+    _, complaint = process.communicate()
+    assert process.returncode == 75, complaint
+    step = re.search(r"stopped after step (\d+) of 200", complaint)
+    assert step is not None, complaint
+    assert torch.load(run / STATE, weights_only=True)["step"] == int(step[1])
+
+
 def start(environment: dict[str, str], folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["bash", str(SCRIPT), *arguments], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
@@ -153,16 +168,8 @@ def test_stopped_in_training_it_is_put_back_and_ends_as_if_it_had_not_been(
     assert process.returncode == 0, complaint
 
     process = start(job | {"NS_OUTPUT": str(stopped)}, tmp_path, "--device", "cpu")
-    state = stopped / "gen-0" / "checkpoint" / "last" / "resume.pt"
-    while not state.exists() and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGUSR1)
-    _, complaint = process.communicate()
-    assert process.returncode == 75, complaint
+    stop_in_training(process, stopped)
     assert asked_of_scontrol(tmp_path) == ["requeue 4711"]
-    step = re.search(r"stopped after step (\d+) of 200", complaint)
-    assert step is not None, complaint
-    assert torch.load(state, weights_only=True)["step"] == int(step[1])
 
     process = start(job | {"NS_OUTPUT": str(stopped)}, tmp_path, "--device", "cpu")
     _, complaint = process.communicate()
@@ -177,18 +184,10 @@ def test_torchrun_is_stopped_put_back_and_goes_on(slurm: dict[str, str], tmp_pat
     job = slurm | {"NS_CONFIG": str(longer(tmp_path)), "NS_ROUNDS": "0", "NS_OUTPUT": str(run), "NS_GPUS": "2"}
     job |= {"HOSTS": "localhost", "OMP_NUM_THREADS": "1"}
     process = start(job, tmp_path, "--device", "cpu")
-    state = run / "gen-0" / "checkpoint" / "last" / "resume.pt"
-    while not state.exists() and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGUSR1)
-    _, complaint = process.communicate()
-    assert process.returncode == 75, complaint
+    stop_in_training(process, run)
     assert asked_of_scontrol(tmp_path)[-1] == "requeue 4711"
-    step = re.search(r"stopped after step (\d+) of 200", complaint)
-    assert step is not None, complaint
-    assert torch.load(state, weights_only=True)["step"] == int(step[1])
     process = start(job, tmp_path, "--device", "cpu")
     _, complaint = process.communicate()
     assert process.returncode == 0, complaint
-    assert torch.load(state, weights_only=True)["step"] == 200
+    assert torch.load(run / STATE, weights_only=True)["step"] == 200
     assert (run / "report.json").exists()
