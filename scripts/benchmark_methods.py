@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Label efficiency: ours against its rivals on the same films, labels, network, weights and seeds.
+"""Label efficiency: ours against its rivals on the same films, labels, network, weights file and seeds.
 
 - few: supervised on the whole label budget (labelled and validation films) with the teacher's recipe;
 - frozen: logistic regression on the features of the start weights, on the label budget;
@@ -7,6 +7,7 @@
 - mean_teacher, fixmatch: one network on the label budget and the pool, with a consistency term;
 - ours: `ns iterate` with the configuration, its best generation;
 - all: supervised on every label of the train split.
+A self-supervised start of the configuration is made by ours and pseudo alone; the others start from its weights file.
 All but few and frozen see as many films as all trainings of ours together; every line says how many.
 
 Gap closed of an arm = (arm - few) / (all - few), the ratio of means over seeds of the test macro AUROC.
@@ -15,7 +16,7 @@ together has the same configuration file, --set, --own, --rounds and --few-steps
 With --trials FILE nothing is measured on test films: a part of the train patients takes their place, and every trial of
 every method becomes a line of FILE.
 
-    python scripts/benchmark_methods.py --root DIR --seeds 0 1 2 --few-steps 150 --set threads=1
+    python scripts/benchmark_methods.py --root DIR --rounds 1 --seeds 0 1 2 --few-steps 150 --set threads=1
     python scripts/benchmark_methods.py --root DIR --trials trials.jsonl --arms few --own few:teacher.optim.lr=3e-4
     python scripts/benchmark_methods.py --quick --output DIR
 """
