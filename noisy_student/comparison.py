@@ -38,9 +38,7 @@ CURVES: Final = ("roc", "pr", "reliability", "before", "operating_points")
 """What a run's evaluation holds beside figures; the files of a run keep it, a table on the screen has no use for it."""
 
 
-def evaluate_tables(
-    truth: Path, predictions: Path, config: Config, *, blank: Blank = "ignore", labels: Sequence[str] = ()
-) -> dict[str, Any]:
+def evaluate_tables(truth: Path, predictions: Path, config: Config, *, labels: Sequence[str] = ()) -> dict[str, Any]:
     """Return the measures of a table of scores against a table of truth, over the labels that both have.
 
     ``labels`` and ``macro`` as in ``evaluation.json``, without curves; ``unit``, ``joined_on`` and ``clusters`` say
@@ -49,14 +47,15 @@ def evaluate_tables(
     Args:
         truth: table of truth; see :mod:`noisy_student.data.score_tables`.
         predictions: table of scores.
-        config: replicates, confidence, bins, strata and seed are used.
-        blank: what a blank in the truth is: unknown ("ignore"), or negative ("zeros").
+        config: replicates, confidence, bins, strata and seed are used, and what a blank in the truth is
+            (``targets.blank``): unknown ("ignore"), or negative ("zeros").
         labels: the labels to measure; empty takes all that both have.
 
     Raises:
         DataError: the tables cannot be read or joined.
     """
     table = score_tables.read(predictions)
+    blank = config.targets.blank
     joined = score_joins.join(score_tables.read(truth), [table], blank=blank, only=labels)
     cells = {canonical(name): values[np.isfinite(values)] for name, values in table.columns.items()}
     ranking = [

@@ -26,16 +26,17 @@ def check_batches(config: Config, size: int) -> None:
     """
     if size == 1:
         return
-    sizes = {
-        ("teacher" if generation == 0 else "student"): phase.optim.batch_size
-        for generation in config.phases()
-        for phase in config.networks(generation)
-        if phase.optim.batch_size % size or phase.optim.batch_size < 2 * size
-    }
-    own = config.pretrain.optim.batch_size
-    if config.pretrain.method != "none" and (own % size or own < 2 * size):
-        sizes["pretrain"] = own
-    for place, count in sizes.items():
+    sizes = [
+        (f"generations.{number}" if number in config.generations else "student" if number else "teacher", phase.optim)
+        for number in config.phases()
+        for phase in config.networks(number)
+    ]
+    if config.pretrain.method != "none":
+        sizes.append(("pretrain", config.pretrain.optim))
+    for place, optim in sizes:
+        count = optim.batch_size
+        if count % size == 0 and count >= 2 * size:
+            continue
         raise ConfigError(
             f"{place}.optim.batch_size: {count} films cannot be shared by {size} processes, two or more for each",
             f"Take a multiple of {size}, {2 * size} or more, or another number of processes.",

@@ -80,9 +80,9 @@ def pretrain(work: Workplace, generation: int) -> Traffic:  # noqa: ARG001 - one
 
 def _pretraining(work: Workplace) -> Task:
     """Return what the self-supervised start is trained on and how."""
-    from noisy_student.learning import fit, models, objectives
+    from noisy_student.learning import course, models, objectives
 
-    config, device = work.config, _device(work)
+    config, device, search = work.config, _device(work), preflight.weight_folders(work.config)
     labels, learnt = config.data.labels, config.pretrain
     films = manifest.select(manifest.read(work.run.manifest), split="train")
     images = films.frame["image"].to_numpy(dtype=object)
@@ -96,7 +96,7 @@ def _pretraining(work: Workplace) -> Task:
         momentum=learnt.optim.ema_decay,
         seed=config.seed,
     )
-    return fit.Task(
+    return course.Task(
         generation=PRETRAINING,
         seed=config.seed,
         phase=PhaseConfig(model=config.teacher.model, noise=learnt.noise, optim=at_once),
@@ -111,9 +111,9 @@ def _pretraining(work: Workplace) -> Task:
         compiled=config.compile,
         objective=objective,
         views=2,
-        search=preflight.weight_folders(config),
+        search=search,
         info={"config": config_hash(config), "cache": work.cache.key}
-        | origins.history(config, config.teacher, None, search=preflight.weight_folders(config)),
+        | origins.history(config, config.teacher, None, search=search),
         group=_group(work),
     )
 
@@ -147,9 +147,9 @@ def _task(work: Workplace, generation: int, number: int) -> tuple[Task, list[Pat
 
     It is judged on the validation films, a cross-fitted one on its fold of the label budget.
     """
-    from noisy_student.learning import fit, goals
+    from noisy_student.learning import course, goals
 
-    run, config, device = work.run, work.config, _device(work)
+    run, config, device, search = work.run, work.config, _device(work), preflight.weight_folders(work.config)
     films = manifest.read(run.manifest)
     judging, told = manifest.select(films, split="valid"), list[Path]()
     if config.folds > 1:
@@ -170,7 +170,7 @@ def _task(work: Workplace, generation: int, number: int) -> tuple[Task, list[Pat
         reads.append(start / "model.safetensors")
     # Of the whole table, also where a network learns from a part of it: the calibration takes out one shift for all.
     goal = goals.goal(phase, whole)
-    task = fit.Task(
+    task = course.Task(
         generation=generation,
         fold=fold,
         member=member,
@@ -187,7 +187,7 @@ def _task(work: Workplace, generation: int, number: int) -> tuple[Task, list[Pat
         compiled=config.compile,
         objective=goal.objective,
         start=start,
-        search=preflight.weight_folders(config),
+        search=search,
         info={
             "config": config_hash(config),
             "cache": work.cache.key,
@@ -200,7 +200,7 @@ def _task(work: Workplace, generation: int, number: int) -> tuple[Task, list[Pat
             phase,
             start,
             () if generation == 0 else run.networks(generation - 1),
-            search=preflight.weight_folders(config),
+            search=search,
         ),
         group=_group(work),
     )
@@ -247,7 +247,7 @@ def _logits(
     """Return what the networks ``asked`` say of the films in ``rows`` of ``pixels``, of the run's where not given."""
     import torch
 
-    from noisy_student.learning import checkpoint, fit, predict
+    from noisy_student.learning import checkpoint, course, predict
     from noisy_student.learning.batches import Films
 
     config, device, folders = work.config, _device(work), work.run.networks(generation)
@@ -262,7 +262,7 @@ def _logits(
             predict.predict(
                 network,
                 films,
-                autocast=fit.autocaster(device, config.precision),
+                autocast=course.autocaster(device, config.precision),
                 views=views,
                 title=title if len(folders) == 1 else f"{title} ({kind} {number})",
                 progress=work.progress,

@@ -99,7 +99,7 @@ def test_scores_that_are_no_probabilities_rank_and_are_not_calibrated(folder: Pa
     scores.assign(Edema=scores["Edema"] * 9 - 3).to_csv(tmp_path / "logits.csv", index=False)
     assert scores[names].to_numpy().max() <= 1
     plain, ranked = (
-        comparison.evaluate_tables(folder / "truth.csv", path, with_measures(Config(), FAST[1:]))
+        comparison.evaluate_tables(folder / "truth.csv", path, with_measures(comparison.TABLES, FAST[1:]))
         for path in (folder / "weak.csv", tmp_path / "logits.csv")
     )
     for name in LABELS:

@@ -59,8 +59,8 @@ def evaluate_tables(
     from noisy_student.config.load import with_measures
     from noisy_student.reporting import words
 
-    config, blank = with_measures(comparison.TABLES, overrides), comparison.blank_of(overrides)
-    found = comparison.evaluate_tables(truth, predictions, config, blank=blank, labels=labels)
+    config = with_measures(comparison.TABLES, overrides)
+    found = comparison.evaluate_tables(truth, predictions, config, labels=labels)
     if as_json:
         options.print_json(found)
         return

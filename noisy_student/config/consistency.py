@@ -43,9 +43,7 @@ class ConsistencyConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for key, method in _USED_BY.items():
-            if self.method != method and getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key}: does nothing with method: {self.method}; it is a setting of {method}")
+        self.refuse_unused("method", _USED_BY)
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""Settings of the loss and of the sampler: what a step minimises, and which labelled films it sees."""
+"""Settings of the loss and of the sampler: what a step minimises, and which films it sees."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ class LossConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for key, loss in USED_BY.items():
-            if self.name != loss and getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key}: does nothing with name: {self.name}; it is a setting of {loss}")
+        self.refuse_unused("name", USED_BY)
         return self
 
 

@@ -9,11 +9,11 @@ from pydantic import Field, model_validator
 from noisy_student.config.base import Section
 
 _USED_BY: Final = {
-    "confidence": ("fixed",),
-    "negative_confidence": ("fixed",),
-    "precision": ("two_sided",),
+    "confidence": "fixed",
+    "negative_confidence": "fixed",
+    "precision": "two_sided",
 }
-"""Setting of the selection -> the rules that it belongs to."""
+"""Setting of the selection -> the rule that it belongs to."""
 
 
 class SelectConfig(Section):
@@ -36,9 +36,7 @@ class SelectConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for key, rules in _USED_BY.items():
-            if self.rule not in rules and getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key}: does nothing with rule: {self.rule}; it is a setting of {', '.join(rules)}")
+        self.refuse_unused("rule", _USED_BY)
         return self
 
     @property

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from noisy_student import __version__
+from noisy_student import __version__, origins
 from noisy_student.config import Config
 from noisy_student.deploy.recipe import Recipe
 from noisy_student.reporting import report, words
@@ -129,7 +129,7 @@ def _training(run: Run, number: int) -> str:
         mark = " (this one)" if index == number else ""
         role = decision.get("role") or ("teacher" if index == 0 else "student")
         rows.append(f"| {index}{mark} | {role} | {decision.get('verdict') or words.DASH} |")
-    metas = [read_json(folder / "meta.json") for folder in run.networks(number)]
+    metas = [origins.read_meta(folder) for folder in run.networks(number)]
     seen = sorted({name for meta in metas for name in meta.get("labels_seen", ())})
     cautions = list(dict.fromkeys(text for meta in metas for text in meta.get("cautions", ())))
     text = "\n".join(rows)

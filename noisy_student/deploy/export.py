@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from noisy_student.config import Config
 from noisy_student.data.streaming import decode_some
 from noisy_student.deploy import card, familiarity, recipe
 from noisy_student.deploy.model import WEIGHTS, Model, Pixels, acquainted, load
@@ -26,8 +27,8 @@ CHECKED: Final = 32
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the folder and its files, whether it knows the training films, and how far ONNX is from
-    PyTorch in probability (``None`` without ONNX). ``remarks`` say what is missing and how to get it.
+    """What was written: the folder and its files, of which generation, and how far ONNX is from PyTorch in probability
+    (``None`` without ONNX). ``remarks`` say what is missing and how to get it.
     """
 
     folder: Path
@@ -75,7 +76,7 @@ def export(
             checkpoint.save_together(made / WEIGHTS, model.networks)
             if model.familiar is not None:
                 familiarity.write(model.familiar, model.recipe.weights, made / familiarity.NAME)
-            difference, lacking = _write_onnx(model, run, made)
+            difference, lacking = _write_onnx(model, run, config, made)
             remarks += [] if lacking is None else [lacking]
             write_text(made / card.NAME, card.card(run, config, model.recipe, onnx=difference is not None))
             write_json(made / recipe.CONFIG, model.recipe.to_json())
@@ -109,7 +110,7 @@ def _put(made: Path, output: Path) -> None:
     fsync_file(output.parent)
 
 
-def _write_onnx(model: Model, run: Run, folder: Path) -> tuple[float | None, str | None]:
+def _write_onnx(model: Model, run: Run, config: Config, folder: Path) -> tuple[float | None, str | None]:
     """Write the ONNX file and return how far it is from PyTorch, or else why there is none."""
     from noisy_student.learning import onnx_graph
 
@@ -125,7 +126,7 @@ def _write_onnx(model: Model, run: Run, folder: Path) -> tuple[float | None, str
         )
     except UsageError as error:
         return None, f"no {ONNX} was written: {error.message}. {error.hint}"
-    films = _films(model, run)
+    films = _films(model, run, config)
     exact = replace(model, recipe=replace(known, precision="fp32"))  # in bf16 it would differ from itself
     difference = float(np.abs(onnx_graph.predict(folder / ONNX, films) - exact.answers(films).probability).max())
     if not difference <= AGREE:
@@ -136,9 +137,8 @@ def _write_onnx(model: Model, run: Run, folder: Path) -> tuple[float | None, str
     return difference, None
 
 
-def _films(model: Model, run: Run) -> Pixels:
+def _films(model: Model, run: Run, config: Config) -> Pixels:
     """Return films to compare on: training films, and noise where those are gone."""
-    _, config, _ = recipe.opened(run.path, model.recipe.generation)
     found = decode_some(familiarity.sample(run, config)[:CHECKED], model.recipe.decode).pixels
     if len(found):
         return found

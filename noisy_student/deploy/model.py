@@ -78,7 +78,7 @@ class Model:
         Raises:
             DataError: a film cannot be decoded, or the pixels are of another shape or type.
         """
-        return np.concatenate([self.answers(pixels).probability for pixels in self._batches(films)])
+        return np.concatenate([self._probability(self.ask(pixels)[0]) for pixels in self._batches(films)])
 
     def decisions(self, probability: npt.ArrayLike, kind: str = "youden") -> Floats:
         """Return 1 where ``probability`` (N, K) is at or above the label's threshold, 0 where it is below, NaN where
@@ -99,25 +99,27 @@ class Model:
         """Return all that is said of decoded films ``pixels``, uint8 (N, C, S, S), asked as one batch."""
         logits, features = self.ask(pixels)
         each = self.recipe.calibration.each(logits)
-        several = len(self.recipe.calibration.fitted) > 1
-        # Networks of one recipe have one calibration: that of the mean of their logits.
-        said = logits if several else logits.mean(axis=0, dtype=np.float32, keepdims=True)
-        probability = self.recipe.calibration.image(said)
         odd = (None, None) if self.familiar is None else self.familiar.odd(pixels, features)
-        return Answers(probability, consensus.spread(each).sd, *odd)
+        return Answers(self._probability(logits), consensus.spread(each).sd, *odd)
+
+    def _probability(self, logits: npt.NDArray[np.float32]) -> Floats:
+        # Networks of one recipe have one calibration: that of the mean of their logits.
+        several = len(self.recipe.calibration.fitted) > 1
+        said = logits if several else logits.mean(axis=0, dtype=np.float32, keepdims=True)
+        return self.recipe.calibration.image(said)
 
     def ask(self, pixels: Pixels) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Return the logits (M, N, K) of every network, and the features (N, D) of the first."""
-        from noisy_student.learning import asking, fit
+        from noisy_student.learning import asking, course
 
         return asking.ask(
             self.networks,
             pixels,
-            film_ids(pixels),
+            film_ids(pixels) if isinstance(self.recipe.tta, int) else np.arange(len(pixels)),  # light views alone ask
             tta=self.recipe.tta,
             seed=self.recipe.seed,
             device=self.device,
-            autocast=fit.autocaster(self.device, self.recipe.precision),
+            autocast=course.autocaster(self.device, self.recipe.precision),
         )
 
     def activation_map(self, pixels: Pixels, label: str) -> npt.NDArray[np.float32] | None:
@@ -239,7 +241,9 @@ def acquainted(
         leave=False,
     )
     parts = stream(films, model.recipe.decode, workers=workers, batch=BATCH, stop=stop)
-    known = familiarity.learn(parts, model.ask)
+    # What is compared are the features of the first network on the films as they are.
+    first = replace(model, networks=model.networks[:1], recipe=replace(model.recipe, tta="none"))
+    known = familiarity.learn(parts, first.ask)
     if known is None:
         root = data_root(config.data)
         return model, f"films are not compared with the training films: too few of those can be read in {root}"

@@ -180,18 +180,19 @@ class Course:
 
     def noised(self, step: int, batch: Batch) -> objectives.Noised:
         """Return the batch of ``step`` with its input noise."""
-        images, group = augment.to_float(batch.clean), self.task.group
-        known = (batch.target, batch.weight, batch.pos_weight)
+        group, known = self.task.group, (batch.target, batch.weight, batch.pos_weight)
         if self.stretches[self._number(step)].does.noise:
             images = self.noise(batch.clean, batch.position, batch.image_id)
             images, *mixed = self._mixed(step, images, *known)
             known = (mixed[0], mixed[1], mixed[2])
+        else:
+            images = augment.to_float(batch.clean)
         images = images.contiguous(memory_format=torch.channels_last)
         if self._weak is None:
             return objectives.Noised(images, *known, group=group)
         everyone = self.task.phase.consistency.method == "mean_teacher"
         rows = np.arange(len(images)) if everyone else np.flatnonzero(batch.pseudo)
-        index = torch.from_numpy(rows).to(images.device)
+        index = torch.from_numpy(rows).to(images.device, non_blocking=True)
         weak = self._weak(batch.clean[index], batch.position[rows], batch.image_id[rows])
         return objectives.Noised(images, *known, weak.contiguous(memory_format=torch.channels_last), index, group)
 

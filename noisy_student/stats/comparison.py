@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from noisy_student.stats import support
-from noisy_student.stats.intervals import Difference, auroc_columns, bootstrap_aurocs, difference, macro
+from noisy_student.stats.intervals import NO_CLASSES, Difference, auroc_columns, bootstrap_aurocs, difference, macro
 from noisy_student.stats.metrics import checked
 from noisy_student.stats.power import holm, sentence
-
-NO_CLASSES: Final = "no label has both a positive and a negative film"
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def evaluate(
     entries = {}
     classes = support.of_classes(truth, patients)
     for k, name in enumerate(labels):
-        entry = _ranking(truth[:, k], probability[:, k], np.asarray(patients), aucs[:, k], confidence)
+        entry = _ranking(truth[:, k], probability[:, k], np.asarray(patients), aucs[:, [k]], classes[[k]], confidence)
         entry |= dict(zip(("positive_patients", "negative_patients"), map(int, classes[k]), strict=True))
         entry |= _calibration(truth[:, k], None if name in ranking else probability[:, k], bins)
         entry["before"] = None if raw is None else _before(truth[:, k], raw[:, k], bins)
@@ -141,7 +141,7 @@ def bounds(draws: Floats, classes: Ints, names: Sequence[str], confidence: float
     """
     share, missing = support.incomplete(draws, names)
     lacking = support.lacking(classes, names, support.RESAMPLED)
-    ci = None if lacking else interval(complete(draws, range(len(names))), confidence)
+    ci = None if lacking else interval(complete(draws), confidence)
     reason = None if ci else f"no interval: {lacking or support.most_incomplete(share, missing)}"
     return {
         "ci": ci and list(ci),
@@ -152,16 +152,16 @@ def bounds(draws: Floats, classes: Ints, names: Sequence[str], confidence: float
 
 
 def _ranking(
-    truth: Floats, score: Floats, patients: npt.NDArray[Any], draws: Floats, confidence: float
+    truth: Floats, score: Floats, patients: npt.NDArray[Any], draws: Floats, classes: Ints, confidence: float
 ) -> dict[str, Any]:
-    """Return what needs an order of the films alone."""
+    """Return what needs an order of the films alone; ``draws`` (R, 1) and ``classes`` (1, 2) are those of the label."""
     positives, negatives = int((truth == 1).sum()), int((truth == 0).sum())
     fpr, tpr = metrics.roc_curve(truth, score)
     recall, precision = metrics.precision_recall_curve(truth, score)
     reason = undefined_reason(positives, negatives)
     found: dict[str, Any] = {"ci": None, "undefined_replicates": None, "reason": reason}
     if reason is None:
-        found = bounds(draws[:, None], support.of_classes(truth[:, None], patients), [support.THE_FINDING], confidence)
+        found = bounds(draws, classes, [support.THE_FINDING], confidence)
         del found["undefined_labels"]
     closed = delong.interval(truth, score, patients, confidence)
     return {

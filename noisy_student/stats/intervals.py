@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ from noisy_student.errors import DataError
 from noisy_student.randomness import generator, text_id
 from noisy_student.stats import support
 from noisy_student.stats.metrics import Floats, Ints, auroc, checked, cross_entropy
+
+NO_CLASSES: Final = "no label has both a positive and a negative film"
 
 BLOCK = 32
 """Replicates drawn from one generator and computed together. 20,000 films x 32 fit into a core's cache; it is a part
@@ -271,12 +273,9 @@ def macro(values: npt.ArrayLike, columns: Sequence[int] | Ints) -> Floats:
     return mean
 
 
-def complete(values: Floats, columns: Sequence[int] | Ints) -> Floats:
-    """Return the mean (R,) of ``values`` (R, K) over ``columns``, NaN where one of them is: every mean is of the same
-    labels.
-    """
-    chosen = values[:, np.asarray(columns, dtype=np.int64)]
-    mean: Floats = chosen.mean(axis=1) if chosen.shape[1] else np.full(len(chosen), np.nan)
+def complete(values: Floats) -> Floats:
+    """Return the mean (R,) over the labels of ``values`` (R, K), NaN where one is: every mean is of the same labels."""
+    mean: Floats = values.mean(axis=1) if values.shape[1] else np.full(len(values), np.nan)
     return mean
 
 
@@ -305,8 +304,7 @@ def difference(
     if np.isnan(value):
         return Difference(None, None, None, None, None, undefined)
     share, missing = support.incomplete(second - first, names)
-    every = range(first.shape[1])
-    draws = complete(second, every) - complete(first, every)
+    draws = complete(second) - complete(first)
     ci = None if lacking else interval(draws, confidence)
     if ci is None:
         reason = lacking or support.most_incomplete(share, missing)
@@ -373,8 +371,7 @@ def compare(
         few = [called[k] for k, count in zip(used, known, strict=True) if count < support.RESAMPLED]
         return f"only 1 patient with a known value of {', '.join(few)}" if few else None
 
-    no_classes = "no label has both a positive and a negative film"
-    by_auroc = paired(score_a, score_b, auroc_columns, bootstrap_auroc, no_classes, one_class)
+    by_auroc = paired(score_a, score_b, auroc_columns, bootstrap_auroc, NO_CLASSES, one_class)
     if (probability_a is None) != (probability_b is None):
         raise DataError("only one of two models has probabilities", "Give probability_a and probability_b, or neither.")
     by_loss = Difference(None, None, None, None, None, "no probabilities were given")

@@ -48,8 +48,3 @@ def prior_shift(probability: Floats, prevalence: float) -> float:
 def moved(probability: npt.ArrayLike, shift: float) -> Floats:
     """Return probabilities, of any shape, moved by ``shift`` on the logit scale."""
     return np.asarray(expit(logit(np.clip(probability, EPSILON, 1 - EPSILON)) + shift), dtype=np.float64)
-
-
-def align(probability: Floats, prevalence: float) -> Floats:
-    """Return probabilities (N,) moved by one constant on the logit scale so that their mean is ``prevalence``."""
-    return moved(probability, prior_shift(probability, prevalence))

@@ -5,9 +5,13 @@ import pytest
 from scipy import integrate
 
 from noisy_student.config import PseudoConfig
-from noisy_student.targets.prevalence import align, estimate_prevalence
+from noisy_student.targets.prevalence import estimate_prevalence, moved, prior_shift
 from noisy_student.targets.pseudo import Judged, PseudoLabels, mean_of, pseudo_labels, sharpened, study_mean
 from noisy_student.targets.selection import keep_most_confident
+
+
+def aligned(probability: np.ndarray, prevalence: float) -> np.ndarray:
+    return moved(probability, prior_shift(probability, prevalence))
 
 
 def draw(count: int, columns: int = 1, seed: int = 0) -> np.ndarray:
@@ -64,7 +68,7 @@ def test_labels_win_over_the_teacher_as_they_grow_and_without_a_prior() -> None:
 def test_the_prevalence_never_reaches_0_or_1(positives: float, teacher: float, strength: float) -> None:
     found = estimate_prevalence(positives, 20, teacher, strength)
     assert 0 < found.mean < 1
-    assert align(draw(50)[:, 0], found.mean).mean() == pytest.approx(found.mean, rel=1e-6)
+    assert aligned(draw(50)[:, 0], found.mean).mean() == pytest.approx(found.mean, rel=1e-6)
 
 
 # -- alignment -----------------------------------------------------------------------------------------------------
@@ -73,7 +77,7 @@ def test_the_prevalence_never_reaches_0_or_1(positives: float, teacher: float, s
 @pytest.mark.parametrize("prevalence", [1e-4, 0.03, 0.2, 0.5, 0.97])
 def test_aligned_probabilities_have_the_prevalence_as_mean_and_keep_their_order(prevalence: float) -> None:
     before = draw(400)[:, 0]
-    after = align(before, prevalence)
+    after = aligned(before, prevalence)
     assert after.mean() == pytest.approx(prevalence, rel=1e-6)
     rank = np.argsort(before)
     assert (np.diff(after[rank]) >= 0).all()
@@ -82,18 +86,18 @@ def test_aligned_probabilities_have_the_prevalence_as_mean_and_keep_their_order(
 
 def test_alignment_multiplies_all_odds_by_one_factor() -> None:
     before = np.clip(draw(100)[:, 0], 0.001, 0.999)
-    after = align(before, 0.4)
+    after = aligned(before, 0.4)
     factors = after / (1 - after) / (before / (1 - before))
     np.testing.assert_allclose(factors, factors[0], rtol=1e-6)
 
 
 def test_alignment_moves_nothing_where_the_mean_is_right() -> None:
     before = np.clip(draw(100)[:, 0], 0.001, 0.999)
-    np.testing.assert_allclose(align(before, float(before.mean())), before, atol=1e-7)
+    np.testing.assert_allclose(aligned(before, float(before.mean())), before, atol=1e-7)
 
 
 def test_alignment_copes_with_probabilities_of_0_and_1() -> None:
-    after = align(np.array([0.0, 0.0, 1.0]), 0.5)
+    after = aligned(np.array([0.0, 0.0, 1.0]), 0.5)
     assert after.mean() == pytest.approx(0.5, rel=1e-6)
     assert after[0] == after[1] < after[2]
 
@@ -112,7 +116,7 @@ def test_targets_are_aligned_study_means_weighted_by_confidence() -> None:
         prevalence = found.prevalence[k]
         assert prevalence is not None
         assert prevalence.mean == pytest.approx(expected, rel=1e-6)
-        np.testing.assert_allclose(found.target[:, k], align(averaged[:, k], expected), atol=1e-7)
+        np.testing.assert_allclose(found.target[:, k], aligned(averaged[:, k], expected), atol=1e-7)
     np.testing.assert_allclose(found.weight, np.abs(2 * found.target - 1) ** 0.7, rtol=1e-9)
 
 
