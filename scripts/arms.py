@@ -228,7 +228,7 @@ def _said(bench: Bench, network: Any, films: Manifest) -> Floats:
 def few(bench: Bench) -> Outcome:
     """Supervised training on the whole label budget, with the teacher's recipe."""
     phase = lasting(bench.work.config.phase(0), bench.few_steps)
-    return _supervised(bench, bench.budget, phase)
+    return _taught(bench, table_of(bench.budget, bench.work.config), phase)
 
 
 def everything(bench: Bench) -> Outcome:
@@ -237,7 +237,7 @@ def everything(bench: Bench) -> Outcome:
     phase = lasting(phase, seen_by_ours(bench) // phase.optim.batch_size)
     train = manifest.select(bench.sealed, split="train")
     both = Manifest(pd.concat([bench.budget.frame, train.frame], ignore_index=True), train.labels)
-    return _supervised(bench, both, phase)
+    return _taught(bench, table_of(both, bench.work.config), phase)
 
 
 def with_pool(bench: Bench) -> Outcome:
@@ -247,16 +247,13 @@ def with_pool(bench: Bench) -> Outcome:
     """
     phase = bench.work.config.phase(1)
     phase = lasting(phase, seen_by_ours(bench) // phase.optim.batch_size)
-    targets = table_of(bench.budget, bench.work.config, bench.pool)
+    return _taught(bench, table_of(bench.budget, bench.work.config, bench.pool), phase)
+
+
+def _taught(bench: Bench, targets: Targets, phase: PhaseConfig) -> Outcome:
     steps = phase.optim.steps
     about = {"images_seen": steps * phase.optim.batch_size, "films": len(targets.images), "steps": steps}
     return Outcome(trained(bench, targets, phase), about)
-
-
-def _supervised(bench: Bench, films: Manifest, phase: PhaseConfig) -> Outcome:
-    steps = phase.optim.steps
-    about = {"images_seen": steps * phase.optim.batch_size, "films": len(films), "steps": steps}
-    return Outcome(trained(bench, table_of(films, bench.work.config), phase), about)
 
 
 def frozen(bench: Bench) -> Outcome:

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import Variant, about, peak_memory, ratios, spread, take_turns, told
-from PIL import Image
+from bench_train import random_batch
+from measuring import Variant, about, make_films, peak_memory, ratios, spread, take_turns, told
 
 from noisy_student.config import ModelConfig
 from noisy_student.data.decode import DecodeSettings
@@ -58,7 +58,7 @@ def model(name: str, size: int, device: torch.device) -> Model:
 def bare(made: Model, batch: int, count: int) -> Variant:
     """Return a function that takes ``count`` films in batches of ``batch`` through the network alone."""
     size, network = made.recipe.decode.size, made.networks[0]
-    images = torch.rand(batch, 1, size, size, device=made.device).contiguous(memory_format=torch.channels_last)
+    images, _ = random_batch(batch, size, made.device)
     autocast = fit.autocaster(made.device, "auto")
 
     def work(_: int) -> None:
@@ -89,9 +89,7 @@ def main() -> None:
         np.save(folder / "pixels.npy", pixels)
         mapped = np.load(folder / "pixels.npy", mmap_mode="r")
         (folder / "films").mkdir()
-        film = Image.fromarray(np.tile(np.arange(given.source_size, dtype=np.uint8), (given.source_size, 1)))
-        for number in range(count):
-            film.save(folder / "films" / f"{number:06d}.jpg")
+        make_films(folder / "films", count, given.source_size, given.source_size)
 
         def stage(_: int) -> None:
             films = Films(mapped, np.arange(count), device, resident=False)

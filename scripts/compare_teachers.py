@@ -166,20 +166,15 @@ def rows(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int
 
     The interval of a difference resamples seeds and patients, crossed and the same for both arms.
     """
-    picked = np.random.default_rng(0).integers(0, len(seeds), (results.REPLICATES, len(seeds)))
-    place = np.arange(results.REPLICATES)[:, None]
-
-    def draws(arm: str) -> Floats:
-        every = np.array([lines[arm, seed]["replicates"] for seed in seeds], dtype=np.float64).T
-        mean: Floats = every[place, picked].mean(axis=1)
-        return mean
-
     yield "| arm | mean | SD | minus chosen (95 % interval) |\n|---|---|---|---|"
     for arm in dict.fromkeys(arm for arm, _ in lines):
         if not all((arm, seed) in lines and (CHOSEN, seed) in lines for seed in seeds):
             continue
-        area = np.array([lines[arm, seed]["auroc"] for seed in seeds])
-        change = "" if arm == CHOSEN else _change(area, lines, seeds, draws(arm) - draws(CHOSEN))
+        area, draws = (
+            np.array([lines[arm, seed]["auroc"] for seed in seeds]),
+            results.drawn(lines, [arm, CHOSEN], seeds),
+        )
+        change = "" if arm == CHOSEN else _change(area, lines, seeds, draws[arm] - draws[CHOSEN])
         spread = f"{area.std(ddof=1):.3f}" if len(seeds) > 1 else "–"
         yield f"| {arm} | {area.mean():.3f} | {spread} | {change} |"
 

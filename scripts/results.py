@@ -88,6 +88,18 @@ def trials(path: Path) -> str:
     return "\n".join(lines)
 
 
+def drawn(
+    lines: Mapping[tuple[str, int], Mapping[str, Any]], arms: Sequence[str], seeds: Sequence[int]
+) -> dict[str, Floats]:
+    """Return the replicates (R,) of each arm, each the mean over seeds drawn again: the same draw for all arms."""
+    picked = np.random.default_rng(0).integers(0, len(seeds), (REPLICATES, len(seeds)))
+    rows = np.arange(REPLICATES)[:, None]
+    return {
+        arm: np.array([lines[arm, seed]["replicates"] for seed in seeds], dtype=np.float64).T[rows, picked].mean(axis=1)
+        for arm in arms
+    }
+
+
 def summarise(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
     """Return AUROCs, means, deviations and intervals of the arms that are there for all ``seeds``.
 
@@ -99,12 +111,7 @@ def summarise(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequenc
     if len({lines[arm, seed]["test"] for arm in arms for seed in seeds}) > 1:
         raise SystemExit("results: the lines are of different test films")
     area = {arm: np.array([lines[arm, seed]["auroc"] for seed in seeds]) for arm in arms}
-    picked = np.random.default_rng(0).integers(0, len(seeds), (REPLICATES, len(seeds)))
-    rows = np.arange(REPLICATES)[:, None]
-    mean = {
-        arm: np.array([lines[arm, seed]["replicates"] for seed in seeds], dtype=np.float64).T[rows, picked].mean(axis=1)
-        for arm in arms
-    }
+    mean = drawn(lines, arms, seeds)
     found: dict[str, Any] = {
         "seeds": list(seeds),
         "arms": {
