@@ -11,19 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import frozen
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from noisy_student import generations, preflight, preparation, scoring, training
 from noisy_student.config import Config, FinetuneConfig, OptimConfig, PhaseConfig
 from noisy_student.data import manifest, split_files, splits
 from noisy_student.data.manifest import Manifest
 from noisy_student.errors import ConfigError
-from noisy_student.learning import fit, goals, models, predict
+from noisy_student.learning import fit, goals, predict
 from noisy_student.learning.batches import Films
 from noisy_student.learning.checkpoint import load as load_network
 from noisy_student.randomness import text_id, text_ids, uniform
@@ -36,8 +34,6 @@ Floats = npt.NDArray[np.float64]
 
 DEVELOPMENT_SHARE: Final = 0.3
 """Share of the train patients on which trials are measured, in place of the test films."""
-FROZEN_C: Final = 0.01
-"""Inverse strength of the penalty of the logistic regression, on standardised features."""
 SETTINGS: Final[dict[str, tuple[str, ...]]] = {
     "pseudo": (
         "student.noise.strength=0",
@@ -210,16 +206,12 @@ def trained(bench: Bench, targets: Targets, phase: PhaseConfig) -> Floats:
     fit.fit(run, task, progress=sys.stderr.isatty())
     network, _ = load_network(run.generation(0) / "checkpoint" / "best")
     network.to(device).to(memory_format=torch.channels_last)
-    return _said(bench, network, bench.test)
+    autocast = fit.autocaster(device, config.precision)
+    return predict.predict(network, _films(work, bench.test), autocast=autocast).astype(np.float64)
 
 
 def _films(work: Workplace, films: Manifest) -> Films:
     return Films(work.cache.pixels, preparation.film_rows(work.cache, films), predict.best_device("auto"))
-
-
-def _said(bench: Bench, network: Any, films: Manifest) -> Floats:
-    autocast = fit.autocaster(predict.best_device("auto"), bench.work.config.precision)
-    return predict.predict(network, _films(bench.work, films), autocast=autocast).astype(np.float64)
 
 
 # -- the arms ------------------------------------------------------------------------------------------------------
@@ -256,33 +248,11 @@ def _taught(bench: Bench, targets: Targets, phase: PhaseConfig) -> Outcome:
     return Outcome(trained(bench, targets, phase), about)
 
 
-def frozen(bench: Bench) -> Outcome:
+def regressed(bench: Bench) -> Outcome:
     """Logistic regression (scikit-learn) on the features of the start weights, which learn nothing, per label."""
-    import torch
-
-    config = bench.work.config
-    model = config.teacher.model
-    network = models.build(model, config.data.labels, config.data.channels, config.data.image_size, seed=config.seed)
-    models.load_weights(network, model, preflight.weight_folders(config), seed=config.seed)
-    network.to(predict.best_device("auto"))
-
-    class Features(torch.nn.Module):
-        def forward(self, images: Any) -> Any:
-            return network.features(images)
-
-    network.eval()
-    targets = table_of(bench.budget, config)
-    learnt, asked = _said(bench, Features(), bench.budget), _said(bench, Features(), bench.test)
-    scores = np.empty((len(asked), len(config.data.labels)))
-    for k in range(scores.shape[1]):
-        known = targets.weight[:, k] > 0
-        truth = targets.target[known, k] >= 0.5
-        if truth.all() or not truth.any():  # one class: nothing can be learnt, and no film is told from another
-            scores[:, k] = 0.5
-            continue
-        regression = make_pipeline(StandardScaler(), LogisticRegression(C=FROZEN_C, max_iter=5000))
-        regression.fit(learnt[known], truth, logisticregression__sample_weight=targets.weight[known, k])
-        scores[:, k] = regression.decision_function(asked)
+    features, targets = frozen.Features(bench.work), table_of(bench.budget, bench.work.config)
+    patients = bench.budget.frame["patient"].to_numpy()
+    scores = frozen.regress(features(bench.budget), targets.target, targets.weight, patients, features(bench.test))
     return Outcome(scores, {"images_seen": len(targets.images), "films": len(targets.images), "steps": 0})
 
 
@@ -296,7 +266,7 @@ def iterated(bench: Bench) -> Outcome:
 
 ARMS: Final[dict[str, Arm]] = {
     "few": few,
-    "frozen": frozen,
+    "frozen": regressed,
     "pseudo": iterated,
     "mean_teacher": with_pool,
     "fixmatch": with_pool,

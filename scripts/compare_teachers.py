@@ -1,32 +1,38 @@
 #!/usr/bin/env python
 """Tables of teachers: start weights, fine-tuning, losses, heads, ensembles and baselines, on development films alone.
 
-The labelled set is drawn from the train patients of kermany160; 52 films of official validation patients calibrate,
-and the rest of those patients are the test set here. The official test films are left out of the table that is made.
-Each arm changes one thing of configs/kermany160.yaml, with one network and without the self-supervised start; every
-finished arm and seed becomes a line of --results and is not run again.
+kermany160: the labelled set is drawn from the train patients; 52 films of official validation patients calibrate, and
+the rest of those patients are the test set here. nih1000: a seed is one of five folds of the train and validation
+patients, another fold calibrates, the labels are those with 20 test films and more. Each arm changes one thing of
+configs/kermany160.yaml, with one network and without the self-supervised start; every finished arm and seed becomes a
+line of --results and is not run again. --official splits the films as the data set does: once, for what was chosen.
 
     python scripts/compare_teachers.py --root DIR --tables start losses --seeds 0 1 2 3 4
+    python scripts/compare_teachers.py --root DIR --labelled all --steps 500 --seeds 0 1 2
+    python scripts/compare_teachers.py --data nih1000 --root DIR --labelled all --tables losses heads
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import development
+import frozen
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import results
 
-from noisy_student import generations, preflight, preparation, scoring, training
+from noisy_student import generations, preparation, scoring, training
 from noisy_student.config.load import load
 from noisy_student.data import manifest
 from noisy_student.data.manifest import Manifest
 from noisy_student.runs import text_hash
+from noisy_student.targets.uncertainty import label_targets
 from noisy_student.workplace import Workplace
 
 Floats = npt.NDArray[np.float64]
@@ -83,40 +89,39 @@ TABLES: Final[dict[str, dict[str, Sequence[str]]]] = {
 }  # fmt: skip
 
 
-def development_table(root: Path, path: Path) -> None:
-    """Write the table of the development films: official validation patients beyond the calibration become the test."""
-    table = pd.read_csv(root / "labels.csv")
-    table = table[table["split"] != "test"].copy()
-    official = table[table["split"] == "valid"]
-    patients = official["patient"].drop_duplicates().to_numpy()
-    np.random.default_rng(0).shuffle(patients)
-    films = official.groupby("patient").size().loc[patients].cumsum()
-    kept = set(films.index[films <= 70])  # 52 of them are drawn, whole patients
-    table.loc[(table["split"] == "valid") & ~table["patient"].isin(kept), "split"] = "test"
+def written_table(given: argparse.Namespace, seed: int) -> list[str]:
+    """Write the table of the films; return the settings that name them."""
+    table, settings = development.TABLES[given.data](given.root, seed, official=given.official)
+    path = (given.output / f"films-{seed}.csv").resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(path, index=False)
+    return [f"data.root={given.root}", f"data.csv={path}", *settings]
 
 
-def run_arm(arm: str, changes: Sequence[str], seed: int, given: argparse.Namespace, table: Path) -> dict[str, Any]:
-    """Return what is kept of an arm: its measures on the development test films, and how long it took."""
+def recipe_of(changes: Sequence[str], given: argparse.Namespace) -> dict[str, Any]:
+    """Return what makes two lines of an arm comparable."""
+    config = text_hash(given.config.read_text(encoding="utf-8"))
+    recipe = {"config": config, "labelled": given.labelled, "steps": given.steps, "set": list(changes)}
+    if given.data != "kermany160":
+        recipe["data"] = given.data
+    return recipe | {"films": "official"} if given.official else recipe
+
+
+def run_arm(arm: str, changes: Sequence[str], seed: int, given: argparse.Namespace) -> dict[str, Any]:
+    """Return what is kept of an arm: its measures on the test films of the table, and how long it took."""
     start = time.perf_counter()
-    name = f"{text_hash(arm)[:8]}-{given.labelled}-{seed}"
-    fixed = [
-        f"data.root={given.root}",
-        f"data.csv={table}",
-        f"seed={seed}",
-        f"split.seed={seed}",
-        "folds=1",
-        "threads=1",
-        "pretrain.method=none",
-    ]
-    fixed += [f"split.labelled_images={given.labelled}", f"teacher.optim.steps={given.steps}"]
+    name = f"{text_hash(json.dumps([arm, recipe_of(changes, given)]))[:8]}-{seed}"
+    budget = [f"split.labelled_images={given.labelled}"]
+    if given.labelled == "all":
+        budget = ["split.labelled_images=null", "split.labelled_fraction=1"]
+    fixed = [f"seed={seed}", f"split.seed={seed}", "folds=1", "threads=1", "pretrain.method=none"]
+    fixed += [*written_table(given, seed), *budget, f"teacher.optim.steps={given.steps}"]
     config = load(given.config, [*fixed, *changes])
     run = generations.open_run(given.output / name, config, resume=True, overwrite=False)
     work = Workplace(run, config, preparation.prepare(run, config))
     test = manifest.select(manifest.read(run.sealed), split="test")
     if arm == FROZEN:
-        scores = frozen(work, test)
+        scores = regressed(work, test)
     else:
         generations.train_teacher(work)
         said = training.said(work, 0, training.predict_networks(work, 0, test, work.cache, arm))
@@ -125,40 +130,13 @@ def run_arm(arm: str, changes: Sequence[str], seed: int, given: argparse.Namespa
     return {"seconds": round(time.perf_counter() - start), "films": len(test)} | found
 
 
-def frozen(work: Workplace, test: Manifest) -> Floats:
-    """Return probabilities (N, K) by logistic regression on features of the start weights; C by cross-validation."""
-    import torch
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    from noisy_student.learning import augment, models
-    from noisy_student.learning.batches import Films
-
-    config, device = work.config, torch.device("cpu")
-    model = config.teacher.model
-    network = models.build(model, config.data.labels, config.data.channels, config.data.image_size, seed=0)
-    models.load_weights(network, model, preflight.weight_folders(config), seed=0)
-    network.eval()
-
-    def features(films: Manifest) -> Floats:
-        rows = Films(work.cache.pixels, preparation.film_rows(work.cache, films), device)
-        parts = np.array_split(np.arange(len(films)), max(1, len(films) // 64))
-        with torch.inference_mode():
-            return np.concatenate([network.features(augment.to_float(rows.gather(part))).numpy() for part in parts])
-
-    labelled = manifest.select(manifest.read(work.run.manifest), split="train", labelled=True)
-    truth = scoring.known_truth(manifest.values(labelled), config.targets.blank)
-    folds = StratifiedGroupKFold(4, shuffle=True, random_state=0)
-    seen, asked = features(labelled), features(test)
-    strengths = {"logisticregression__C": np.logspace(-4, 1, 6)}
-    columns = []
-    for known in truth.T:
-        regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-        search = GridSearchCV(regression, strengths, scoring="neg_log_loss", cv=folds)
-        columns.append(search.fit(seen, known, groups=labelled.frame["patient"]).predict_proba(asked)[:, 1])
-    return np.stack(columns, axis=1)
+def regressed(work: Workplace, test: Manifest) -> Floats:
+    """Return probabilities (N, K) by logistic regression on features of the start weights."""
+    config, features = work.config, frozen.Features(work)
+    films = manifest.select(manifest.read(work.run.manifest), split="train", labelled=True)
+    images = films.frame["image"].tolist()
+    taught = label_targets(manifest.values(films), config.data.labels, config.targets, images)
+    return frozen.regress(features(films), *taught, films.frame["patient"].to_numpy(), features(test))
 
 
 def rows(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int]) -> Iterator[str]:
@@ -170,10 +148,8 @@ def rows(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int
     for arm in dict.fromkeys(arm for arm, _ in lines):
         if not all((arm, seed) in lines and (CHOSEN, seed) in lines for seed in seeds):
             continue
-        area, draws = (
-            np.array([lines[arm, seed]["auroc"] for seed in seeds]),
-            results.drawn(lines, [arm, CHOSEN], seeds),
-        )
+        area = np.array([lines[arm, seed]["auroc"] for seed in seeds])
+        draws = results.drawn(lines, [arm, CHOSEN], seeds)
         change = "" if arm == CHOSEN else _change(area, lines, seeds, draws[arm] - draws[CHOSEN])
         spread = f"{area.std(ddof=1):.3f}" if len(seeds) > 1 else "–"
         yield f"| {arm} | {area.mean():.3f} | {spread} | {change} |"
@@ -187,38 +163,37 @@ def _change(
     return f"{area.mean() - chosen:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
 
 
+def _films(text: str) -> int | str:
+    return text if text == "all" else int(text)
+
+
 def main() -> None:
     """Run what is missing, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help="folder of kermany160")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--data", choices=development.TABLES, default="kermany160")
     parser.add_argument("--config", type=Path, default=Path("configs/kermany160.yaml"))
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
-    parser.add_argument("--labelled", type=int, default=52, help="labelled films")
+    parser.add_argument("--labelled", type=_films, default=52, metavar="N", help="labelled films, or all [default: 52]")
+    parser.add_argument("--official", action="store_true", help="the official split, test films included")
     parser.add_argument("--steps", type=int, default=150, help="training steps")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--output", type=Path, default=Path("runs/compare_teachers"), help="folder of the runs")
     parser.add_argument("--results", type=Path, default=Path("docs/results/teachers.jsonl"))
     given = parser.parse_args()
-    table = (given.output / "development.csv").resolve()
-    development_table(given.root, table)
     for title in given.tables:
         lines: dict[tuple[str, int], dict[str, Any]] = {}
         for seed in given.seeds:
             for arm, changes in {CHOSEN: (), **TABLES[title]}.items():
-                recipe = {
-                    "config": text_hash(given.config.read_text(encoding="utf-8")),
-                    "labelled": given.labelled,
-                    "steps": given.steps,
-                    "set": list(changes),
-                }
+                recipe = recipe_of(changes, given)
                 kept = {key: line for key, line in results.read(given.results, recipe).items() if key[0] == arm}
                 if (arm, seed) not in kept:
                     head = {"arm": arm, "seed": seed, "recipe": recipe, "revision": results.revision()}
-                    kept[arm, seed] = head | run_arm(arm, changes, seed, given, table)
+                    kept[arm, seed] = head | run_arm(arm, changes, seed, given)
                     results.append(given.results, kept[arm, seed])
                 lines[arm, seed] = kept[arm, seed]
                 print(f"{title}: {arm}, seed {seed}: {kept[arm, seed]['auroc']:.4f}", flush=True)
-        print(f"\n{title}, {given.labelled} labelled films, {len(given.seeds)} seeds")
+        print(f"\n{title}, {given.data}, {given.labelled} labelled films, {len(given.seeds)} seeds")
         print("\n".join(rows(lines, given.seeds)), flush=True)
 
 

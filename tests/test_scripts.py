@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from noisy_student.config import OptimConfig, PhaseConfig
 from noisy_student.config.load import load
@@ -374,3 +376,69 @@ def test_shasum_stands_in_for_sha256sum(tmp_path: Path, prepare: Any) -> None:
     assert prepare(PATH=str(tools)).returncode == 0
     wanted = hashlib.sha256(b"lockproject").hexdigest()[:16]
     assert (tmp_path / ".venv" / ".installed[x]").read_text() == f"{wanted}\n"
+
+
+def test_frozen_features_are_regressed_by_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What carries a label ranks the asked films; weight 0 leaves a film out; one class tells nothing apart."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import frozen
+
+    draw = np.random.default_rng(0)
+    features = draw.normal(size=(300, 6))
+    truth = (features[:, 0] + 0.3 * draw.normal(size=300) > 0).astype(np.float32)
+    upside_down = truth.copy()
+    upside_down[60:] = 1 - upside_down[60:]
+    weight = np.ones((300, 4), dtype=np.float32)
+    weight[60:, 1] = 0
+    few = np.zeros(300, dtype=np.float32)
+    few[np.argsort(features[:, 1])[-2:]] = 1
+    target = np.stack([truth, upside_down, np.ones_like(truth), few], axis=1)
+    seen, asked = slice(0, 200), slice(200, 300)
+    patients = np.arange(200) // 2
+    found = frozen.regress(features[seen], target[seen], weight[seen], patients, features[asked])
+    assert found.shape == (100, 4)
+    for column in (0, 1):
+        assert roc_auc_score(truth[asked], found[:, column]) > 0.95
+    assert found[:, 2] == pytest.approx(0.5)
+    assert roc_auc_score(features[asked, 1] > 0, found[:, 3]) > 0.8  # fewer positives than folds
+    whole = frozen.regress(features[seen], target[seen, :1], weight[seen, :1], patients, features[asked])
+    assert whole[:, 0] == pytest.approx(found[:, 0])
+
+
+def test_teachers_are_compared_on_development_films(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No official test film, no patient on two sides; the folds of nih1000 take every patient once."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import development
+
+    official = pd.read_csv(real_data / "kermany160" / "labels.csv")
+    table, changes = development.kermany160(real_data / "kermany160", 0, official=False)
+    assert changes == []
+    assert not set(table["patient"]) & set(official.loc[official["split"] == "test", "patient"])
+    assert table.groupby("patient")["split"].nunique().max() == 1
+    assert 52 <= (table["split"] == "valid").sum() <= 70
+    root, tested = real_data / "nih1000", []
+    held_out = set((root / "test_list.txt").read_text().split())
+    for seed in range(development.FOLDS):
+        table, changes = development.nih1000(root, seed, official=False)
+        assert not set(table["image"].str.removeprefix("images/")) & held_out
+        assert table.groupby("patient")["split"].nunique().max() == 1
+        assert set(table["split"]) == {"train", "valid", "test"}
+        tested += table.loc[table["split"] == "test", "image"].tolist()
+    assert sorted(tested) == sorted(table["image"])
+    table, _ = development.nih1000(root, 0, official=True)
+    assert (table.loc[table["split"] == "test", list(development.NIH_LABELS)].sum() >= 20).all()
+    assert load(None, changes).data.labels == development.NIH_LABELS
+
+
+def test_an_arm_of_other_films_is_another_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import compare_teachers
+
+    config = SCRIPTS.parent / "configs" / "kermany160.yaml"
+    given = argparse.Namespace(config=config, labelled=52, steps=150, data="kermany160", official=False)
+    told = [
+        compare_teachers.recipe_of(["a=1"], argparse.Namespace(**(vars(given) | change)))
+        for change in ({}, {"labelled": "all"}, {"data": "nih1000"}, {"official": True}, {"steps": 9})
+    ]
+    assert all(one != other for number, one in enumerate(told) for other in told[:number])
+    assert all(json.loads(json.dumps(recipe)) == recipe for recipe in told)

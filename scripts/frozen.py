@@ -1,0 +1,90 @@
+"""The cheap baseline: logistic regression on the features of start weights, which learn nothing."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from noisy_student import preflight, preparation
+from noisy_student.data.manifest import Manifest
+from noisy_student.learning import course, models, predict
+from noisy_student.learning.batches import Films
+from noisy_student.workplace import Workplace
+
+Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
+FOLDS: Final = 4
+STRENGTHS: Final = np.logspace(-4, 1, 6)
+"""Inverse strengths of the penalty that cross-validation chooses from."""
+FALLBACK: Final = 0.01
+"""The one for a label with fewer films on either side than there are folds."""
+
+
+class _Features(torch.nn.Module):
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return self.network.features(images)
+
+
+class Features:
+    """The teacher's network with its start weights, as a map from films to features (N, D)."""
+
+    def __init__(self, work: Workplace) -> None:
+        config, self.work = work.config, work
+        model, data = config.teacher.model, config.data
+        network = models.build(model, data.labels, data.channels, data.image_size, seed=config.seed)
+        models.load_weights(network, model, preflight.weight_folders(config), seed=config.seed)
+        self.device = predict.best_device("auto")
+        self.module = _Features(network).to(self.device).eval()
+
+    def __call__(self, films: Manifest) -> Floats:
+        cache = self.work.cache
+        rows = Films(cache.pixels, preparation.film_rows(cache, films), self.device)
+        autocast = course.autocaster(self.device, self.work.config.precision)
+        return predict.predict(self.module, rows, autocast=autocast).astype(np.float64)
+
+
+def regress(seen: Floats, target: Singles, weight: Singles, patients: npt.NDArray[Any], asked: Floats) -> Floats:
+    """Return probabilities (N, K) of the films with features ``asked`` (N, D), one regression per label.
+
+    ``target`` and ``weight`` (M, K) are those of the films with features ``seen`` (M, D) and ``patients`` (M,); a film
+    counts by its weight, as positive from 1/2 on. The penalty is chosen by log loss over folds of patients. A label
+    with films of one class is 1/2 throughout: no film is told from another.
+    """
+    columns = []
+    for known, weights in zip(target.T, weight.T, strict=True):
+        use = weights > 0
+        truth = known[use] >= 0.5
+        if truth.all() or not truth.any():
+            columns.append(np.full(len(asked), 0.5))
+            continue
+        regression = make_pipeline(StandardScaler(), LogisticRegression(C=FALLBACK, max_iter=5000))
+        found = _chosen(regression, seen[use], truth, weights[use], patients[use])
+        columns.append(found.predict_proba(asked)[:, 1])
+    return np.stack(columns, axis=1)
+
+
+def _chosen(
+    regression: Pipeline, seen: Floats, truth: npt.NDArray[np.bool_], weights: Singles, patients: npt.NDArray[Any]
+) -> Any:
+    counted = {"logisticregression__sample_weight": weights}
+    either = min(len(np.unique(patients[truth])), len(np.unique(patients[~truth])))
+    if either < FOLDS:
+        return regression.fit(seen, truth, **counted)
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    if any(len(np.unique(truth[part])) < 2 for _, part in folds.split(seen, truth, patients)):
+        return regression.fit(seen, truth, **counted)  # a fold of one class has no log loss
+    search = GridSearchCV(
+        regression, {"logisticregression__C": STRENGTHS}, scoring="neg_log_loss", cv=folds, error_score="raise"
+    )
+    return search.fit(seen, truth, groups=patients, **counted)
