@@ -54,12 +54,24 @@ SETTINGS: Final[dict[str, tuple[str, ...]]] = {
         "student.start=weights",
         "student.consistency={method: fixmatch, ramp: 0}",
     ),
+    "hard": ("pseudo.hard=true",),
+    "single": ("folds=1",),
+    "unpretrained": ("pretrain.method=none",),
+    "unaligned": ("pseudo.align=false",),
 }
 """What the arms change of the configuration that all of them share."""
 
 
-def check(arm: str, config: Config) -> None:
-    """Raise :class:`ConfigError` where ``generations`` gives back to an arm what its settings have taken away."""
+def check(arm: str, base: Config, config: Config) -> None:
+    """Check the configuration of an arm, which was ``base`` before its settings.
+
+    Raises:
+        ConfigError: its settings change nothing, or ``generations`` gives back what they have taken away.
+    """
+    if config == base and arm in SETTINGS:
+        raise ConfigError(
+            f"arm {arm}: {', '.join(SETTINGS[arm])} is what the configuration says already", "Leave the arm out."
+        )
     for generation in (number for number in config.generations if number > 0 and arm == "pseudo"):
         phase = config.phase(generation)
         if phase.noise.strength or phase.model.dropout or phase.model.stochastic_depth:
@@ -272,4 +284,10 @@ ARMS: Final[dict[str, Arm]] = {
     "fixmatch": with_pool,
     "ours": iterated,
     "all": everything,
+    "hard": iterated,
+    "single": iterated,
+    "unpretrained": iterated,
+    "unaligned": iterated,
 }
+MATRIX: Final = ("few", "frozen", "pseudo", "mean_teacher", "fixmatch", "ours", "all")
+"""The arms of the benchmark; the others are ours without one of its components."""

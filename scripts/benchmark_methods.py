@@ -6,7 +6,9 @@
 - pseudo: `ns iterate` whose students learn without noise;
 - mean_teacher, fixmatch: one network on the label budget and the pool, with a consistency term;
 - ours: `ns iterate` with the configuration, its best generation;
-- all: supervised on every label of the train split.
+- all: supervised on every label of the train split;
+- hard, single, unpretrained, unaligned (where asked for): ours with hard targets, one network, no self-supervised
+  start, pseudo-labels that keep the teacher's own share of positives. With pseudo they leave out one component each.
 A self-supervised start of the configuration is made by ours and pseudo alone; the others start from its weights file.
 All but few and frozen see as many films as all trainings of ours together; every line says how many.
 
@@ -78,7 +80,7 @@ def config_of(arm: str, seed: int, given: argparse.Namespace) -> Config:
             arms.write_development_split(load(given.config, shared), split)
         settings.append(f"split.file={split}")
     config = load(given.config, settings)
-    arms.check(arm, config)
+    arms.check(arm, load(given.config, shared), config)
     return config
 
 
@@ -129,7 +131,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="for every arm")
     parser.add_argument("--own", action="append", default=[], metavar="ARM:A.B=VALUE", help="for one arm")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="+", choices=list(arms.ARMS), default=list(arms.ARMS))
+    parser.add_argument("--arms", nargs="+", choices=list(arms.ARMS), default=list(arms.MATRIX))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--few-steps", type=int, default=400)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark_methods"), help="folder of the runs")

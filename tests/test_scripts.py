@@ -172,10 +172,30 @@ def test_pseudo_labels_without_noise_are_without_it_in_every_generation(monkeypa
     import arms
 
     noisy = ["data.labels=[A]", "generations={2: {model: {dropout: 0.5}}}"]
-    arms.check("ours", load(None, noisy))
+    base = load(None, noisy)
+    arms.check("ours", base, base)
     with pytest.raises(ConfigError, match=r"generations\.2: brings noise to the arm pseudo"):
-        arms.check("pseudo", load(None, [*noisy, *arms.SETTINGS["pseudo"]]))
-    arms.check("pseudo", load(None, [*noisy, *arms.SETTINGS["pseudo"], "generations.2.model.dropout=0"]))
+        arms.check("pseudo", base, load(None, [*noisy, *arms.SETTINGS["pseudo"]]))
+    arms.check("pseudo", base, load(None, [*noisy, *arms.SETTINGS["pseudo"], "generations.2.model.dropout=0"]))
+
+
+@pytest.mark.parametrize("arm", ["hard", "single", "unpretrained", "unaligned"])
+def test_an_arm_without_a_component_is_without_it(arm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import arms
+
+    whole = load(SCRIPTS.parent / "configs" / "kermany160.yaml")
+    without = load(SCRIPTS.parent / "configs" / "kermany160.yaml", arms.SETTINGS[arm])
+    assert arms.ARMS[arm] is arms.ARMS["ours"]
+    arms.check(arm, whole, without)
+    (key,) = [text.partition("=")[0] for text in arms.SETTINGS[arm]]
+    section, _, name = key.partition(".")
+    changed = {field for field in type(whole).model_fields if getattr(whole, field) != getattr(without, field)}
+    assert changed == {section}
+    if name:
+        assert getattr(getattr(whole, section), name) != getattr(getattr(without, section), name)
+    with pytest.raises(ConfigError, match=f"arm {arm}: {key}=.* is what the configuration says already"):
+        arms.check(arm, without, without)
 
 
 @pytest.mark.parametrize(
