@@ -137,7 +137,7 @@ def evaluate(
     with opened.lock():
         if config is not None:
             work = Workplace(opened, stored, None, device, progress)
-            number = external.best_generation(opened) if generation is None else generation
+            number = external.chosen_generation(opened, generation)
             fitted = None if calibration is None else Path(calibration)
             return external.evaluate(work, load_config(Path(config), overrides), number, fitted)
         settings = relocate(stored, overrides)

@@ -119,7 +119,7 @@ def compare(
     else:
         joined = score_joins.join(score_tables.read(truth), models, blank=blank, only=labels)
     names = _names(entries)
-    generations = {entry: external.best_generation(run) for entry, (run, _) in runs.items()}
+    generations = {entry: external.chosen_generation(run) for entry, (run, _) in runs.items()}
     return {
         **_about(joined, config),
         "models": [
@@ -160,7 +160,7 @@ def _run(path: Path) -> tuple[Run, Config]:
 
 def _cases(run: Run, config: Config, level: str) -> tuple[ScoreTable, ScoreTable]:
     """Return truth and probabilities of a run's best generation on its test films, per film or per study."""
-    films, levels = evaluation.test_levels(run, config, external.best_generation(run))
+    films, levels = evaluation.test_levels(run, config, external.chosen_generation(run))
     truth, probability, _ = levels[level]
     frame, name = films.frame, str(run.path)
     keys = [frame["study"].to_numpy(dtype=object)]

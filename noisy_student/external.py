@@ -26,12 +26,16 @@ _COMPARED: Final = 32
 """Films that are looked at to tell a copy of the run's data from a data set that is laid out alike."""
 
 
-def best_generation(run: Run) -> int:
-    """Return the generation that the run's report names best; the last calibrated one where there is no report yet.
+def chosen_generation(run: Run, asked: int | None = None) -> int:
+    """Return the generation that was ``asked`` for, or else the one that the run's report names best.
+
+    Where there is no report yet, that is the last one that was calibrated.
 
     Raises:
         UsageError: nothing has been trained.
     """
+    if asked is not None:
+        return asked
     if (run.path / "report.json").is_file():
         best: int = read_json(run.path / "report.json")["best"]
         return best

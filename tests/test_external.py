@@ -252,13 +252,13 @@ def test_a_generation_that_is_not_there_is_an_error(work: Workplace) -> None:
 
 
 def test_the_best_generation_is_the_reports_or_the_last_calibrated(work: Workplace, tmp_path: Path) -> None:
-    assert external.best_generation(work.run) == 0
+    assert external.chosen_generation(work.run) == 0
     empty = Run(tmp_path / "run")
     empty.create()
     with pytest.raises(UsageError, match="nothing has been trained"):
-        external.best_generation(empty)
+        external.chosen_generation(empty)
     (tmp_path / "run" / "report.json").write_text('{"best": 3}')
-    assert external.best_generation(empty) == 3
+    assert external.chosen_generation(empty) == 3
 
 
 def test_the_command_prints_what_was_compared_and_keeps_it(work: Workplace, elsewhere: Path) -> None:

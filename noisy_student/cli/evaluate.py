@@ -148,7 +148,7 @@ def _evaluate_elsewhere(
     run, config = generations.existing_run(run_path)
     with run.lock():
         work = Workplace(run, config, None, device, options.show_progress(quiet))
-        chosen = external.best_generation(run) if generation is None else generation
+        chosen = external.chosen_generation(run, generation)
         found = external.evaluate(work, load(config_path, overrides), chosen, calibration)
         with_it = "" if calibration is None else f"-with-{calibration.stem}"
         path = run.path / "external" / f"{config_path.stem}-gen-{chosen}{with_it}.json"

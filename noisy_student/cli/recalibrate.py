@@ -47,7 +47,7 @@ def recalibrate(
     run, config = generations.existing_run(run_path)
     with run.lock():
         work = Workplace(run, config, None, device, options.show_progress(quiet))
-        chosen = external.best_generation(run) if generation is None else generation
+        chosen = external.chosen_generation(run, generation)
         found = recalibration.recalibrate(work, load(config_path, overrides), chosen)
         path = run.path / "recalibrated" / f"{config_path.stem}-gen-{chosen}.json"
         write_json(path, found)

@@ -99,7 +99,7 @@ def read(path: Path) -> ScoreTable:
     table = cells.read_table(path)
     if table.empty:
         raise DataError(f"{path}: has no rows", "Only its header is there.")
-    named = {_plain(column): str(column) for column in table.columns}
+    named = {plain(column): str(column) for column in table.columns}
     found = {kind: named[name] for kind, names in KEYS.items() for name in reversed(names) if name in named}
     if not found:
         raise DataError(
@@ -136,7 +136,7 @@ def _label_cells(table: pd.DataFrame, path: Path, taken: Collection[str | None])
     found: dict[str, Texts] = {}
     for column in table.columns:
         name = str(column).strip()
-        if column in taken or _plain(name) in OTHERS or name.startswith("Unnamed: "):
+        if column in taken or plain(name) in OTHERS or name.startswith("Unnamed: "):
             continue
         if name in found:
             raise DataError(f"{path}: has two columns '{name}'", "Rename or remove one of them; blanks do not count.")
@@ -155,7 +155,8 @@ def _odd(texts: Texts, column: str, where: Callable[[Flags], str]) -> str:
     )
 
 
-def _plain(name: object) -> str:
+def plain(name: object) -> str:
+    """Return the name of a column in lower case, with one space for every blank or underscore."""
     return " ".join(str(name).replace("_", " ").split()).lower()
 
 

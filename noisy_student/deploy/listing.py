@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from noisy_student.data.score_tables import KEYS
-from noisy_student.data.sources.dicom import ENDINGS
+from noisy_student.data.score_tables import KEYS, plain
+from noisy_student.data.sources import dicom
+from noisy_student.data.sources.files import FILMS, begins_like_dicom
 from noisy_student.data.streaming import Named
 from noisy_student.errors import DataError
 
-FILMS: Final = (*ENDINGS, ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
+ENDINGS: Final = tuple(dict.fromkeys((*dicom.ENDINGS, *FILMS)))
 """Endings of the files of a folder that are taken for films; of those without one, what begins like DICOM."""
 TABLES: Final = (".csv", ".tsv")
 
@@ -55,7 +56,7 @@ def count(asked: Sequence[str]) -> int:
     number = sum(1 for _ in films(asked))
     if not number:
         raise DataError(
-            f"{', '.join(asked)}: there are no films there", f"Films end in {', '.join(FILMS)}, or are DICOM files."
+            f"{', '.join(asked)}: there are no films there", f"Films end in {', '.join(ENDINGS)}, or are DICOM files."
         )
     return number
 
@@ -71,15 +72,10 @@ def _below(folder: str) -> Iterator[Named]:
 
 def _is_film(path: str) -> bool:
     ending = os.path.splitext(path)[1].lower()  # noqa: PTH122 - a Path per film costs more than the call
-    if ending in FILMS:
+    if ending in ENDINGS:
         return True
-    if ending and not ending[1:].isdigit():  # files of a PACS are often named by numbers with dots
-        return False
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+    # Files of a PACS are often named by numbers with dots.
+    return (not ending or ending[1:].isdigit()) and begins_like_dicom(path)
 
 
 def _of_table(path: Path) -> Iterator[Named]:
@@ -99,7 +95,7 @@ def _of_table(path: Path) -> Iterator[Named]:
 
 
 def _column(header: Sequence[str]) -> int | None:
-    known = [" ".join(name.replace("_", " ").split()).lower() for name in header]
+    known = [plain(name) for name in header]
     wanted = (*KEYS["path"], *KEYS["image"])
     return next((known.index(name) for name in wanted if name in known), 0 if len(header) == 1 else None)
 

@@ -169,7 +169,7 @@ def opened(path: Path, generation: int | None) -> tuple[Run, Config, int]:
         UsageError: there is no run, or nothing has been trained.
     """
     run, config = generations.existing_run(path)
-    return run, config, external.best_generation(run) if generation is None else generation
+    return run, config, external.chosen_generation(run, generation)
 
 
 def _described(meta: Mapping[str, Any]) -> dict[str, Any]:

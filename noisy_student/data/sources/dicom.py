@@ -30,7 +30,7 @@ from noisy_student.data.dicom import NoFilmError, read, safely
 from noisy_student.data.manifest import Manifest
 from noisy_student.data.pixels import PixelError
 from noisy_student.data.sources import dicom_labels
-from noisy_student.data.sources.files import storable
+from noisy_student.data.sources.files import begins_like_dicom, storable
 from noisy_student.errors import ConfigError, DataError
 
 ENDINGS: Final = (".dcm", ".dicom", ".dic", ".ima")
@@ -194,21 +194,10 @@ def _files(root: Path) -> Iterator[str]:
         prefix = os.path.relpath(folder, root)
         for name in names:
             path = name if prefix == "." else f"{prefix}/{name}"
-            if name.startswith(".") or not (name.lower().endswith(ENDINGS) or _marked(root / path)):
+            if name.startswith(".") or not (name.lower().endswith(ENDINGS) or begins_like_dicom(root / path)):
                 continue
             if storable(path):
                 yield path
-
-
-def _marked(path: Path) -> bool:
-    """Return whether a file begins as DICOM does."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return False
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 def _headers(root: Path, files: Sequence[str], key: bytes) -> list[Header]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,17 @@ def storable(path: str) -> bool:
         _log.warning("%s is left out: its name is not UTF-8", ascii(path))
         return False
     return True
+
+
+def begins_like_dicom(path: str | Path) -> bool:
+    """Return whether a regular file begins as DICOM does; pipes and devices, which could block, are not read."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - paths are text where there is one per film
+            return False
+        with open(path, "rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def folders(root: Path, patterns: Sequence[str]) -> list[str]:
