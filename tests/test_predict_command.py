@@ -239,6 +239,11 @@ def test_bad_films_are_listed_and_the_others_scored(single: Workplace, tmp_path:
     assert len(pd.read_csv(tmp_path / "out.csv")) == 1
 
 
+def acquainted_model(work: Workplace) -> models.Model:
+    """Return the model of a run, which knows its training films already: it does not stop while it looks at them."""
+    return models.acquainted(models.load(work.run.path, device="cpu"))[0]
+
+
 @pytest.mark.parametrize("batches", [1, 3])
 @pytest.mark.parametrize("torn", ["between batches", "in a row", "before the rows", "in a bad row"])
 def test_an_interrupted_table_goes_on_and_ends_as_it_would_have(
@@ -250,7 +255,7 @@ def test_an_interrupted_table_goes_on_and_ends_as_it_would_have(
     odd = tmp_path / 'a "quoted", and\nbroken name.png'
     shutil.copy(paths[5], odd)
     asked = [*paths[:3], str(tmp_path / "gone-1.png"), str(odd), *paths[3:9], str(tmp_path / "gone-2.png"), paths[0]]
-    model = models.load(single.run.path, device="cpu")
+    model = acquainted_model(single)
     whole = answers.write(model, asked, tmp_path / "whole.csv")
     assert (whole.films, whole.scored, whole.bad, whole.resumed) == (13, 11, 2, 0)
     looks = iter(range(100))
@@ -279,7 +284,7 @@ def test_other_films_do_not_go_on_with_it(single: Workplace, tmp_path: Path, mon
     monkeypatch.setattr(answers, "BATCH", 4)
     monkeypatch.setattr(streaming, "TASK", 4)
     paths, _ = measured_films(single)
-    model, looks = models.load(single.run.path, device="cpu"), iter(range(100))
+    model, looks = acquainted_model(single), iter(range(100))
     with pytest.raises(StoppedError):
         answers.write(model, paths, tmp_path / "out.csv", stop=lambda: next(looks) >= 1)
     with pytest.raises(UsageError, match="was begun for other films"):
@@ -290,8 +295,8 @@ def test_other_films_do_not_go_on_with_it(single: Workplace, tmp_path: Path, mon
 def test_another_model_does_not_go_on_with_it(single: Workplace, ensemble: Workplace, tmp_path: Path) -> None:
     paths, _ = measured_films(single)
     with pytest.raises(StoppedError):
-        answers.write(models.load(single.run.path, device="cpu"), paths, tmp_path / "out.csv", stop=lambda: True)
-    other = models.load(ensemble.run.path, device="cpu")
+        answers.write(acquainted_model(single), paths, tmp_path / "out.csv", stop=lambda: True)
+    other = acquainted_model(ensemble)
     with pytest.raises(UsageError, match="begun by another model"):
         answers.write(other, paths, tmp_path / "out.csv")
     assert answers.write(other, paths, tmp_path / "out.csv", overwrite=True).scored == len(paths)
