@@ -52,6 +52,9 @@ PLAIN: Final = (
 AT_ONCE: Final = "teacher.optim.phases=[{trainable: all}]"
 """All layers from the first step on, as where nothing has taught them; a head alone would be refused there."""
 
+AUC_MARGIN: Final = ("teacher.loss.name=auc_margin", "teacher.pos_weight_cap=1", "teacher.sampler.positives=2")
+SEEDS: Final = "teacher.members=[{}, {}, {}]"
+
 TABLES: Final[dict[str, dict[str, Sequence[str]]]] = {
     "start": {
         "scratch": ["teacher.model.weights=none", AT_ONCE],
@@ -73,17 +76,22 @@ TABLES: Final[dict[str, dict[str, Sequence[str]]]] = {
         "focal": ["teacher.loss.name=focal", "teacher.pos_weight_cap=1"],
         "asymmetric": ["teacher.loss.name=asymmetric", "teacher.pos_weight_cap=1"],
         "logit-adjusted": ["teacher.loss.name=logit_adjusted", "teacher.pos_weight_cap=1"],
-        "AUC-margin": ["teacher.loss.name=auc_margin", "teacher.pos_weight_cap=1", "teacher.sampler.positives=2"],
+        "AUC-margin": AUC_MARGIN,
         "label smoothing 0.1": ["teacher.loss.smoothing=0.1"],
     },
     "heads": {"hidden layer": ["teacher.model.head=hidden"]},
     "ensembles": {
-        "three seeds": ["teacher.members=[{}, {}, {}]"],
+        "three seeds": [SEEDS],
         "two architectures": [
             f"teacher.members=[{{}}, {{model: {OTHER}}}]"
         ],
         "flip at prediction": ["prediction.tta=flip"],
         "eight light views at prediction": ["prediction.tta=8"],
+    },
+    "together": {
+        "three seeds, flip": [SEEDS, "prediction.tta=flip"],
+        "AUC-margin, three seeds": [*AUC_MARGIN, SEEDS],
+        "AUC-margin, three seeds, flip": [*AUC_MARGIN, SEEDS, "prediction.tta=flip"],
     },
     "baselines": {FROZEN: [], "plain fine-tune": PLAIN},
 }  # fmt: skip
