@@ -80,7 +80,7 @@ def pretrain(work: Workplace, generation: int) -> Traffic:  # noqa: ARG001 - one
 
 def _pretraining(work: Workplace) -> Task:
     """Return what the self-supervised start is trained on and how."""
-    from noisy_student.learning import course, models, objectives
+    from noisy_student.learning import course, models, objectives, sampling
 
     config, device, search = work.config, _device(work), preflight.weight_folders(work.config)
     labels, learnt = config.data.labels, config.pretrain
@@ -110,12 +110,19 @@ def _pretraining(work: Workplace) -> Task:
         precision=config.precision,
         compiled=config.compile,
         objective=objective,
-        views=2,
+        partners=sampling.Partners(_belonging(films, learnt.pairs), config.seed),
         search=search,
         info={"config": config_hash(config), "cache": work.cache.key}
         | origins.history(config, config.teacher, None, search=search),
         group=_group(work),
     )
+
+
+def _belonging(films: Manifest, pairs: str) -> npt.NDArray[np.int64]:
+    """Return a number (N,) per film, equal for films of which ``pairs`` says that they belong together."""
+    if pairs == "film":
+        return np.arange(len(films))
+    return scoring.codes(films.frame[pairs])
 
 
 def train(work: Workplace, generation: int) -> Traffic:

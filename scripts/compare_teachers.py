@@ -62,6 +62,7 @@ TABLES: Final[dict[str, dict[str, Sequence[str]]]] = {
         "lowest 6 of 19 blocks": ["teacher.model.initialise=lowest", "teacher.model.pretrained_blocks=6", AT_ONCE],
         "lowest 12 of 19 blocks": ["teacher.model.initialise=lowest", "teacher.model.pretrained_blocks=12", AT_ONCE],
         "ImageNet, then self-supervised": ["pretrain.method=byol"],
+        "the same by patient": ["pretrain.method=byol", "pretrain.pairs=patient"],
     },
     "fine-tuning": {
         "head only": ["teacher.optim.phases=[{trainable: head}]"],

@@ -20,8 +20,11 @@ class PretrainConfig(Section):
 
     method: Literal["none", "byol"] = "none"
     """``byol``: Bootstrap Your Own Latent (Grill et al. 2020). ``none``: generation 0 is the first to be trained."""
+    pairs: Literal["film", "study", "patient"] = "film"
+    """What the second view is of: the same film, or another film of its study or patient where it has one (after Vu et
+    al., "MedAug: contrastive learning leveraging patient metadata", MLHC 2021)."""
     noise: NoiseConfig = NoiseConfig()
-    """Input noise of the two views of a film."""
+    """Input noise of the two views."""
     optim: OptimConfig = OptimConfig(steps=1000, lr=2e-3)
     """Optimisation. A step sees every film of its batch twice; ``ema_decay`` is the momentum of the target network, and
     what has to do with labels or a classifier is not used."""

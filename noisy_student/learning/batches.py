@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from noisy_student.learning.distributed import ALONE, Group
+from noisy_student.learning.sampling import Partners
 from noisy_student.randomness import text_ids
 from noisy_student.targets.table import Targets
 
@@ -43,22 +44,6 @@ class Batch:
     image_id: Ints
     pseudo: npt.NDArray[np.bool_]
     """Which of the films (B,) are of the pool."""
-
-    def twice(self) -> Batch:
-        """Return the batch (2 B) with every film two times; noise draws anew for the second one."""
-
-        def doubled(values: Tensor) -> Tensor:
-            return torch.cat([values, values])
-
-        return Batch(
-            doubled(self.clean),
-            doubled(self.target),
-            doubled(self.weight),
-            doubled(self.pos_weight),
-            np.concatenate([2 * self.position, 2 * self.position + 1]),
-            np.concatenate([self.image_id, self.image_id]),
-            np.concatenate([self.pseudo, self.pseudo]),
-        )
 
 
 class Films:
@@ -137,13 +122,16 @@ class Batches:
         order: Order,
         pos_weight: npt.NDArray[np.float32],
         group: Group = ALONE,
+        *,
+        partners: Partners | None = None,
     ) -> None:
         """``pos_weight`` (K,) applies to labelled films; pseudo-labelled films have 1 (their targets are unshifted).
 
-        Of the batches of ``order`` a process of a ``group`` gets its part.
+        Of the batches of ``order`` a process of a ``group`` gets its part. With ``partners`` a batch is twice as long:
+        behind its films stand their partners, which get noise of their own.
         """
         assert len(films) == len(targets.images)
-        self.films, self.order, self.group = films, order, group
+        self.films, self.order, self.group, self.partners = films, order, group, partners
         device = films.device
         self._target = torch.from_numpy(targets.target).to(device)
         self._weight = torch.from_numpy(targets.weight).to(device)
@@ -154,14 +142,17 @@ class Batches:
 
     def at(self, step: int) -> Batch:
         """Return the batch of ``step``."""
-        numbers = self.group.part(self.order.film_numbers(step))
+        numbers, position = self.group.part(self.order.film_numbers(step)), self.group.part(self.order.positions(step))
+        if self.partners is not None:
+            numbers = np.concatenate([numbers, self.partners(numbers, position)])
+            position = np.concatenate([2 * position, 2 * position + 1])
         on_device = torch.from_numpy(numbers).to(self.films.device, non_blocking=True)
         return Batch(
             self.films.gather(numbers),
             self._target[on_device],
             self._weight[on_device],
             self._pos_weight[on_device],
-            self.group.part(self.order.positions(step)),
+            position,
             self._image_id[numbers],
             self._pseudo[numbers],
         )

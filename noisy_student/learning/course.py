@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from noisy_student.learning import augment, checkpoint, finetune, losses, models
 from noisy_student.learning.batches import Batch, Batches, Films
 from noisy_student.learning.blocks import blocks
 from noisy_student.learning.distributed import ALONE, Group, synchronise_batch_norm
-from noisy_student.learning.sampling import Staged, sampler
+from noisy_student.learning.sampling import Partners, Staged, sampler
 from noisy_student.learning.state import State
 from noisy_student.randomness import hash_u64
 from noisy_student.targets.table import Targets
@@ -54,8 +54,8 @@ class Task:
     member: int | None = None
     """Which network of an ensemble this is."""
     objective: objectives.Objective = field(default=objectives.supervised(losses.weighted_bce, losses.mean_loss))
-    views: Literal[1, 2] = 1
-    """Noisy views of each film in a step; two for objectives that compare them."""
+    partners: Partners | None = None
+    """For an objective that compares two noisy views: which film the second one is of. ``None`` makes one view."""
     start: Path | None = None
     """Model folder whose weights are the start weights; ``None`` takes those of the model's configuration."""
     search: Sequence[Path] = ()
@@ -150,16 +150,15 @@ class Course:
             tuple(whole if part.does.films == "all" else whole.labelled_alone() for part in self.stretches),
             tuple(part.stop for part in self.stretches),
         )
-        self.batches = Batches(task.films, task.targets, order, task.pos_weight, task.group)
+        self.batches = Batches(task.films, task.targets, order, task.pos_weight, task.group, partners=task.partners)
         self.autocast = autocaster(device, task.precision, self.state.network)
         self._set = -1  # the stretch that the network is set to learn in
         synchronise_batch_norm(self.state.network, task.group, device)
         self._stepped = models.Compiled(self.state.network) if task.compiled else self.state.network
 
     def stream(self, start: int) -> Iterator[Batch]:
-        """Yield the batches from step ``start`` on, each film once per view."""
-        for films in self.batches.stream(start, self.steps):
-            yield films.twice() if self.task.views == 2 else films
+        """Yield the batches from step ``start`` on."""
+        return self.batches.stream(start, self.steps)
 
     def _other_views(self) -> augment.Augment | None:
         """Return the noise of the second views, where the objective compares views of a film."""

@@ -15,14 +15,36 @@ import numpy.typing as npt
 from noisy_student.config import SamplerConfig
 from noisy_student.config.learning import labelled_places
 from noisy_student.errors import ConfigError
-from noisy_student.randomness import generator
+from noisy_student.randomness import generator, hash_u64
 from noisy_student.targets.table import Targets
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 _SAMPLING: Final = 0x53414D50  # separates the stream of permutations from those of noise and initialisation
+_PARTNERS: Final = 0x50415254
 _LABELLED, _PSEUDO, _POSITIVES = 0, 1, 2  # kinds of films; from the last one on, the positives of each label
+
+
+class Partners:
+    """For a film at a place of the sample sequence another film that belongs with it, or itself where there is none."""
+
+    def __init__(self, belonging: Ints, seed: int) -> None:
+        """``belonging`` (N,) is equal for films that belong together."""
+        _, group, size = np.unique(belonging, return_inverse=True, return_counts=True)
+        self._seed = seed
+        self._films = np.argsort(group, kind="stable").astype(np.int64)  # those that belong together stand together
+        self._first = (np.cumsum(size) - size)[group]
+        self._size = size[group]
+        self._place = np.empty(len(group), dtype=np.int64)
+        self._place[self._films] = np.arange(len(group))
+        self._place -= self._first
+
+    def __call__(self, numbers: Ints, position: Ints) -> Ints:
+        """Return the partners (B,) of the films ``numbers`` (B,) at the places ``position`` (B,)."""
+        others = np.maximum(self._size[numbers] - 1, 1).astype(np.uint64)
+        step = (hash_u64(_PARTNERS, self._seed, position) % others).astype(np.int64) + 1
+        return self._films[self._first[numbers] + (self._place[numbers] + step) % self._size[numbers]]
 
 
 @dataclass(frozen=True)

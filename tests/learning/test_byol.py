@@ -16,6 +16,7 @@ from noisy_student.config import ModelConfig, NoiseConfig, OptimConfig, PhaseCon
 from noisy_student.errors import StoppedError
 from noisy_student.learning import fit, models, objectives, optim, sampling
 from noisy_student.learning.batches import Batches, Films
+from noisy_student.randomness import text_ids
 from noisy_student.runs import PRETRAINING, Run
 from noisy_student.targets.table import Targets
 
@@ -51,7 +52,7 @@ def task() -> fit.Task:
         macro_columns=(),
         precision="fp32",
         objective=objective(),
-        views=2,
+        partners=sampling.Partners(np.arange(COUNT), seed=0),
     )
 
 
@@ -105,16 +106,39 @@ def test_average_projector_follows_with_its_momentum() -> None:
     torch.testing.assert_close(own.target[0].weight, before + 0.1)
 
 
-def test_a_batch_taken_twice_keeps_films_and_draws_anew() -> None:
+def test_second_views_are_of_the_same_films_with_noise_of_their_own() -> None:
     asked = task()
     order = sampling.sampler(asked.targets, batch_size=4, labelled_share=1.0, seed=0, generation=0)
-    batch = Batches(asked.films, asked.targets, order, asked.pos_weight).at(3)
-    twice = batch.twice()
-    assert torch.equal(twice.clean[:4], batch.clean)
-    assert torch.equal(twice.clean[4:], batch.clean)
-    assert list(twice.position) == [24, 26, 28, 30, 25, 27, 29, 31]
-    assert list(twice.image_id[4:]) == list(batch.image_id)
-    assert twice.target.shape == twice.weight.shape == twice.pos_weight.shape == (8, len(LABELS))
+    given = asked.films, asked.targets, order, asked.pos_weight
+    batch, both = Batches(*given).at(3), Batches(*given, partners=asked.partners).at(3)
+    assert torch.equal(both.clean[:4], batch.clean)
+    assert torch.equal(both.clean[4:], batch.clean)
+    assert list(both.position) == [24, 26, 28, 30, 25, 27, 29, 31]
+    assert list(both.image_id[4:]) == list(batch.image_id)
+    assert both.target.shape == both.weight.shape == both.pos_weight.shape == (8, len(LABELS))
+
+
+def test_second_views_are_of_other_films_that_belong_with_the_first() -> None:
+    """Of two and more that belong together each is the partner of each other one; a lone film is its own."""
+    asked = task()
+    belonging = np.arange(COUNT) % 5
+    belonging[7] = 99
+    partners = sampling.Partners(belonging, seed=1)
+    order = sampling.sampler(asked.targets, batch_size=4, labelled_share=1.0, seed=0, generation=0)
+    batches = Batches(asked.films, asked.targets, order, asked.pos_weight, partners=partners)
+    number_of = {identifier: number for number, identifier in enumerate(text_ids(list(asked.targets.images)))}
+    met = set()
+    for step in range(300):
+        numbers = np.array([number_of[identifier] for identifier in batches.at(step).image_id])
+        first, second = numbers[:4], numbers[4:]
+        assert (belonging[first] == belonging[second]).all()
+        assert ((first != second) == (first != 7)).all()
+        met |= set(zip(first.tolist(), second.tolist(), strict=True))
+    together = {(a, b) for a in range(COUNT) for b in range(COUNT) if a != b and belonging[a] == belonging[b]}
+    assert met == together | {(7, 7)}
+    assert torch.equal(batches.at(5).clean[4:], asked.films.gather(partners(order.film_numbers(5), order.positions(5))))
+    other = sampling.Partners(belonging, seed=2)
+    assert any(other(np.arange(COUNT), np.full(COUNT, 3)) != partners(np.arange(COUNT), np.full(COUNT, 3)))
 
 
 def test_training_learns_and_a_stopped_one_goes_on_bit_for_bit(tmp_path: Path) -> None:

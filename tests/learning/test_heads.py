@@ -16,7 +16,7 @@ from noisy_student import preflight
 from noisy_student.config import ModelConfig
 from noisy_student.config.load import load
 from noisy_student.errors import ConfigError, StoppedError
-from noisy_student.learning import augment, checkpoint, fit, objectives
+from noisy_student.learning import augment, checkpoint, fit, objectives, sampling
 from noisy_student.learning.predict import predict
 from noisy_student.runs import Run
 
@@ -77,8 +77,9 @@ def test_the_self_supervised_start_learns_from_the_features_below_the_head(tmp_p
     task = hidden_task(steps=2, phases=[{}])
     network = fit.start_state(task, CPU).network
     own = objectives.Byol(network.width, 16, 8, momentum=0.9, seed=0)
+    partners = sampling.Partners(np.arange(len(task.targets.images)), seed=0)
     run = new_run(tmp_path / "run")
-    fit.fit(run, replace(task, objective=own, views=2, valid_films=None))
+    fit.fit(run, replace(task, objective=own, partners=partners, valid_films=None))
     start, found = network.state_dict(), kept(run)
     assert all(torch.equal(found[key], start[key]) for key in found if key.startswith("classifier."))
     assert not torch.equal(found["backbone.0.weight"], start["backbone.0.weight"])
