@@ -92,7 +92,7 @@ def own(arm: str, given: argparse.Namespace) -> list[str]:
 def recipe_of(arm: str, given: argparse.Namespace) -> dict[str, Any]:
     """Return what makes two lines of an arm comparable."""
     recipe = {
-        "config": text_hash(given.config.read_text(encoding="utf-8")),
+        "config": results.recipe_key(given.config),
         "set": given.set,
         "rounds": given.rounds,
         "few_steps": given.few_steps,

@@ -49,6 +49,9 @@ PLAIN: Final = (
 )  # fmt: skip
 """The head replaced, all layers at AdamW 1e-3, weak noise: a plain fine-tune."""
 
+UNUSED: Final = ("folds", "pretrain", "pseudo", "student")
+"""Sections of the configuration that no arm takes anything from."""
+
 AT_ONCE: Final = "teacher.optim.phases=[{trainable: all}]"
 """All layers from the first step on, as where nothing has taught them; a head alone would be refused there."""
 
@@ -109,7 +112,7 @@ def written_table(given: argparse.Namespace, seed: int) -> list[str]:
 
 def recipe_of(changes: Sequence[str], given: argparse.Namespace) -> dict[str, Any]:
     """Return what makes two lines of an arm comparable."""
-    config = text_hash(given.config.read_text(encoding="utf-8"))
+    config = results.recipe_key(given.config, without=UNUSED)
     recipe = {"config": config, "labelled": given.labelled, "steps": given.steps, "set": list(changes)}
     if given.data != "kermany160":
         recipe["data"] = given.data

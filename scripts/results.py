@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from noisy_student import scoring
 from noisy_student.data import manifest
@@ -45,6 +46,12 @@ def measured(test: Manifest, scores: Floats, macro_labels: Sequence[str], blank:
         "test": text_hash(json.dumps([np.nan_to_num(truth, nan=-1).tolist(), patients.tolist()])),
         "replicates": [None if np.isnan(value) else round(float(value), 5) for value in draws],
     }
+
+
+def recipe_key(config: Path, without: Sequence[str] = ()) -> str:
+    """Return a hash of what the configuration file says, comments apart and ``without`` these sections."""
+    said = yaml.safe_load(config.read_text(encoding="utf-8"))
+    return text_hash(json.dumps({key: value for key, value in said.items() if key not in without}, sort_keys=True))
 
 
 def revision() -> str:

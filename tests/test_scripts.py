@@ -462,3 +462,17 @@ def test_an_arm_of_other_films_is_another_recipe(monkeypatch: pytest.MonkeyPatch
     ]
     assert all(one != other for number, one in enumerate(told) for other in told[:number])
     assert all(json.loads(json.dumps(recipe)) == recipe for recipe in told)
+
+
+def test_a_recipe_is_what_a_configuration_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import results
+
+    def key(text: str, *without: str) -> str:
+        (tmp_path / "c.yaml").write_text(text)
+        return str(results.recipe_key(tmp_path / "c.yaml", without))
+
+    said = key("seed: 0\npseudo: {hard: true}\n")
+    assert key("# why\npseudo:\n  hard: true   # so\nseed: 0\n") == said
+    assert key("seed: 0\npseudo: {hard: false}\n") != said
+    assert key("seed: 0\npseudo: {hard: false}\n", "pseudo") == key("seed: 0\n") != said
