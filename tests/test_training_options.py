@@ -11,9 +11,12 @@ import pytest
 import torch
 from small_runs import TINY, in_process, ns, write_config
 
+from noisy_student import generations, preparation, training
 from noisy_student.config.load import load
+from noisy_student.data import manifest
 from noisy_student.learning import goals, objectives
 from noisy_student.targets import table
+from noisy_student.workplace import Workplace
 
 PLAIN = TINY.replace("method: byol", "method: none")
 
@@ -111,3 +114,18 @@ def test_every_setting_of_a_loss_changes_what_a_batch_costs() -> None:
         )
         found[text] = round(made.objective(model, model, batch).item(), 6)
     assert len(set(found.values())) == len(LOSSES), found
+
+
+@pytest.mark.parametrize("pairs", ["film", "study", "patient"])
+def test_the_second_view_of_a_self_supervised_start_is_of_what_pairs_says(tmp_path: Path, pairs: str) -> None:
+    config = load(write_config(tmp_path, TINY), [f"pretrain.pairs={pairs}"])
+    run = generations.open_run(tmp_path / "run", config, resume=False, overwrite=False)
+    task = training._pretraining(Workplace(run, config, preparation.prepare(run, config), "cpu"))
+    frame = manifest.select(manifest.read(run.manifest), split="train").frame
+    assert task.targets.images.tolist() == frame["image"].tolist()
+    owner = frame["image" if pairs == "film" else pairs]
+    numbers, alone = np.arange(len(frame)), (owner.map(owner.value_counts()) == 1).to_numpy()
+    partner = task.partners(numbers, numbers)
+    assert (owner.to_numpy()[partner] == owner.to_numpy()).all()
+    assert ((partner == numbers) == alone).all()
+    assert alone.all() == (pairs == "film")
