@@ -9,8 +9,9 @@
 - all: supervised on every label of the train split;
 - hard, single, unpretrained, unaligned (where asked for): ours with hard targets, one network, no self-supervised
   start, pseudo-labels that keep the teacher's own share of positives. With pseudo they leave out one component each.
-A self-supervised start of the configuration is made by ours and pseudo alone; the others start from its weights file.
-All but few and frozen see as many films as all trainings of ours together; every line says how many.
+A self-supervised start of the configuration is made by the arms that are `ns iterate` (but unpretrained); the others
+start from its weights file. mean_teacher, fixmatch and all see as many films as all trainings of ours together; every
+line says how many.
 
 Gap closed of an arm = (arm - few) / (all - few), the ratio of means over seeds of the test macro AUROC.
 Every finished arm becomes a line of --results and is not run again, so the matrix can be made in parts; what belongs

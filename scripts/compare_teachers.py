@@ -3,9 +3,10 @@
 
 kermany160: the labelled set is drawn from the train patients; 52 films of official validation patients calibrate, and
 the rest of those patients are the test set here. nih1000: a seed is one of five folds of the train and validation
-patients, another fold calibrates, the labels are those with 20 test films and more. Each arm changes one thing of
-configs/kermany160.yaml, with one network and without the self-supervised start; every finished arm and seed becomes a
-line of --results and is not run again. --official splits the films as the data set does: once, for what was chosen.
+patients, another fold calibrates, the labels are those with 20 official test films and more. Each arm changes one
+thing of configs/kermany160.yaml, with one network and without the self-supervised start; every finished arm and seed
+becomes a line of --results and is not run again. --official splits the films as the data set does: once, for what was
+chosen.
 
     python scripts/compare_teachers.py --root DIR --tables start losses --seeds 0 1 2 3 4
     python scripts/compare_teachers.py --root DIR --labelled all --steps 500 --seeds 0 1 2
@@ -49,8 +50,8 @@ PLAIN: Final = (
 )  # fmt: skip
 """The head replaced, all layers at AdamW 1e-3, weak noise: a plain fine-tune."""
 
-UNUSED: Final = ("folds", "pretrain", "pseudo", "student")
-"""Sections of the configuration that no arm takes anything from."""
+UNUSED: Final = ("folds", "pseudo", "student")
+"""Sections of the configuration that no arm takes anything from; ``pretrain`` is used by those that name it."""
 
 AT_ONCE: Final = "teacher.optim.phases=[{trainable: all}]"
 """All layers from the first step on, as where nothing has taught them; a head alone would be refused there."""
@@ -64,7 +65,7 @@ TABLES: Final[dict[str, dict[str, Sequence[str]]]] = {
         "Mean-Var": ["teacher.model.initialise=mean_var", AT_ONCE],
         "lowest 6 of 19 blocks": ["teacher.model.initialise=lowest", "teacher.model.pretrained_blocks=6", AT_ONCE],
         "lowest 12 of 19 blocks": ["teacher.model.initialise=lowest", "teacher.model.pretrained_blocks=12", AT_ONCE],
-        "ImageNet, then self-supervised": ["pretrain.method=byol"],
+        "ImageNet, then self-supervised": ["pretrain.method=byol", "pretrain.pairs=film"],
         "the same by patient": ["pretrain.method=byol", "pretrain.pairs=patient"],
     },
     "fine-tuning": {
@@ -112,7 +113,8 @@ def written_table(given: argparse.Namespace, seed: int) -> list[str]:
 
 def recipe_of(changes: Sequence[str], given: argparse.Namespace) -> dict[str, Any]:
     """Return what makes two lines of an arm comparable."""
-    config = results.recipe_key(given.config, without=UNUSED)
+    pretrained = any(change.startswith("pretrain.") for change in changes)
+    config = results.recipe_key(given.config, without=UNUSED if pretrained else (*UNUSED, "pretrain"))
     recipe = {"config": config, "labelled": given.labelled, "steps": given.steps, "set": list(changes)}
     if given.data != "kermany160":
         recipe["data"] = given.data
@@ -154,7 +156,8 @@ def regressed(work: Workplace, test: Manifest) -> Floats:
 def rows(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int]) -> Iterator[str]:
     """Yield the lines of a Markdown table of the arms that are there for all ``seeds``, against the chosen one.
 
-    The interval of a difference resamples seeds and patients, crossed and the same for both arms.
+    The interval of a difference resamples seeds and patients, the same for both arms: crossed, and within its fold
+    where a seed is a fold.
     """
     yield "| arm | mean | SD | minus chosen (95 % interval) |\n|---|---|---|---|"
     for arm in dict.fromkeys(arm for arm, _ in lines):

@@ -16,7 +16,7 @@ import pandas as pd
 FOLDS: Final = 5
 """Folds of nih1000's patients; a seed is the fold that is the test set."""
 NIH_LABELS: Final = ("Atelectasis", "Edema", "Effusion", "Infiltration", "Pneumonia")
-"""The findings of nih1000 with 20 test films and more."""
+"""The findings of nih1000 on 20 official test films and more."""
 
 
 def kermany160(root: Path, seed: int, *, official: bool) -> tuple[pd.DataFrame, list[str]]:

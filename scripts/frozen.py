@@ -24,7 +24,7 @@ FOLDS: Final = 4
 STRENGTHS: Final = np.logspace(-4, 1, 6)
 """Inverse strengths of the penalty that cross-validation chooses from."""
 FALLBACK: Final = 0.01
-"""The one for a label with fewer films on either side than there are folds."""
+"""The one where folds of patients cannot choose: fewer patients on either side than folds, or a fold of one class."""
 
 
 class _Features(torch.nn.Module):
@@ -58,8 +58,8 @@ def regress(seen: Floats, target: Singles, weight: Singles, patients: npt.NDArra
     """Return probabilities (N, K) of the films with features ``asked`` (N, D), one regression per label.
 
     ``target`` and ``weight`` (M, K) are those of the films with features ``seen`` (M, D) and ``patients`` (M,); a film
-    counts by its weight, as positive from 1/2 on. The penalty is chosen by log loss over folds of patients. A label
-    with films of one class is 1/2 throughout: no film is told from another.
+    counts by its weight, as positive from 1/2 on. The penalty is chosen by log loss over folds of patients, or is
+    :data:`FALLBACK`. A label with films of one class is 1/2 throughout: no film is told from another.
     """
     columns = []
     for known, weights in zip(target.T, weight.T, strict=True):

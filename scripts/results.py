@@ -51,7 +51,8 @@ def measured(test: Manifest, scores: Floats, macro_labels: Sequence[str], blank:
 def recipe_key(config: Path, without: Sequence[str] = ()) -> str:
     """Return a hash of what the configuration file says, comments apart and ``without`` these sections."""
     said = yaml.safe_load(config.read_text(encoding="utf-8"))
-    return text_hash(json.dumps({key: value for key, value in said.items() if key not in without}, sort_keys=True))
+    kept = {key: value for key, value in said.items() if key not in without}
+    return text_hash(json.dumps(kept, sort_keys=True, default=str))  # YAML has dates, which JSON does not know
 
 
 def revision() -> str:

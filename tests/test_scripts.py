@@ -194,8 +194,9 @@ def test_an_arm_without_a_component_is_without_it(arm: str, monkeypatch: pytest.
     assert changed == {section}
     if name:
         assert getattr(getattr(whole, section), name) != getattr(getattr(without, section), name)
+    own = load(SCRIPTS.parent / "configs" / "kermany160.yaml", [*arms.SETTINGS[arm], "teacher.optim.lr=5e-4"])
     with pytest.raises(ConfigError, match=f"arm {arm}: {key}=.* is what the configuration says already"):
-        arms.check(arm, without, without)
+        arms.check(arm, without, own)
 
 
 @pytest.mark.parametrize(
@@ -408,17 +409,18 @@ def test_frozen_features_are_regressed_by_label(monkeypatch: pytest.MonkeyPatch)
     truth = (features[:, 0] + 0.3 * draw.normal(size=300) > 0).astype(np.float32)
     upside_down = truth.copy()
     upside_down[60:] = 1 - upside_down[60:]
-    weight = np.ones((300, 4), dtype=np.float32)
+    weight = np.ones((300, 5), dtype=np.float32)
     weight[60:, 1] = 0
     few = np.zeros(300, dtype=np.float32)
     few[np.argsort(features[:, 1])[-2:]] = 1
-    target = np.stack([truth, upside_down, np.ones_like(truth), few], axis=1)
+    target = np.stack([truth, upside_down, np.ones_like(truth), few, 1 - truth], axis=1)
+    target[:40, 4], weight[40:, 4] = truth[:40], 0.001  # the few that count say the opposite of the many
     seen, asked = slice(0, 200), slice(200, 300)
     patients = np.arange(200) // 2
     found = frozen.regress(features[seen], target[seen], weight[seen], patients, features[asked])
-    assert found.shape == (100, 4)
-    for column in (0, 1):
-        assert roc_auc_score(truth[asked], found[:, column]) > 0.95
+    assert found.shape == (100, 5)
+    for column, least in ((0, 0.95), (1, 0.95), (4, 0.8)):
+        assert roc_auc_score(truth[asked], found[:, column]) > least
     assert found[:, 2] == pytest.approx(0.5)
     assert roc_auc_score(features[asked, 1] > 0, found[:, 3]) > 0.8  # fewer positives than folds
     whole = frozen.regress(features[seen], target[seen, :1], weight[seen, :1], patients, features[asked])
@@ -476,3 +478,18 @@ def test_a_recipe_is_what_a_configuration_says(tmp_path: Path, monkeypatch: pyte
     assert key("# why\npseudo:\n  hard: true   # so\nseed: 0\n") == said
     assert key("seed: 0\npseudo: {hard: false}\n") != said
     assert key("seed: 0\npseudo: {hard: false}\n", "pseudo") == key("seed: 0\n") != said
+    dated = "split: {dates: {test: 2016-01-01}}\n"
+    assert key(dated) != key(dated.replace("2016", "2017"))
+
+
+def test_no_two_arms_of_the_comparison_of_teachers_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each differs from the chosen one and from every other, frozen features apart, which train nothing."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import compare_teachers
+
+    base = ["pretrain.method=none", "folds=1"]
+    arms = {name: changes for table in compare_teachers.TABLES.values() for name, changes in table.items()}
+    del arms[compare_teachers.FROZEN]
+    path = SCRIPTS.parent / "configs" / "kermany160.yaml"
+    configs = [load(path, [*base, *changes]) for changes in [(), *arms.values()]]
+    assert all(one != other for number, one in enumerate(configs) for other in configs[:number])

@@ -22,12 +22,12 @@ class PretrainConfig(Section):
     """``byol``: Bootstrap Your Own Latent (Grill et al. 2020). ``none``: generation 0 is the first to be trained."""
     pairs: Literal["film", "study", "patient"] = "film"
     """What the second view is of: the same film, or another film of its study or patient where it has one (after Vu et
-    al., "MedAug: contrastive learning leveraging patient metadata", MLHC 2021)."""
+    al., "MedAug: contrastive learning leveraging patient metadata", MLHC 2021). Refused where no film has one."""
     noise: NoiseConfig = NoiseConfig()
     """Input noise of the two views."""
     optim: OptimConfig = OptimConfig(steps=1000, lr=2e-3)
-    """Optimisation. A step sees every film of its batch twice; ``ema_decay`` is the momentum of the target network, and
-    what has to do with labels or a classifier is not used."""
+    """Optimisation. A step sees two views for each film of its batch; ``ema_decay`` is the momentum of the target
+    network, and what has to do with labels or a classifier is not used."""
     hidden: int = Field(1024, ge=1)
     """Width of the hidden layer of the projector."""
     width: int = Field(256, ge=1)

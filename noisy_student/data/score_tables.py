@@ -156,7 +156,7 @@ def _odd(texts: Texts, column: str, where: Callable[[Flags], str]) -> str:
 
 
 def plain(name: object) -> str:
-    """Return the name of a column in lower case, with one space for every blank or underscore."""
+    """Return the name of a column in lower case, its words, which blanks and underscores part, one space apart."""
     return " ".join(str(name).replace("_", " ").split()).lower()
 
 

@@ -143,12 +143,15 @@ class Batches:
     def at(self, step: int) -> Batch:
         """Return the batch of ``step``."""
         numbers, position = self.group.part(self.order.film_numbers(step)), self.group.part(self.order.positions(step))
+        clean = self.films.gather(numbers)
         if self.partners is not None:
-            numbers = np.concatenate([numbers, self.partners(numbers, position)])
+            partners = self.partners(numbers, position)
+            clean = torch.cat([clean, clean if (partners == numbers).all() else self.films.gather(partners)])
+            numbers = np.concatenate([numbers, partners])
             position = np.concatenate([2 * position, 2 * position + 1])
         on_device = torch.from_numpy(numbers).to(self.films.device, non_blocking=True)
         return Batch(
-            self.films.gather(numbers),
+            clean,
             self._target[on_device],
             self._weight[on_device],
             self._pos_weight[on_device],

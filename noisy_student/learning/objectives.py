@@ -21,8 +21,8 @@ from noisy_student.learning.distributed import ALONE, Group
 class Noised:
     """A batch after input noise: images float (B, C, H, W) in [0, 1]; target, weight, pos_weight (B, K).
 
-    Where a task asks for two views of each film, B is twice the batch size, the second views after the first. Where the
-    objective compares views, ``weak`` (A, C, H, W) are other views of the films at ``rows`` (A,) of the batch.
+    Where a task has partners, B is twice the batch size: behind the films' views stand those of their partners. Where
+    the objective compares views of one film, ``weak`` (A, C, H, W) are other views of the films at ``rows`` (A,).
 
     Where several processes share a step, these are the films of one of them, and ``group`` sums over all. What an
     objective returns is then this process's share of the loss: its numerators over the denominators of all.
@@ -207,7 +207,7 @@ class Consistency(nn.Module):
 
 
 class Byol(nn.Module):
-    """Bootstrap Your Own Latent, on two views of each film and without labels.
+    """Bootstrap Your Own Latent, on two views, of one film or of two that belong together, without labels.
 
     Grill et al., "Bootstrap your own latent: A new approach to self-supervised learning", NeurIPS 2020: from one noisy
     view the network predicts how its own average sees the other one. The average network is the one that training
