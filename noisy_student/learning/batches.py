@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from noisy_student.learning.distributed import ALONE, Group
-from noisy_student.learning.sampling import Partners
 from noisy_student.randomness import text_ids
 from noisy_student.targets.table import Targets
 
@@ -110,6 +109,10 @@ class Order(Protocol):
 
     def positions(self, step: int) -> Ints:
         """Return the places (B,) of batch ``step`` in the sample sequence."""
+
+
+Partners = Callable[[Ints, Ints], Ints]
+"""From film numbers (B,) and their places (B,) in the sample sequence to the numbers (B,) of other films."""
 
 
 class Batches:
