@@ -268,9 +268,9 @@ def _taught(bench: Bench, targets: Targets, phase: PhaseConfig) -> Outcome:
 
 def regressed(bench: Bench) -> Outcome:
     """Logistic regression (scikit-learn) on the features of the start weights, which learn nothing, per label."""
-    features, targets = frozen.Features(bench.work), table_of(bench.budget, bench.work.config)
-    patients = bench.budget.frame["patient"].to_numpy()
-    scores = frozen.regress(features(bench.budget), targets.target, targets.weight, patients, features(bench.test))
+    targets, patients = table_of(bench.budget, bench.work.config), bench.budget.frame["patient"].to_numpy()
+    seen, asked = frozen.features(bench.work, bench.budget, bench.test)
+    scores = frozen.regress(seen, targets.target, targets.weight, patients, asked)
     return Outcome(scores, {"images_seen": len(targets.images), "films": len(targets.images), "steps": 0})
 
 

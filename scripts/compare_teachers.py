@@ -146,11 +146,12 @@ def run_arm(arm: str, changes: Sequence[str], seed: int, given: argparse.Namespa
 
 def regressed(work: Workplace, test: Manifest) -> Floats:
     """Return probabilities (N, K) by logistic regression on features of the start weights."""
-    config, features = work.config, frozen.Features(work)
+    config = work.config
     films = manifest.select(manifest.read(work.run.manifest), split="train", labelled=True)
     images = films.frame["image"].tolist()
     taught = label_targets(manifest.values(films), config.data.labels, config.targets, images)
-    return frozen.regress(features(films), *taught, films.frame["patient"].to_numpy(), features(test))
+    seen, asked = frozen.features(work, films, test)
+    return frozen.regress(seen, *taught, films.frame["patient"].to_numpy(), asked)
 
 
 def rows(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int]) -> Iterator[str]:

@@ -27,31 +27,17 @@ FALLBACK: Final = 0.01
 """The one where folds of patients cannot choose: fewer patients on either side than folds, or a fold of one class."""
 
 
-class _Features(torch.nn.Module):
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: torch.Tensor) -> Any:
-        return self.network.features(images)
-
-
-class Features:
-    """The teacher's network with its start weights, as a map from films to features (N, D)."""
-
-    def __init__(self, work: Workplace) -> None:
-        config, self.work = work.config, work
-        model, data = config.teacher.model, config.data
-        network = models.build(model, data.labels, data.channels, data.image_size, seed=config.seed)
-        models.load_weights(network, model, preflight.weight_folders(config), seed=config.seed)
-        self.device = predict.best_device("auto")
-        self.module = _Features(network).to(self.device).eval()
-
-    def __call__(self, films: Manifest) -> Floats:
-        cache = self.work.cache
-        rows = Films(cache.pixels, preparation.film_rows(cache, films), self.device)
-        autocast = course.autocaster(self.device, self.work.config.precision)
-        return predict.predict(self.module, rows, autocast=autocast).astype(np.float64)
+def features(work: Workplace, *films: Manifest) -> list[Floats]:
+    """Return the features (N, D) of each of ``films``: what the teacher's network says with its start weights."""
+    config, cache, device = work.config, work.cache, predict.best_device("auto")
+    model, data = config.teacher.model, config.data
+    network = models.build(model, data.labels, data.channels, data.image_size, seed=config.seed)
+    models.load_weights(network, model, preflight.weight_folders(config), seed=config.seed)
+    network.classifier = torch.nn.Identity()
+    network.to(device)
+    autocast = course.autocaster(device, config.precision)
+    rows = (Films(cache.pixels, preparation.film_rows(cache, some), device) for some in films)
+    return [predict.predict(network, one, autocast=autocast).astype(np.float64) for one in rows]
 
 
 def regress(seen: Floats, target: Singles, weight: Singles, patients: npt.NDArray[Any], asked: Floats) -> Floats:

@@ -23,7 +23,7 @@ def test_commands_are_ones_that_ns_takes(line: str, tmp_path: Path, monkeypatch:
         named = Path(words[words.index("--calibration") + 1])
         named.parent.mkdir(parents=True)
         named.touch()
-    parse(line)
+    assert parse(line).info_name == words[1]
 
 
 @pytest.mark.parametrize("name", ["predict", "export"])

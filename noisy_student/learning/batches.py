@@ -111,10 +111,6 @@ class Order(Protocol):
         """Return the places (B,) of batch ``step`` in the sample sequence."""
 
 
-Partners = Callable[[Ints, Ints], Ints]
-"""From film numbers (B,) and their places (B,) in the sample sequence to the numbers (B,) of other films."""
-
-
 class Batches:
     """The batches of a generation, from any step on."""
 
@@ -126,12 +122,13 @@ class Batches:
         pos_weight: npt.NDArray[np.float32],
         group: Group = ALONE,
         *,
-        partners: Partners | None = None,
+        partners: Callable[[Ints, Ints], Ints] | None = None,
     ) -> None:
         """``pos_weight`` (K,) applies to labelled films; pseudo-labelled films have 1 (their targets are unshifted).
 
-        Of the batches of ``order`` a process of a ``group`` gets its part. With ``partners`` a batch is twice as long:
-        behind its films stand their partners, which get noise of their own.
+        Of the batches of ``order`` a process of a ``group`` gets its part. ``partners`` maps film numbers (B,) and
+        places (B,) in the sample sequence to film numbers (B,); with it a batch is twice as long: behind its films
+        stand their partners, which get noise of their own.
         """
         assert len(films) == len(targets.images)
         self.films, self.order, self.group, self.partners = films, order, group, partners

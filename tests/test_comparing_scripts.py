@@ -1,0 +1,281 @@
+"""The comparisons of methods and of teachers: what is run, on which films, what is kept and what is said of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+from test_scripts import SCRIPTS, script
+
+from noisy_student.config import OptimConfig, PhaseConfig
+from noisy_student.config.load import load
+from noisy_student.errors import ConfigError
+
+BENCHMARK_ARMS = {"few", "frozen", "pseudo", "mean_teacher", "fixmatch", "ours", "all"}
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_every_arm_once_and_keeps_it(tmp_path: Path) -> None:
+    """On made-up films with bright or dark patches; the second call only reads what the first one kept."""
+    quick, kept = ["--quick", "--output", str(tmp_path / "out")], tmp_path / "out" / "results.jsonl"
+    script("benchmark_methods.py", *quick, "--arms", "few")
+    found = script("benchmark_methods.py", *quick, "--plot", str(tmp_path / "arms.svg"))
+    assert set(found["arms"]) == BENCHMARK_ARMS
+    lines = kept.read_text().splitlines()
+    assert len(lines) == 2 * len(BENCHMARK_ARMS)
+    runs = [path for path in (tmp_path / "out").iterdir() if path.is_dir() and path.name != "films"]
+    assert len(runs) == len(lines)
+    for path in runs:
+        shutil.rmtree(path)
+    assert script("benchmark_methods.py", *quick) == found  # nothing but the lines is needed
+    assert kept.read_text().splitlines() == lines
+    told = [json.loads(line) for line in lines]
+    assert all(0 <= line["auroc"] <= 1 and line["revision"] and len(line["recipe"]["config"]) == 16 for line in told)
+    few = [line["auroc"] for line in told if line["arm"] == "few"]
+    assert found["arms"]["few"]["mean"] == pytest.approx(np.mean(few))
+    # Two generations of 4 steps of 8: as many films as every other arm sees that takes the pool's.
+    assert {line["about"]["images_seen"] for line in told if line["arm"] not in ("few", "frozen")} == {64}
+    assert (tmp_path / "arms.svg").read_text().count("ours") >= 1
+
+
+def test_pseudo_labels_without_noise_are_without_it_in_every_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import arms
+
+    noisy = ["data.labels=[A]", "generations={2: {model: {dropout: 0.5}}}"]
+    base = load(None, noisy)
+    arms.check("ours", base, base)
+    with pytest.raises(ConfigError, match=r"generations\.2: brings noise to the arm pseudo"):
+        arms.check("pseudo", base, load(None, [*noisy, *arms.SETTINGS["pseudo"]]))
+    arms.check("pseudo", base, load(None, [*noisy, *arms.SETTINGS["pseudo"], "generations.2.model.dropout=0"]))
+
+
+@pytest.mark.parametrize("arm", ["hard", "single", "unpretrained", "unaligned"])
+def test_an_arm_without_a_component_is_without_it(arm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import arms
+
+    whole = load(SCRIPTS.parent / "configs" / "kermany160.yaml")
+    without = load(SCRIPTS.parent / "configs" / "kermany160.yaml", arms.SETTINGS[arm])
+    assert arms.ARMS[arm] is arms.ARMS["ours"]
+    arms.check(arm, whole, without)
+    (key,) = [text.partition("=")[0] for text in arms.SETTINGS[arm]]
+    section, _, name = key.partition(".")
+    changed = {field for field in type(whole).model_fields if getattr(whole, field) != getattr(without, field)}
+    assert changed == {section}
+    if name:
+        assert getattr(getattr(whole, section), name) != getattr(getattr(without, section), name)
+    own = load(SCRIPTS.parent / "configs" / "kermany160.yaml", [*arms.SETTINGS[arm], "teacher.optim.lr=5e-4"])
+    with pytest.raises(ConfigError, match=f"arm {arm}: {key}=.* is what the configuration says already"):
+        arms.check(arm, without, own)
+
+
+@pytest.mark.parametrize(
+    ("phases", "stops"),
+    [((), [100]), (({"steps": 10}, {}), [10, 100]), (({"steps": 10}, {"steps": 30}), [25, 100])],
+)
+def test_another_length_is_filled_by_the_stretches(
+    phases: tuple[dict[str, int], ...], stops: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stretch that takes the rest takes it; where all have a length they are stretched alike."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import arms
+
+    given = PhaseConfig(optim=OptimConfig(steps=40, phases=phases))
+    assert [part.stop for part in arms.lasting(given, 100).stretches(10)] == stops
+
+
+def test_a_log_of_trials_says_how_many_each_method_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import results
+
+    tried = [
+        ("few", 0, [], 0.80), ("few", 1, [], 0.70), ("few", 0, ["a=1"], 0.78),
+        ("fixmatch", 0, ["b=2"], 0.9), ("few", 0, ["a=2"], 0.6),
+    ]  # fmt: skip
+    for arm, seed, own, area in tried:
+        recipe = {"set": ["threads=1"], "films": "development"} | ({"own": own} if own else {})
+        results.append(tmp_path / "log.jsonl", {"arm": arm, "seed": seed, "recipe": recipe, "auroc": area})
+    assert results.trials(tmp_path / "log.jsonl").splitlines()[2:] == [
+        "| few | 3 | 0.7800 | 1 | threads=1, a=1 |",
+        "| fixmatch | 1 | 0.9000 | 1 | threads=1, b=2 |",
+    ]
+
+
+@pytest.mark.slow
+def test_trials_are_logged_and_never_measured_on_test_films(tmp_path: Path) -> None:
+    trials = tmp_path / "trials.jsonl"
+    asked = ["--quick", "--output", str(tmp_path / "out"), "--arms", "frozen", "--trials", str(trials)]
+    script("benchmark_methods.py", *asked)
+    script("benchmark_methods.py", *asked, "--own", "frozen:teacher.model.dropout=0.3")
+    script("benchmark_methods.py", *asked)
+    told = [json.loads(line) for line in trials.read_text().splitlines()]
+    assert [line["recipe"].get("own") for line in told] == [None, None, *[["teacher.model.dropout=0.3"]] * 2]
+    assert {line["recipe"]["films"] for line in told} == {"development"}
+    table = pd.read_csv(tmp_path / "out" / "films" / "labels.csv").set_index("image")["split"]
+    for split in (tmp_path / "out").glob("development-*.parquet"):
+        chosen = pd.read_parquet(split)
+        own = chosen["image"].map(table)
+        assert set(own) == {"train", "valid"}
+        assert set(own[chosen["split"] == "test"]) == {"train"}
+
+
+def lines(**areas: list[float]) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return a line per arm and seed whose replicates are its area, a little moved, alike for all arms."""
+    moved = np.linspace(-0.01, 0.01, 1000)
+    return {
+        (arm, seed): {
+            "auroc": area,
+            "replicates": (area + moved).tolist(),
+            "test": "t",
+            "seconds": 60,
+            "about": {"images_seen": 9},
+        }
+        for arm, values in areas.items()
+        for seed, area in enumerate(values)
+    }
+
+
+def test_gap_closed_is_the_ratio_of_means_over_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import results
+
+    found = results.summarise(lines(few=[0.80, 0.82], ours=[0.85, 0.83], all=[0.90, 0.90]), [0, 1])
+    assert found["gap_closed"] == pytest.approx((0.84 - 0.81) / (0.90 - 0.81))
+    # Replicates move all arms alike, so only the seeds differ: (0.85 - 0.80) / 0.1 and (0.83 - 0.82) / 0.08.
+    assert found["gap_closed_ci"] == pytest.approx([0.125, 0.5])
+    assert found["arms"]["few"]["ours_minus"] == pytest.approx([0.01, 0.05])
+    close = results.summarise(lines(few=[0.89, 0.89], ours=[0.89, 0.90], all=[0.90, 0.90]), [0, 1])
+    assert close["gap_closed"] is None
+    assert close["all_minus_few_lower_bound"] == pytest.approx(0.01)
+    assert results.summarise(lines(few=[0.8], ours=[0.9]), [0])["gap_closed"] is None
+
+
+def test_every_arm_closes_its_own_part_of_the_gap_and_stands_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import results
+
+    found = results.summarise(lines(few=[0.8, 0.8], rival=[0.79, 0.81], ours=[0.85, 0.85], all=[0.9, 0.9]), [0, 1])
+    assert [found["arms"][arm]["gap_closed"] for arm in ("few", "rival", "ours", "all")] == pytest.approx(
+        [0, 0, 0.5, 1]
+    )
+    assert found["arms"]["rival"]["gap_closed_ci"] == pytest.approx([-0.1, 0.1])
+    assert found["arms"]["rival"]["ours_minus"] == pytest.approx([0.04, 0.06])
+    rows = dict(line.strip("| ").split(" | ", 1) for line in results.table(found).splitlines()[2:])
+    sd = np.std([0.79, 0.81], ddof=1)
+    assert rows["rival"].startswith(f"0.8000 | {sd:.4f} | 0.7")
+    assert rows["rival"].endswith("| +0.0400 to +0.0600 | 0.00 (−0.10 to 0.10) | 9 | 1.0")
+    assert "| – | 0.50 (0.50 to 0.50) |" in rows["ours"]  # nothing is compared with itself
+
+
+def test_results_of_different_test_films_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import results
+
+    mixed = lines(few=[0.8], ours=[0.9])
+    mixed["few", 0]["test"] = "other"
+    with pytest.raises(SystemExit, match="different test films"):
+        results.summarise(mixed, [0])
+
+
+def test_frozen_features_are_regressed_by_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What carries a label ranks the asked films; weight 0 leaves a film out; one class tells nothing apart."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import frozen
+
+    draw = np.random.default_rng(0)
+    features = draw.normal(size=(300, 6))
+    truth = (features[:, 0] + 0.3 * draw.normal(size=300) > 0).astype(np.float32)
+    upside_down = truth.copy()
+    upside_down[60:] = 1 - upside_down[60:]
+    weight = np.ones((300, 5), dtype=np.float32)
+    weight[60:, 1] = 0
+    few = np.zeros(300, dtype=np.float32)
+    few[np.argsort(features[:, 1])[-2:]] = 1
+    target = np.stack([truth, upside_down, np.ones_like(truth), few, 1 - truth], axis=1)
+    target[:40, 4], weight[40:, 4] = truth[:40], 0.001  # the few that count say the opposite of the many
+    seen, asked = slice(0, 200), slice(200, 300)
+    patients = np.arange(200) // 2
+    found = frozen.regress(features[seen], target[seen], weight[seen], patients, features[asked])
+    assert found.shape == (100, 5)
+    for column, least in ((0, 0.95), (1, 0.95), (4, 0.8)):
+        assert roc_auc_score(truth[asked], found[:, column]) > least
+    assert found[:, 2] == pytest.approx(0.5)
+    assert roc_auc_score(features[asked, 1] > 0, found[:, 3]) > 0.8  # fewer positives than folds
+    whole = frozen.regress(features[seen], target[seen, :1], weight[seen, :1], patients, features[asked])
+    assert whole[:, 0] == pytest.approx(found[:, 0])
+
+
+def test_teachers_are_compared_on_development_films(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No official test film, no patient on two sides; the folds of nih1000 take every patient once."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import development
+
+    official = pd.read_csv(real_data / "kermany160" / "labels.csv")
+    table, changes = development.kermany160(real_data / "kermany160", 0, official=False)
+    assert changes == []
+    assert not set(table["patient"]) & set(official.loc[official["split"] == "test", "patient"])
+    assert table.groupby("patient")["split"].nunique().max() == 1
+    assert 52 <= (table["split"] == "valid").sum() <= 70
+    root, tested = real_data / "nih1000", []
+    held_out = set((root / "test_list.txt").read_text().split())
+    for seed in range(development.FOLDS):
+        table, changes = development.nih1000(root, seed, official=False)
+        assert not set(table["image"].str.removeprefix("images/")) & held_out
+        assert table.groupby("patient")["split"].nunique().max() == 1
+        assert set(table["split"]) == {"train", "valid", "test"}
+        tested += table.loc[table["split"] == "test", "image"].tolist()
+    assert sorted(tested) == sorted(table["image"])
+    table, _ = development.nih1000(root, 0, official=True)
+    assert (table.loc[table["split"] == "test", list(development.NIH_LABELS)].sum() >= 20).all()
+    assert load(None, changes).data.labels == development.NIH_LABELS
+
+
+def test_an_arm_of_other_films_is_another_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import compare_teachers
+
+    config = SCRIPTS.parent / "configs" / "kermany160.yaml"
+    given = argparse.Namespace(config=config, labelled=52, steps=150, data="kermany160", official=False)
+    told = [
+        compare_teachers.recipe_of(["a=1"], argparse.Namespace(**(vars(given) | change)))
+        for change in ({}, {"labelled": "all"}, {"data": "nih1000"}, {"official": True}, {"steps": 9})
+    ]
+    assert all(one != other for number, one in enumerate(told) for other in told[:number])
+    assert all(json.loads(json.dumps(recipe)) == recipe for recipe in told)
+
+
+def test_a_recipe_is_what_a_configuration_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import results
+
+    def key(text: str, *without: str) -> str:
+        (tmp_path / "c.yaml").write_text(text)
+        return str(results.recipe_key(tmp_path / "c.yaml", without))
+
+    said = key("seed: 0\npseudo: {hard: true}\n")
+    assert key("# why\npseudo:\n  hard: true   # so\nseed: 0\n") == said
+    assert key("seed: 0\npseudo: {hard: false}\n") != said
+    assert key("seed: 0\npseudo: {hard: false}\n", "pseudo") == key("seed: 0\n") != said
+    dated = "split: {dates: {test: 2016-01-01}}\n"
+    assert key(dated) != key(dated.replace("2016", "2017"))
+
+
+def test_no_two_arms_of_the_comparison_of_teachers_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each differs from the chosen one and from every other, frozen features apart, which train nothing."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import compare_teachers
+
+    base = ["pretrain.method=none", "folds=1"]
+    arms = {name: changes for table in compare_teachers.TABLES.values() for name, changes in table.items()}
+    del arms[compare_teachers.FROZEN]
+    path = SCRIPTS.parent / "configs" / "kermany160.yaml"
+    configs = [load(path, [*base, *changes]) for changes in [(), *arms.values()]]
+    assert all(one != other for number, one in enumerate(configs) for other in configs[:number])
