@@ -9,9 +9,8 @@ from typing import Any
 from noisy_student.config import Config, PhaseConfig
 from noisy_student.config.load import check_same, config_hash, read_snapshot
 from noisy_student.data import manifest, sources, splits
-from noisy_student.preparation import STAGE, check_views, data_root
+from noisy_student.preparation import STAGE, check_train, check_views, data_root
 from noisy_student.runs import Run
-from noisy_student.targets.uncertainty import label_targets
 
 
 def started(run: Run) -> bool:
@@ -57,11 +56,8 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
     films = sources.load(config.data.model_copy(update={"root": root}))
     check_views(films, config)
     chosen, split = splits.assign(films, config.split)
+    check_train(chosen, config)
     labelled = manifest.select(chosen, split="train", labelled=True)
-    target, weight = label_targets(
-        manifest.values(labelled), config.data.labels, config.targets, labelled.frame["image"].tolist()
-    )
-    splits.check_classes(target, weight, config.data.labels)
     size = len(films) * config.data.channels * config.data.image_size**2
     counts = {
         name: f"{part['images']:,} films of {part['patients']:,} patients" for name, part in split["counts"].items()

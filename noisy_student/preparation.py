@@ -20,7 +20,7 @@ from noisy_student.data import cache, check, manifest, sources, split_files, spl
 from noisy_student.data.cache import Cache
 from noisy_student.data.decode import DecodeSettings
 from noisy_student.data.manifest import Manifest
-from noisy_student.errors import DataError
+from noisy_student.errors import ConfigError, DataError
 from noisy_student.runs import Run, read_json, text_hash, write_json, write_text
 from noisy_student.targets import folds
 from noisy_student.targets.uncertainty import fill_parents, label_targets
@@ -186,10 +186,30 @@ def check_views(films: Manifest, config: Config) -> None:
         )
 
 
+def check_train(films: Manifest, config: Config) -> None:
+    """Check that the train split of ``films``, which have one, can teach what the configuration asks for.
+
+    Raises:
+        ConfigError: pairs of films are asked for, and no two films belong together.
+        DataError: a label of the labelled films has one class only.
+    """
+    pairs = "film" if config.pretrain.method == "none" else config.pretrain.pairs
+    if pairs != "film" and manifest.select(films, split="train").frame[pairs].is_unique:
+        raise ConfigError(
+            f"pretrain.pairs: every film of the train split is of another {pairs}, so that there are no pairs",
+            "Use pretrain.pairs: film, or name the column that says what belongs together (data.columns).",
+        )
+    labelled = manifest.select(films, split="train", labelled=True)
+    images = labelled.frame["image"].tolist()
+    target, weight = label_targets(manifest.values(labelled), config.data.labels, config.targets, images)
+    splits.check_classes(target, weight, config.data.labels)
+
+
 def prepare(run: Run, config: Config, *, progress: bool = False, stop: Callable[[], bool] = lambda: False) -> Cache:
     """Make the run's manifest, sealed labels and split (once), and return the cache of its films.
 
     Raises:
+        ConfigError: what :func:`check_train` says.
         DataError: a split is empty, a label of the labelled films has one class only, or the data is wrong.
         StoppedError: ``stop()`` became true while films were being decoded.
     """
@@ -200,11 +220,7 @@ def prepare(run: Run, config: Config, *, progress: bool = False, stop: Callable[
     readable = with_parents(manifest.rows(source.manifest, source.cache.ok), config)
     check_views(readable, config)
     films, split = splits.assign(readable, config.split, config.data.max_bad_share)
-    labelled = manifest.select(films, split="train", labelled=True)
-    target, weight = label_targets(
-        manifest.values(labelled), config.data.labels, config.targets, labelled.frame["image"].tolist()
-    )
-    splits.check_classes(target, weight, config.data.labels)
+    check_train(films, config)
     seen, sealed = manifest.seal(films)
     manifest.write(seen, run.manifest)
     manifest.write(sealed, run.sealed)

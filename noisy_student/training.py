@@ -16,7 +16,6 @@ from noisy_student.config.load import config_hash
 from noisy_student.data import manifest, predictions
 from noisy_student.data.cache import Cache
 from noisy_student.data.manifest import Manifest
-from noisy_student.errors import ConfigError
 from noisy_student.randomness import generator, hash_u64, text_ids
 from noisy_student.runs import PRETRAINING
 from noisy_student.stats import consensus
@@ -120,18 +119,9 @@ def _pretraining(work: Workplace) -> Task:
 
 
 def _belonging(films: Manifest, pairs: str) -> npt.NDArray[np.int64]:
-    """Return a number (N,) per film, equal for films of which ``pairs`` says that they belong together.
-
-    Raises:
-        ConfigError: no two films do.
-    """
+    """Return a number (N,) per film, equal for films of which ``pairs`` says that they belong together."""
     if pairs == "film":
         return np.arange(len(films))
-    if films.frame[pairs].is_unique:
-        raise ConfigError(
-            f"pretrain.pairs: every film of the train split is of another {pairs}, so that there are no pairs",
-            "Use pretrain.pairs: film, or name the column that says what belongs together (data.columns).",
-        )
     return scoring.codes(films.frame[pairs])
 
 

@@ -418,3 +418,17 @@ def test_a_wrong_number_of_rounds_is_a_usage_error(ns: Any, value: str) -> None:
     code, _, err = ns("iterate", "--rounds", value, "--dry-run")
     assert code == 2
     assert "--rounds" in err
+
+
+@pytest.mark.parametrize("patients", ["aabbccdd", "abcdefgh"])
+def test_pairs_that_do_not_exist_are_refused_before_a_run(
+    tmp_path: Path, ns: Callable[..., tuple[int, str, str]], patients: str
+) -> None:
+    splits = ["train", "train", "train", "train", "valid", "valid", "test", "test"]
+    rows = [f"{n}.png,{one},{split},{n % 2}\n" for n, (one, split) in enumerate(zip(patients, splits, strict=True))]
+    (tmp_path / "labels.csv").write_text("image,patient,split,A\n" + "".join(rows), encoding="utf-8")
+    arguments = [f"data={{source: csv, root: {tmp_path}, labels: [A]}}", "split.labelled_images=2"]
+    arguments += ["pretrain.method=byol", "pretrain.pairs=patient", "split.valid_images=2"]
+    code, _, err = ns("iterate", "--dry-run", *(word for text in arguments for word in ("--set", text)))
+    assert (code == 0) == (patients == "aabbccdd")
+    assert code == 0 or "pretrain.pairs: every film of the train split is of another patient" in err

@@ -14,7 +14,6 @@ from small_runs import TINY, in_process, ns, write_config
 from noisy_student import generations, preparation, training
 from noisy_student.config.load import load
 from noisy_student.data import manifest
-from noisy_student.errors import ConfigError
 from noisy_student.learning import goals, objectives
 from noisy_student.targets import table
 from noisy_student.workplace import Workplace
@@ -130,13 +129,3 @@ def test_the_second_view_of_a_self_supervised_start_is_of_what_pairs_says(tmp_pa
     assert (owner.to_numpy()[partner] == owner.to_numpy()).all()
     assert ((partner == numbers) == alone).all()
     assert alone.all() == (pairs == "film")
-
-
-def test_pairs_that_do_not_exist_are_refused(tmp_path: Path) -> None:
-    config = load(write_config(tmp_path, TINY), ["pretrain.pairs=study"])
-    run = generations.open_run(tmp_path / "run", config, resume=False, overwrite=False)
-    films = manifest.select(manifest.read(Workplace(run, config, preparation.prepare(run, config)).run.manifest))
-    alone = manifest.replace(films, study=films.frame["image"])
-    with pytest.raises(ConfigError, match=r"pretrain\.pairs: every film of the train split is of another study"):
-        training._belonging(alone, "study")
-    assert len(np.unique(training._belonging(alone, "film"))) == len(films)
