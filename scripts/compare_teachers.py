@@ -3,14 +3,15 @@
 
 kermany160: the labelled set is drawn from the train patients; 52 films of official validation patients calibrate, and
 the rest of those patients are the test set here. nih1000: a seed is one of five folds of the train and validation
-patients, another fold calibrates, the labels are those with 20 official test films and more. Each arm changes one
-thing of configs/kermany160.yaml, with one network and without the self-supervised start; every finished arm and seed
-becomes a line of --results and is not run again. --official splits the films as the data set does: once, for what was
-chosen.
+patients, another fold calibrates, the labels are those with 20 official test films and more. The base is
+configs/kermany160.yaml with one network and without the self-supervised start, and each arm changes one thing of it;
+every finished arm and seed becomes a line of --results and is not run again. --official splits the films as the data
+set does: once, for what was chosen.
 
     python scripts/compare_teachers.py --root DIR --tables start losses --seeds 0 1 2 3 4
     python scripts/compare_teachers.py --root DIR --labelled all --steps 500 --seeds 0 1 2
     python scripts/compare_teachers.py --data nih1000 --root DIR --labelled all --tables losses heads
+    python scripts/compare_teachers.py --root DIR --official --tables defaults --against "plain fine-tune"
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from noisy_student.targets.uncertainty import label_targets
 from noisy_student.workplace import Workplace
 
 Floats = npt.NDArray[np.float64]
-CHOSEN: Final = "chosen"
+BASE: Final = "base"
 """The arm that changes nothing."""
 FROZEN: Final = "frozen features + logistic regression"
 OTHER: Final = (
@@ -50,13 +51,15 @@ PLAIN: Final = (
 )  # fmt: skip
 """The head replaced, all layers at AdamW 1e-3, weak noise: a plain fine-tune."""
 
-UNUSED: Final = ("folds", "pseudo", "student")
+ALIKE: Final = ("folds=1", "threads=1", "pretrain.method=none", "prediction.tta=none")
+"""What all arms have alike, whatever the configuration says."""
+
+UNUSED: Final = ("folds", "prediction", "pseudo", "student")
 """Sections of the configuration that no arm takes anything from; ``pretrain`` is used by those that name it."""
 
 AT_ONCE: Final = "teacher.optim.phases=[{trainable: all}]"
 """All layers from the first step on, as where nothing has taught them; a head alone would be refused there."""
 
-AUC_MARGIN: Final = ("teacher.loss.name=auc_margin", "teacher.pos_weight_cap=1", "teacher.sampler.positives=2")
 SEEDS: Final = "teacher.members=[{}, {}, {}]"
 
 TABLES: Final[dict[str, dict[str, Sequence[str]]]] = {
@@ -65,6 +68,8 @@ TABLES: Final[dict[str, dict[str, Sequence[str]]]] = {
         "Mean-Var": ["teacher.model.initialise=mean_var", AT_ONCE],
         "lowest 6 of 19 blocks": ["teacher.model.initialise=lowest", "teacher.model.pretrained_blocks=6", AT_ONCE],
         "lowest 12 of 19 blocks": ["teacher.model.initialise=lowest", "teacher.model.pretrained_blocks=12", AT_ONCE],
+    },
+    "self-supervised start": {
         "ImageNet, then self-supervised": ["pretrain.method=byol", "pretrain.pairs=film"],
         "the same by patient": ["pretrain.method=byol", "pretrain.pairs=patient"],
     },
@@ -81,7 +86,7 @@ TABLES: Final[dict[str, dict[str, Sequence[str]]]] = {
         "focal": ["teacher.loss.name=focal", "teacher.pos_weight_cap=1"],
         "asymmetric": ["teacher.loss.name=asymmetric", "teacher.pos_weight_cap=1"],
         "logit-adjusted": ["teacher.loss.name=logit_adjusted", "teacher.pos_weight_cap=1"],
-        "AUC-margin": AUC_MARGIN,
+        "AUC-margin": ["teacher.loss.name=auc_margin", "teacher.pos_weight_cap=1", "teacher.sampler.positives=2"],
         "label smoothing 0.1": ["teacher.loss.smoothing=0.1"],
     },
     "heads": {"hidden layer": ["teacher.model.head=hidden"]},
@@ -93,12 +98,11 @@ TABLES: Final[dict[str, dict[str, Sequence[str]]]] = {
         "flip at prediction": ["prediction.tta=flip"],
         "eight light views at prediction": ["prediction.tta=8"],
     },
-    "together": {
+    "defaults": {
         "three seeds, flip": [SEEDS, "prediction.tta=flip"],
-        "AUC-margin, three seeds": [*AUC_MARGIN, SEEDS],
-        "AUC-margin, three seeds, flip": [*AUC_MARGIN, SEEDS, "prediction.tta=flip"],
+        FROZEN: [],
+        "plain fine-tune": PLAIN,
     },
-    "baselines": {FROZEN: [], "plain fine-tune": PLAIN},
 }  # fmt: skip
 
 
@@ -128,8 +132,8 @@ def run_arm(arm: str, changes: Sequence[str], seed: int, given: argparse.Namespa
     budget = [f"split.labelled_images={given.labelled}"]
     if given.labelled == "all":
         budget = ["split.labelled_images=null", "split.labelled_fraction=1"]
-    fixed = [f"seed={seed}", f"split.seed={seed}", "folds=1", "threads=1", "pretrain.method=none"]
-    fixed += [*written_table(given, seed), *budget, f"teacher.optim.steps={given.steps}"]
+    fixed = [f"seed={seed}", f"split.seed={seed}", *ALIKE, *written_table(given, seed)]
+    fixed += [*budget, f"teacher.optim.steps={given.steps}"]
     config = load(given.config, [*fixed, *changes])
     run = generations.open_run(given.output / name, config, resume=True, overwrite=False)
     work = Workplace(run, config, preparation.prepare(run, config))
@@ -154,29 +158,23 @@ def regressed(work: Workplace, test: Manifest) -> Floats:
     return frozen.regress(seen, *taught, films.frame["patient"].to_numpy(), asked)
 
 
-def rows(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int]) -> Iterator[str]:
-    """Yield the lines of a Markdown table of the arms that are there for all ``seeds``, against the chosen one.
+def rows(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int], against: str) -> Iterator[str]:
+    """Yield the lines of a Markdown table of arms that are all there for all ``seeds``, ``against`` one of them.
 
     The interval of a difference resamples seeds and patients, the same for both arms: crossed, and within its fold
     where a seed is a fold.
     """
-    yield "| arm | mean | SD | minus chosen (95 % interval) |\n|---|---|---|---|"
-    for arm in dict.fromkeys(arm for arm, _ in lines):
-        if not all((arm, seed) in lines and (CHOSEN, seed) in lines for seed in seeds):
-            continue
-        area = np.array([lines[arm, seed]["auroc"] for seed in seeds])
-        draws = results.drawn(lines, [arm, CHOSEN], seeds)
-        change = "" if arm == CHOSEN else _change(area, lines, seeds, draws[arm] - draws[CHOSEN])
-        spread = f"{area.std(ddof=1):.3f}" if len(seeds) > 1 else "–"
-        yield f"| {arm} | {area.mean():.3f} | {spread} | {change} |"
-
-
-def _change(
-    area: Floats, lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int], drawn: Floats
-) -> str:
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    chosen = np.mean([lines[CHOSEN, seed]["auroc"] for seed in seeds])
-    return f"{area.mean() - chosen:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
+    yield f"| arm | mean | SD | minus {against} (95 % interval) |\n|---|---|---|---|"
+    arms = list(dict.fromkeys(arm for arm, _ in lines))
+    area = {arm: np.array([lines[arm, seed]["auroc"] for seed in seeds]) for arm in arms}
+    draws = results.drawn(lines, arms, seeds)
+    for arm in arms:
+        change = ""
+        if arm != against:
+            low, high = np.nanquantile(draws[arm] - draws[against], [0.025, 0.975])
+            change = f"{area[arm].mean() - area[against].mean():+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
+        spread = f"{area[arm].std(ddof=1):.3f}" if len(seeds) > 1 else "–"
+        yield f"| {arm} | {area[arm].mean():.3f} | {spread} | {change} |"
 
 
 def _films(text: str) -> int | str:
@@ -190,6 +188,7 @@ def main() -> None:
     parser.add_argument("--data", choices=development.TABLES, default="kermany160")
     parser.add_argument("--config", type=Path, default=Path("configs/kermany160.yaml"))
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--against", default=BASE, metavar="ARM", help="what differences are from [default: base]")
     parser.add_argument("--labelled", type=_films, default=52, metavar="N", help="labelled films, or all [default: 52]")
     parser.add_argument("--official", action="store_true", help="the official split, test films included")
     parser.add_argument("--steps", type=int, default=150, help="training steps")
@@ -197,10 +196,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/compare_teachers"), help="folder of the runs")
     parser.add_argument("--results", type=Path, default=Path("docs/results/teachers.jsonl"))
     given = parser.parse_args()
+    if wrong := [title for title in given.tables if given.against not in (BASE, *TABLES[title])]:
+        parser.error(f"--against {given.against}: is no arm of the table {wrong[0]}: {', '.join(TABLES[wrong[0]])}")
     for title in given.tables:
         lines: dict[tuple[str, int], dict[str, Any]] = {}
         for seed in given.seeds:
-            for arm, changes in {CHOSEN: (), **TABLES[title]}.items():
+            for arm, changes in {BASE: (), **TABLES[title]}.items():
                 recipe = recipe_of(changes, given)
                 kept = {key: line for key, line in results.read(given.results, recipe).items() if key[0] == arm}
                 if (arm, seed) not in kept:
@@ -210,7 +211,7 @@ def main() -> None:
                 lines[arm, seed] = kept[arm, seed]
                 print(f"{title}: {arm}, seed {seed}: {kept[arm, seed]['auroc']:.4f}", flush=True)
         print(f"\n{title}, {given.data}, {given.labelled} labelled films, {len(given.seeds)} seeds")
-        print("\n".join(rows(lines, given.seeds)), flush=True)
+        print("\n".join(rows(lines, given.seeds, given.against)), flush=True)
 
 
 if __name__ == "__main__":

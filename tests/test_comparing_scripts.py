@@ -269,11 +269,11 @@ def test_a_recipe_is_what_a_configuration_says(tmp_path: Path, monkeypatch: pyte
 
 
 def test_no_two_arms_of_the_comparison_of_teachers_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each differs from the chosen one and from every other, frozen features apart, which train nothing."""
+    """Each differs from the base and from every other, frozen features apart, which train nothing."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import compare_teachers
 
-    base = ["pretrain.method=none", "folds=1"]
+    base = compare_teachers.ALIKE
     arms = {name: changes for table in compare_teachers.TABLES.values() for name, changes in table.items()}
     del arms[compare_teachers.FROZEN]
     path = SCRIPTS.parent / "configs" / "kermany160.yaml"
