@@ -11,7 +11,8 @@
   start, pseudo-labels that keep the teacher's own share of positives. With pseudo they leave out one component each.
 A self-supervised start of the configuration is made by the arms that are `ns iterate` (but unpretrained); the others
 start from its weights file. mean_teacher, fixmatch and all see as many films as all trainings of ours together; every
-line says how many.
+line says how many. A self-supervised start and a generation 0 that several arms would make alike are made by the first
+of them and taken over by the others, whose seconds are then without them.
 
 Gap closed of an arm = (arm - few) / (all - few), the ratio of means over seeds of the test macro AUROC.
 Every finished arm becomes a line of --results and is not run again, so the matrix can be made in parts; what belongs
@@ -36,6 +37,7 @@ import arms
 import numpy as np
 import pandas as pd
 import results
+import sharing
 from PIL import Image
 
 from noisy_student.config import Config
@@ -109,10 +111,12 @@ def run_arm(arm: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     config = config_of(arm, seed, given)
     folder = given.output / f"{arm}-{seed}-{text_hash(json.dumps(recipe))[:8]}"
     bench = arms.prepared(folder, config, given.rounds, given.few_steps)
+    taken = sharing.take_over(bench.work.run, config, given.output) if arms.ARMS[arm] is arms.iterated else []
     outcome = arms.ARMS[arm](bench)
     measures = results.measured(bench.test, outcome.scores, config.macro_labels(), config.targets.blank)
     head = {"arm": arm, "seed": seed, "recipe": recipe, "revision": results.revision()}
-    return head | {"seconds": round(time.perf_counter() - start), "about": outcome.about} | measures
+    about = outcome.about | ({"taken_over": taken} if taken else {})
+    return head | {"seconds": round(time.perf_counter() - start), "about": about} | measures
 
 
 def kept(given: argparse.Namespace) -> results.Lines:

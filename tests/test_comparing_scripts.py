@@ -45,6 +45,23 @@ def test_the_benchmark_runs_every_arm_once_and_keeps_it(tmp_path: Path) -> None:
     assert (tmp_path / "arms.svg").read_text().count("ours") >= 1
 
 
+@pytest.mark.slow
+def test_what_arms_would_make_alike_is_made_once_and_is_the_same(tmp_path: Path) -> None:
+    """Alone, and after ours: nothing but the seconds differs."""
+    start = "pretrain={method: byol, optim: {steps: 2, batch_size: 8, bn_images: 8}, hidden: 8, width: 4}"
+    given = {"hard": ["self-supervised start", "generation 0"], "single": ["self-supervised start"]}
+    told = {}
+    for place, arms in {"hard": ["hard"], "single": ["single"], "both": ["ours", *given]}.items():
+        asked = ["--quick", "--set", start, "--set", "folds=2", "--output", str(tmp_path / place), "--arms", *arms]
+        script("benchmark_methods.py", *asked)
+        found = [json.loads(line) for line in (tmp_path / place / "results.jsonl").read_text().splitlines()]
+        told |= {(place, line["arm"], line["seed"]): line | {"seconds": None} for line in found}
+    for arm in given:
+        for seed in (0, 1):
+            assert told["both", arm, seed]["about"].pop("taken_over") == given[arm]
+            assert told["both", arm, seed] == told[arm, arm, seed]
+
+
 def test_pseudo_labels_without_noise_are_without_it_in_every_generation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import arms
