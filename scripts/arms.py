@@ -224,8 +224,10 @@ def trained(bench: Bench, targets: Targets, phase: PhaseConfig) -> Floats:
     fit.fit(run, task, progress=sys.stderr.isatty())
     network, _ = load_network(run.generation(0) / "checkpoint" / "best")
     network.to(device).to(memory_format=torch.channels_last)
-    autocast = fit.autocaster(device, config.precision)
-    return predict.predict(network, _films(work, bench.test), autocast=autocast).astype(np.float64)
+    autocast, films = fit.autocaster(device, config.precision), _films(work, bench.test)
+    image_id = text_ids(bench.test.frame["image"].astype(str).tolist())
+    views = predict.views(config.prediction.tta, image_id, films, seed=config.seed)
+    return predict.predict(network, films, autocast=autocast, views=views).astype(np.float64)
 
 
 def _films(work: Workplace, films: Manifest) -> Films:
