@@ -134,17 +134,11 @@ def train_teacher(work: Workplace, say: Say = lambda _: None) -> bool:
 
 
 def find_rate(work: Workplace, say: Say = lambda _: None) -> Sweep:
-    """Return the learning-rate sweep of generation 0; of the run, no more than the targets table is made for it.
-
-    Raises:
-        UsageError: training starts from a self-supervised start that has not been made.
+    """Return the learning-rate sweep of generation 0; of the run, no more than the targets table is made for it, and
+    the self-supervised start where training starts from that.
     """
-    if work.config.starts_from_pretraining(0) and not work.run.is_complete("pretrain", 0):
-        raise UsageError(
-            f"{work.run.path}: the teacher starts from the self-supervised start, and that has not been made",
-            "Run ns train-teacher once, or sweep with pretrain.method=none.",
-        )
-    run_stages(work, 0, ("targets",), say)
+    stages = training_stages(work.config, 0)
+    run_stages(work, 0, stages[: stages.index("fit")], say)
     return training.find_rate(work)
 
 

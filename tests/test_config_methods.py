@@ -34,6 +34,11 @@ LABELS = "data.labels=[A, B]"
             ["student.optim.phases=[{steps: 9}, {epochs: 1, films: labelled}]"],
             "epochs: count the films of the whole table, which films: labelled leaves; give steps",
         ),
+        (["teacher.sampler.pool_balance=0.5"], "teacher.sampler.pool_balance: generation 0 has no pseudo-labels"),
+        (
+            ["teacher.optim.phases=[{steps: 9}, {films: labelled}]"],
+            "teacher.optim.phases: films: labelled does nothing where no film is of the pool",
+        ),
         (["generations.2.consistency.source=average"], "source: does nothing with method: none"),
     ],
 )

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from small_runs import TINY, content, in_process, ns, write_config
@@ -77,10 +78,34 @@ def test_what_it_refuses(call: Any, tmp_path: Path) -> None:
     assert code == 2
     assert "the picture is .svg or .png" in err
     assert not (tmp_path / "run").exists()
-    code, _, err = call("--find-lr", text=TINY)  # with a self-supervised start, from which the teacher starts
-    assert code == 2
-    assert "that has not been made" in err
-    assert "pretrain.method=none" in err
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_self_supervised_start_is_made_for_the_sweep_and_kept(
+    call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "STEPS", 3)
+    assert call("--find-lr", text=TINY)[0] == 0
+    weights = tmp_path / "run" / "pretrain" / "checkpoint" / "best" / "model.safetensors"
+    made = weights.stat().st_mtime_ns
+    assert call("--find-lr", "--resume", text=TINY)[0] == 0
+    assert weights.stat().st_mtime_ns == made
+    assert not (tmp_path / "run" / "gen-0" / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(("falls", "proposed"), [(True, True), (False, False)])
+def test_a_valley_of_the_loss_is_proposed_and_a_plain_is_not(
+    call: Any, monkeypatch: pytest.MonkeyPatch, falls: bool, proposed: bool
+) -> None:
+    rates = np.geomspace(1e-6, 1, 101)
+    losses = 1 - 0.5 * falls * np.exp(-(np.log10(rates / 1e-2) ** 2))  # lowest at 1e-2
+    monkeypatch.setattr(sweep, "sweep", lambda *_, **__: sweep.Sweep(tuple(rates.tolist()), tuple(losses.tolist())))
+    code, out, _ = call("--find-lr", "--json")
+    assert code == 0
+    assert json.loads(out)["proposal"] == (pytest.approx(1e-3, rel=0.2) if proposed else None)
+    code, out, _ = call("--find-lr", "--resume")
+    assert ("Proposed: --set teacher.optim.lr=1.0e-03" in out) == proposed
+    assert ("No rate is proposed" in out) != proposed
 
 
 def test_a_dry_run_sweeps_nothing(call: Any, tmp_path: Path) -> None:

@@ -129,3 +129,17 @@ def test_the_second_view_of_a_self_supervised_start_is_of_what_pairs_says(tmp_pa
     assert (owner.to_numpy()[partner] == owner.to_numpy()).all()
     assert ((partner == numbers) == alone).all()
     assert alone.all() == (pairs == "film")
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_compile_reaches_every_training(tmp_path: Path, compiled: bool) -> None:
+    text = f"compile={str(compiled).lower()}"
+    config = load(write_config(tmp_path, TINY), [text])
+    run = generations.open_run(tmp_path / "run", config, resume=False, overwrite=False)
+    work = Workplace(run, config, preparation.prepare(run, config), "cpu")
+    assert training._pretraining(work).compiled is compiled
+    config = load(write_config(tmp_path, PLAIN), [text])
+    run = generations.open_run(tmp_path / "plain", config, resume=False, overwrite=False)
+    work = Workplace(run, config, preparation.prepare(run, config), "cpu")
+    generations.run_stages(work, 0, ["targets"])
+    assert training._task(work, 0, 0)[0].compiled is compiled

@@ -49,8 +49,8 @@ def iterate(rounds: int, **asked: Any) -> None:
 def train_teacher(find_lr: bool, curve: Path | None, **asked: Any) -> None:
     """Train generation 0 on the labelled films, and calibrate it on validation.
 
-    With --find-lr nothing is trained: a short sweep from the start weights shows which optim.lr suits. Of several
-    members it is the first that is swept.
+    With --find-lr nothing is trained but the self-supervised start, where the configuration asks for one: a short
+    sweep from the start weights shows which optim.lr suits. Of several members it is the first that is swept.
     """
     from noisy_student import generations
 

@@ -249,6 +249,10 @@ class Config(Section):
                 f"are more than the {places} labelled films of a batch; raise optim.batch_size"
                 + (" or optim.labelled_share" if pooled else "")
             )
+        if generation == 0 and network.sampler.pool_balance:
+            raise ValueError(f"{where}.sampler.pool_balance: generation 0 has no pseudo-labels; leave it out")
+        if not pooled and any(part.films == "labelled" for part in optim.phases):
+            raise ValueError(f"{where}.optim.phases: films: labelled does nothing where no film is of the pool")
         self._check_start(network, where)
         if network.start != "teacher":
             return

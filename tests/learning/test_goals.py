@@ -113,7 +113,10 @@ KNOWN = {
     "plain": phase(name="bce"),
     "focal": phase(name="focal"),
     "focal, weighed": phase(name="focal", gamma=1.0, alpha=0.75),
-    "adjusted": phase(name="logit_adjusted", tau=1.5),
+    "adjusted": phase(name="logit_adjusted"),
+    "adjusted more": phase(name="logit_adjusted", tau=1.5),
+    "plain and smoothed": phase(name="bce", smoothing=0.1),
+    "asymmetric as it is set": phase(name="asymmetric"),
     "asymmetric": phase(name="asymmetric", gamma_negative=2.0, shift=0.02),
     "asymmetric, none free": phase(name="asymmetric", gamma_positive=1.0, gamma_negative=3.0, shift=0.0),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,18 @@ def test_one_film_for_the_statistics_is_refused() -> None:
     config = load(None, ["teacher.model.head=hidden", "teacher.optim.bn_images=1", "student.start=weights"])
     with pytest.raises(ConfigError, match="bn_images: 1 film has no variance"):
         preflight.check_settings(config, "cpu")
+
+
+@pytest.mark.parametrize(("name", "refused"), [("convnext_tiny", True), ("resnet18", False)])
+def test_statistics_are_kept_only_where_there_are_some(name: str, refused: bool) -> None:
+    model = f"teacher={{model: {{name: {name}, weights: imagenet}}, optim: {{freeze_bn: true}}}}"
+    config = load(None, [model, "student.start=weights"])
+    with (
+        pytest.raises(ConfigError, match=r"^teacher\.optim\.freeze_bn: convnext_tiny has no batch norm")
+        if refused
+        else nullcontext()
+    ):
+        preflight.check_settings(config, "cpu", weights=False)
 
 
 def test_the_seed_of_the_start_reaches_mean_var(tmp_path: Path) -> None:
