@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_train import bare_step, random_batch
 from kornia import augmentation
 from measuring import Times, Variant, about, peak_memory, spread, take_turns, told
+from stepping import bare_step, random_batch
 from torch import Tensor, nn
 
 from noisy_student.config import ModelConfig, NoiseConfig, OptimConfig, PhaseConfig

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_train import random_batch
 from measuring import Variant, about, make_films, peak_memory, ratios, spread, take_turns, told
+from stepping import random_batch
 
 from noisy_student.config import ModelConfig
 from noisy_student.data.decode import DecodeSettings

@@ -23,7 +23,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,22 +33,20 @@ import numpy.typing as npt
 import peers
 import torch
 from measuring import about, make_films, peak_memory, ratios, spread, told, wait
-from torch import Tensor, nn
+from stepping import LABELS, Step, bare_step, pace, random_batch
+from torch import nn
 
 from noisy_student.config import ModelConfig, NoiseConfig, OptimConfig, PhaseConfig
-from noisy_student.learning import fit, losses, models, optim
+from noisy_student.learning import fit
 from noisy_student.learning.batches import Films
 from noisy_student.learning.predict import best_device
 from noisy_student.runs import Run
 from noisy_student.targets.table import Targets
 
-LABELS = ("a", "b", "c", "d")
 PARTS = ("gather", "augment", "forward", "backward", "optimiser", "ema")
 WARM = fit.LOG_EVERY
 """Steps before the clock starts."""
 
-Step = Callable[[Tensor, Tensor], None]
-"""Takes films, float (B, 1, S, S), and their targets (B, K)."""
 Arms = dict[str, Callable[[], float]]
 """Functions that give films/s of one round, by name."""
 
@@ -81,44 +79,6 @@ def loop_speed(work: fit.Task) -> float:
         fit.fit(run, work)
         speeds: list[float] = [entry["films_per_second"] for entry in run.read_log() if "films_per_second" in entry]
     return statistics.harmonic_mean(speeds[1:])  # each is of WARM steps, but for the last if it is cut short
-
-
-def bare_step(phase: PhaseConfig, size: int, device: torch.device) -> Step:
-    """Return a function that takes one step (forward, loss, backward, optimiser)."""
-    network = models.build(phase.model, LABELS, 1, size, seed=0).to(device).to(memory_format=torch.channels_last)
-    optimizer = optim.optimizer(network, phase.optim)
-    weight = torch.ones(phase.optim.batch_size, len(LABELS), device=device)
-    autocast = fit.autocaster(device, "auto", network)
-    network.train()
-
-    def step(images: Tensor, target: Tensor) -> None:
-        images = images.contiguous(memory_format=torch.channels_last)
-        with autocast():
-            loss = losses.mean_loss(*losses.weighted_bce(network(images).float(), target, weight, None))
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
-
-
-def random_batch(batch: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return resident films and targets for :func:`bare_step`."""
-    images = torch.rand(batch, 1, size, size, device=device).contiguous(memory_format=torch.channels_last)
-    return images, torch.rand(batch, len(LABELS), device=device)
-
-
-def pace(step: Step, batches: Iterator[tuple[Tensor, Tensor]], steps: int, warm: int, device: torch.device) -> float:
-    """Return films/s of ``steps`` steps after ``warm`` others; the clock waits for the device at both ends alone."""
-    films, since = 0, 0.0
-    for number, (images, target) in enumerate(itertools.islice(batches, warm + steps)):
-        if number == warm:
-            wait(device)
-            since = time.perf_counter()
-        step(images, target)
-        films += len(images) * (number >= warm)
-    wait(device)
-    return films / (time.perf_counter() - since)
 
 
 def split(work: fit.Task, steps: int) -> dict[str, dict[str, float]]:

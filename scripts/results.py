@@ -99,7 +99,12 @@ def trials(path: Path) -> str:
 def drawn(
     lines: Mapping[tuple[str, int], Mapping[str, Any]], arms: Sequence[str], seeds: Sequence[int]
 ) -> dict[str, Floats]:
-    """Return the replicates (R,) of each arm, each the mean over seeds drawn again: the same draw for all arms."""
+    """Return the replicates (R,) of each arm, each the mean over seeds drawn again: the same draw for all arms.
+
+    Ends the script where arms of one seed were measured on different test films.
+    """
+    if any(len({lines[arm, seed]["test"] for arm in arms}) > 1 for seed in seeds):
+        raise SystemExit("results: the lines are of different test films")
     picked = np.random.default_rng(0).integers(0, len(seeds), (REPLICATES, len(seeds)))
     rows = np.arange(REPLICATES)[:, None]
     return {

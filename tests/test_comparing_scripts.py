@@ -175,6 +175,25 @@ def test_gap_closed_is_the_ratio_of_means_over_seeds(monkeypatch: pytest.MonkeyP
     assert results.summarise(lines(few=[0.8], ours=[0.9]), [0])["gap_closed"] is None
 
 
+def test_teachers_stand_against_one_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import compare_teachers
+
+    told = lines(base=[0.80, 0.82, 0.84], other=[0.83, 0.82, 0.84])
+    head, base, other = list(compare_teachers.rows(told, [0, 1, 2], "base"))
+    assert "minus base" in head
+    assert base == "| base | 0.820 | 0.020 |  |"
+    # Replicates move both alike, so only the seeds differ: by 0.03, 0 and 0, whose mean over three draws is 0 to 0.03.
+    assert other == "| other | 0.830 | 0.010 | +0.010 (+0.000 to +0.030) |"
+    _, base, other = list(compare_teachers.rows(told, [0, 1, 2], "other"))
+    assert base == "| base | 0.820 | 0.020 | −0.010 (−0.030 to +0.000) |"
+    assert other == "| other | 0.830 | 0.010 |  |"
+    assert "| – | −0.030 (−0.030 to −0.030) |" in list(compare_teachers.rows(told, [0], "other"))[1]
+    told["other", 1]["test"] = "u"
+    with pytest.raises(SystemExit, match="different test films"):
+        list(compare_teachers.rows(told, [0, 1, 2], "base"))
+
+
 def test_every_arm_closes_its_own_part_of_the_gap_and_stands_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import results

@@ -68,6 +68,38 @@ def test_bench_train(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+def test_bench_backbones() -> None:
+    """Both kinds of step are measured, and a backbone that cannot be built is named and makes the script fail."""
+    small = [
+        "--size",
+        "32",
+        "--batch",
+        "4",
+        "--steps",
+        "2",
+        "--warm",
+        "1",
+        "--rounds",
+        "2",
+        "--device",
+        "cpu",
+        "--json",
+    ]
+    found = script("bench_backbones.py", *small, "--models", "mobilenet_v3_small", "small_resnet")
+    assert set(found["backbones"]) == {"mobilenet_v3_small", "small_resnet"}
+    assert not found["backbones"]["mobilenet_v3_small"]["bf16"]  # grouped convolutions gain nothing by it on a CPU
+    assert all(is_measured(one["films_per_second"]) and one["size"] == 32 for one in found["backbones"].values())
+    command = [sys.executable, str(SCRIPTS / "bench_backbones.py"), *small, "--models", "vit_b_16", "no_such"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, set(json.loads(done.stdout)["failed"])) == (1, {"no_such"})
+    if shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"):
+        both = script("bench_backbones.py", *small, "--models", "small_resnet", "--compile")["backbones"][
+            "small_resnet"
+        ]
+        assert is_ordered(both["compiled_over_plain"])
+
+
+@pytest.mark.slow
 def test_bench_predict() -> None:
     small = ["--model", "small_resnet", "--size", "32", "--films", "256", "--source-size", "64", "--rounds", "2"]
     found = script("bench_predict.py", *small, "--device", "cpu", "--json")
