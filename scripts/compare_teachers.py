@@ -4,13 +4,13 @@
 kermany160: the labelled set is drawn from the train patients; 52 films of official validation patients calibrate, and
 the rest of those patients are the test set here. nih1000: a seed is one of five folds of the train and validation
 patients, another fold calibrates, the labels are those with 20 official test films and more. The base is
-configs/kermany160.yaml with one network and without the self-supervised start, and each arm changes one thing of it;
+configs/kermany160.yaml with one network and without the self-supervised start, and each arm is named by what it changes;
 every finished arm and seed becomes a line of --results and is not run again. --official splits the films as the data
 set does: once, for what was chosen.
 
-    python scripts/compare_teachers.py --root DIR --tables start losses --seeds 0 1 2 3 4
-    python scripts/compare_teachers.py --root DIR --labelled all --steps 500 --seeds 0 1 2
-    python scripts/compare_teachers.py --data nih1000 --root DIR --labelled all --tables losses heads
+    python scripts/compare_teachers.py --root DIR --tables start losses
+    python scripts/compare_teachers.py --root DIR --labelled all --steps 300 --seeds 0 1 2
+    python scripts/compare_teachers.py --data nih1000 --root DIR --labelled all --steps 300 --tables losses heads
     python scripts/compare_teachers.py --root DIR --official --tables defaults --against "plain fine-tune"
 """
 
@@ -91,10 +91,9 @@ TABLES: Final[dict[str, dict[str, Sequence[str]]]] = {
     },
     "heads": {"hidden layer": ["teacher.model.head=hidden"]},
     "ensembles": {
+        "two seeds": ["teacher.members=[{}, {}]"],
         "three seeds": [SEEDS],
-        "two architectures": [
-            f"teacher.members=[{{}}, {{model: {OTHER}}}]"
-        ],
+        "two architectures": [f"teacher.members=[{{}}, {{model: {OTHER}}}]"],
         "flip at prediction": ["prediction.tta=flip"],
         "eight light views at prediction": ["prediction.tta=8"],
     },
@@ -102,6 +101,7 @@ TABLES: Final[dict[str, dict[str, Sequence[str]]]] = {
         "three seeds, flip": [SEEDS, "prediction.tta=flip"],
         FROZEN: [],
         "plain fine-tune": PLAIN,
+        "plain fine-tune, three seeds, flip": [*PLAIN, SEEDS, "prediction.tta=flip"],
     },
 }  # fmt: skip
 
