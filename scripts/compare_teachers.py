@@ -4,8 +4,8 @@
 kermany160: the labelled set is drawn from the train patients; 52 films of official validation patients calibrate, and
 the rest of those patients are the test set here. nih1000: a seed is one of five folds of the train and validation
 patients, another fold calibrates, the labels are those with 20 official test films and more. The base is
-configs/kermany160.yaml with one network and without the self-supervised start, and each arm is named by what it changes;
-every finished arm and seed becomes a line of --results and is not run again. --official splits the films as the data
+configs/kermany160.yaml with one network and without the self-supervised start; each arm is named by what it changes.
+Every finished arm and seed becomes a line of --results and is not run again. --official splits the films as the data
 set does: once, for what was chosen.
 
     python scripts/compare_teachers.py --root DIR --tables start losses

@@ -18,6 +18,15 @@ DATA = Path(os.environ.get("NS_REAL_DATA", Path(__file__).parents[3] / "shared" 
 MOBILENET = "mobilenet_v2-coral_ptq_int8deq-a1bde081.pth"
 SQUEEZENET = "squeezenet1_1_features-deepcognition_fp32-b135c74f.pth"
 
+EVERY = [
+    *("resnet18", "resnet34", "resnet50", "resnet101", "densenet121", "densenet169", "densenet201"),
+    *("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4"),
+    *("efficientnet_v2_s", "efficientnet_v2_m", "convnext_tiny", "convnext_small", "convnext_base"),
+    *("vit_b_16", "swin_t", "inception_v3", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
+    *("regnet_y_400mf", "regnet_x_400mf", "regnet_y_1_6gf", "regnet_x_3_2gf"),
+]
+"""Every backbone that docs/models.md names."""
+
 
 def make(name: str = "small_resnet", channels: int = 1, size: int = 64, seed: int = 0, **settings: object) -> Network:
     return build(ModelConfig(name=name, **settings), LABELS, channels, size, seed=seed)

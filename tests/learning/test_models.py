@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from networks import LABELS, films, make
+from networks import EVERY, LABELS, films, make
 from torch import nn
 from torchvision.ops import StochasticDepth
 
@@ -22,14 +22,6 @@ QUICK = [
 SLOW = ["densenet121", "convnext_tiny", "swin_t", "vit_b_32", "alexnet", "vgg11"]
 NAMES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
-EVERY = [
-    *("resnet18", "resnet34", "resnet50", "resnet101", "densenet121", "densenet169", "densenet201"),
-    *("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4"),
-    *("efficientnet_v2_s", "efficientnet_v2_m", "convnext_tiny", "convnext_small", "convnext_base"),
-    *("vit_b_16", "swin_t", "inception_v3", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
-    *("regnet_y_400mf", "regnet_x_400mf", "regnet_y_1_6gf", "regnet_x_3_2gf"),
-]
-"""Every backbone that docs/models.md names."""
 FAST = {"resnet18", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf"}
 
 

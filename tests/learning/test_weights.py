@@ -8,7 +8,7 @@ from urllib.error import URLError
 import pytest
 import torch
 import torchvision
-from networks import LABELS, MOBILENET, SQUEEZENET, films, make, real, torchvision_model
+from networks import EVERY, LABELS, MOBILENET, SQUEEZENET, films, make, real, torchvision_model
 from safetensors.torch import save_file
 from torch import nn
 
@@ -63,6 +63,30 @@ def test_imagenet_goes_through_torchvision_and_old_densenet_names(monkeypatch):
     deviation = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
     expected = (model.features[0][0].weight * deviation.mean() / deviation).sum(1, keepdim=True)
     torch.testing.assert_close(network.backbone.features[0][0].weight, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "inception_v3"])  # which has a test of its own
+def test_weights_of_every_backbone_come_from_torchvision_by_name(name, monkeypatch):
+    """Its own state dict, of a thousand classes, in place of what would be fetched; with its own normalisation."""
+    model = torchvision_model(name)
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    monkeypatch.setattr(type(weights), "get_state_dict", lambda self, **options: model.state_dict())
+    config = ModelConfig(name=name, weights="imagenet")
+    network = build(config, LABELS, 1, 96, seed=1)
+    assert load_weights(network, config, []) == f"torchvision {weights}"
+    given, taken = model.state_dict(), network.backbone.state_dict()
+    stem = next(key for key, tensor in taken.items() if tensor.ndim == 4)
+    assert taken[stem].shape[1] * 3 == given[stem].shape[1]
+    changed = {stem, "encoder.pos_embedding"}  # one channel, films of another size
+    same = [key for key in taken if key in given and key not in changed]
+    assert len(same) > len(taken) - 4
+    statistics = [key for key in same if not torch.equal(taken[key], given[key])]
+    assert all(key.endswith(("running_mean", "running_var", "bias")) for key in statistics)
+    assert len(statistics) <= 2  # what the means of three colours leave goes into the first layer
+    presets = weights.transforms()
+    ours = network.statistics
+    assert (list(ours.mean), list(ours.deviation)) == (list(presets.mean), list(presets.std))
 
 
 @pytest.mark.slow
