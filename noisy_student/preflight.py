@@ -33,8 +33,6 @@ def check_settings(config: Config, device: str, *, weights: bool = True) -> None
         WeightsError: the weights are not there, or belong to another network.
         UsageError: there is no such device.
     """
-    from torch.nn.modules.batchnorm import _BatchNorm
-
     from noisy_student.learning import finetune, models, predict
     from noisy_student.learning.blocks import blocks
 
@@ -56,7 +54,7 @@ def check_settings(config: Config, device: str, *, weights: bool = True) -> None
                     "Set it to 0 or to 2 and more.",
                 )
             network = models.build(model, config.data.labels, config.data.channels, config.data.image_size, seed=0)
-            if phase.optim.freeze_bn and not any(isinstance(part, _BatchNorm) for part in network.backbone.modules()):
+            if phase.optim.freeze_bn and not finetune.has_statistics(network.backbone):
                 raise ConfigError(
                     f"optim.freeze_bn: {model.name} has no batch norm whose statistics could be kept",
                     "Leave it out.",

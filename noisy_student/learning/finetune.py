@@ -39,6 +39,11 @@ def learning_names(network: nn.Module, does: FinetuneConfig, depth: Mapping[str,
     return frozenset(name for name in names if depth.get(name, 0) <= highest)
 
 
+def has_statistics(network: nn.Module) -> bool:
+    """Return whether a layer of ``network`` has BatchNorm statistics, which can be kept."""
+    return any(isinstance(module, _BatchNorm) for module in network.modules())
+
+
 def standing_still(network: nn.Module) -> frozenset[str]:
     """Return the names of the BatchNorm layers whose statistics :func:`set_trainable` has frozen."""
     return frozenset(

@@ -118,7 +118,7 @@ def settings(root: Path) -> list[str]:
     return [
         "data.source=dicom", f"data.root={root}", f"data.csv={root.parent / 'labels.csv'}", "data.labels=[Edema]",
         "data.dicom={join: study, column: uid}", f"data.cache_dir={root.parent / 'cache'}", "data.image_size=32",
-        "data.max_bad_share=0.5", "split.labelled_patients=4",
+        "data.max_bad_share=0.5", "split.labelled_patients=4", "split.stratify=true",  # patients are new in every run
     ]  # fmt: skip
 
 
