@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -23,11 +24,12 @@ def test_commands_are_ones_that_ns_takes(line: str) -> None:
 
 
 @pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", "".join(PAGES.values()), re.DOTALL))
-def test_examples_load(example: str) -> None:
-    load(
-        None,
-        [f"{key}={yaml.safe_dump(value, default_flow_style=True)}" for key, value in yaml.safe_load(example).items()],
-    )
+def test_examples_load_and_change_what_they_name(example: str, tmp_path: Path) -> None:
+    (tmp_path / "example.yaml").write_text(example)
+    loaded, default = load(tmp_path / "example.yaml", ["data.labels=[A, B]"]), load(None, ["data.labels=[A, B]"])
+    for section, said in yaml.safe_load(example).items():
+        given, usual = getattr(loaded, section), getattr(default, section)
+        assert all(getattr(given, key) != getattr(usual, key) for key in said)
 
 
 def test_every_setting_is_written_about() -> None:
