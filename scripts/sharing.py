@@ -26,13 +26,13 @@ FIRST: Final = (*FILMS, "folds", "targets", "teacher", "prediction", "evaluation
 def take_over(run: Run, config: Config, folder: Path) -> list[str]:
     """Copy to a prepared ``run`` of ``config`` what another run below ``folder`` has finished; return what that is.
 
-    Nothing is taken where the run has begun already.
+    Nothing is taken where generation 0 of the run has begun already.
     """
     if run.generations():
         return []
     others = [(other, theirs) for other, theirs in _runs(folder) if other.path != run.path]
+    whole = (*generations.training_stages(config, 0), *generations.MEASURING)
     for other, theirs in others:
-        whole = (*generations.training_stages(config, 0), *generations.MEASURING)
         if _same(config, theirs, FIRST) and config.networks(0) == theirs.networks(0) and _done(other, whole):
             _copy(other, run, ["pretrain", "gen-0"], 0)
             return ["self-supervised start", "generation 0"] if config.pretrain.method != "none" else ["generation 0"]
@@ -61,7 +61,10 @@ def _done(run: Run, stages: Sequence[str]) -> bool:
 
 
 def _copy(source: Run, target: Run, names: Sequence[str], last: int) -> None:
-    """Copy files and folders, and the log of trainings up to generation ``last``; whole, or not at all."""
+    """Copy the log of trainings up to generation ``last``, and files and folders, what makes them count the last.
+
+    A copy or a start that a killed process left half made is replaced.
+    """
     log = [json.dumps(line) for line in source.read_log() if line["generation"] <= last]
     write_text(target.metrics, "".join(f"{line}\n" for line in log))
     for name in names:
@@ -70,6 +73,7 @@ def _copy(source: Run, target: Run, names: Sequence[str], last: int) -> None:
             half = to.with_name(f".{to.name}.half")
             shutil.rmtree(half, ignore_errors=True)
             shutil.copytree(from_, half)
+            shutil.rmtree(to, ignore_errors=True)
             half.rename(to)
         elif from_.is_file():
             to.parent.mkdir(parents=True, exist_ok=True)

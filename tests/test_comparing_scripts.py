@@ -17,6 +17,7 @@ from test_scripts import SCRIPTS, script
 from noisy_student.config import OptimConfig, PhaseConfig
 from noisy_student.config.load import load
 from noisy_student.errors import ConfigError
+from noisy_student.runs import Run
 
 BENCHMARK_ARMS = {"few", "frozen", "pseudo", "mean_teacher", "fixmatch", "ours", "all"}
 
@@ -60,6 +61,21 @@ def test_what_arms_would_make_alike_is_made_once_and_is_the_same(tmp_path: Path)
         for seed in (0, 1):
             assert told["both", arm, seed]["about"].pop("taken_over") == given[arm]
             assert told["both", arm, seed] == told[arm, arm, seed]
+
+
+def test_what_a_killed_copy_left_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import sharing
+
+    source, target = Run(tmp_path / "source"), Run(tmp_path / "target")
+    for run, text in ((source, "whole"), (target, "half")):
+        (run.path / "pretrain").mkdir(parents=True)
+        (run.path / "pretrain" / text).write_text(text)
+    source.log(-1, 1, loss=1.0)
+    source.log(0, 1, loss=2.0)
+    sharing._copy(source, target, ["pretrain"], -1)
+    assert [path.name for path in (target.path / "pretrain").iterdir()] == ["whole"]
+    assert [line["generation"] for line in target.read_log()] == [-1]
 
 
 def test_pseudo_labels_without_noise_are_without_it_in_every_generation(monkeypatch: pytest.MonkeyPatch) -> None:
