@@ -25,7 +25,7 @@ from stepping import bare_step, pace, random_batch
 
 from noisy_student.config import ModelConfig, OptimConfig, PhaseConfig
 from noisy_student.errors import NoisyStudentError
-from noisy_student.learning import fit, models
+from noisy_student.learning import models
 from noisy_student.learning.predict import best_device
 
 BACKBONES: Final = (
@@ -70,10 +70,7 @@ def measured(name: str, given: argparse.Namespace, device: torch.device) -> dict
     for _ in range(given.rounds):
         for kind, step in steps.items():
             speeds[kind].append(pace(step, itertools.repeat(batch), given.steps, given.warm, device))
-    network = models.build(phase.model, ("a",), 1, size, seed=0)
-    with fit.autocaster(device, "auto", network)():
-        bf16 = torch.is_autocast_enabled(device.type)
-    found: dict[str, Any] = {"size": size, "bf16": bf16, "first_step_seconds": since}
+    found: dict[str, Any] = {"size": size, "bf16": steps["plain"].bf16, "first_step_seconds": since}
     found["films_per_second"] = {kind: spread(values) for kind, values in speeds.items()}
     if given.compile:
         found["compiled_over_plain"] = ratios(speeds["compiled"], speeds["plain"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from measuring import wait
@@ -15,8 +16,17 @@ from noisy_student.learning import fit, losses, models, optim
 
 LABELS = ("a", "b", "c", "d")
 
-Step = Callable[[Tensor, Tensor], Tensor]
-"""Takes films, float (B, 1, S, S), and their targets (B, K); returns the loss, which nothing has waited for."""
+
+@dataclass(frozen=True)
+class Step:
+    """Takes films, float (B, 1, S, S), and their targets (B, K); returns the loss, which nothing has waited for."""
+
+    take: Callable[[Tensor, Tensor], Tensor]
+    bf16: bool
+
+    def __call__(self, images: Tensor, target: Tensor) -> Tensor:
+        """Take one step."""
+        return self.take(images, target)
 
 
 def bare_step(phase: PhaseConfig, size: int, device: torch.device, *, compiled: bool = False) -> Step:
@@ -37,7 +47,8 @@ def bare_step(phase: PhaseConfig, size: int, device: torch.device, *, compiled: 
         optimizer.zero_grad(set_to_none=True)
         return loss.detach()
 
-    return step
+    with autocast():
+        return Step(step, torch.is_autocast_enabled(device.type))
 
 
 def random_batch(batch: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
