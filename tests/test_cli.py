@@ -429,6 +429,7 @@ def test_pairs_that_do_not_exist_are_refused_before_a_run(
     (tmp_path / "labels.csv").write_text("image,patient,split,A\n" + "".join(rows), encoding="utf-8")
     arguments = [f"data={{source: csv, root: {tmp_path}, labels: [A]}}", "split.labelled_images=2"]
     arguments += ["pretrain.method=byol", "pretrain.pairs=patient", "split.valid_images=2"]
-    code, _, err = ns("iterate", "--dry-run", *(word for text in arguments for word in ("--set", text)))
+    given = [word for text in arguments for word in ("--set", text)]
+    code, _, err = ns("iterate", "--dry-run", "-o", str(tmp_path / "run"), *given)
     assert (code == 0) == (patients == "aabbccdd")
     assert code == 0 or "pretrain.pairs: every film of the train split is of another patient" in err
