@@ -5,7 +5,8 @@ kermany160: the labelled set is drawn from the train patients; 52 films of offic
 the rest of those patients are the test set here. nih1000: a seed is one of five folds of the train and validation
 patients, another fold calibrates, the labels are those with 20 official test films and more. The base is
 configs/kermany160.yaml with one network and without the self-supervised start; each arm is named by what it changes.
-Every finished arm and seed becomes a line of --results and is not run again. --official splits the films as the data
+Arms that ask the same networks differently train them once, and the seconds of the others are without that. Every
+finished arm and seed becomes a line of --results and is not run again. --official splits the films as the data
 set does: once, for what was chosen.
 
     python scripts/compare_teachers.py --root DIR --tables start losses
@@ -28,6 +29,7 @@ import frozen
 import numpy as np
 import numpy.typing as npt
 import results
+import sharing
 
 from noisy_student import generations, preparation, scoring, training
 from noisy_student.config.load import load
@@ -138,14 +140,17 @@ def run_arm(arm: str, changes: Sequence[str], seed: int, given: argparse.Namespa
     run = generations.open_run(given.output / name, config, resume=True, overwrite=False)
     work = Workplace(run, config, preparation.prepare(run, config))
     test = manifest.select(manifest.read(run.sealed), split="test")
+    taken: list[str] = []
     if arm == FROZEN:
         scores = regressed(work, test)
     else:
+        taken = sharing.take_over(run, config, given.output)
         generations.train_teacher(work)
         said = training.said(work, 0, training.predict_networks(work, 0, test, work.cache, arm))
         scores = scoring.calibrations(run, 0).image(said)
     found = results.measured(test, scores, config.macro_labels(), config.targets.blank)
-    return {"seconds": round(time.perf_counter() - start), "films": len(test)} | found
+    about = {"taken_over": taken} if taken else {}
+    return {"seconds": round(time.perf_counter() - start), "films": len(test)} | about | found
 
 
 def regressed(work: Workplace, test: Manifest) -> Floats:

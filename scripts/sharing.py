@@ -8,19 +8,42 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from noisy_student import generations
 from noisy_student.config import Config
 from noisy_student.errors import NoisyStudentError
-from noisy_student.runs import MARKER, PRETRAINING, Run, write_text
+from noisy_student.runs import MARKER, PRETRAINING, Run, file_hash, write_text
 
-FILMS: Final = ("seed", "threads", "precision", "compile", "data", "split", "pretrain")
-"""Sections that decide the self-supervised start, with the teacher's model."""
-FIRST: Final = (*FILMS, "folds", "targets", "teacher", "prediction", "evaluation", "promotion")
-"""Sections that decide generation 0, with what ``generations`` says of it."""
+
+class Part(NamedTuple):
+    """Stages that are taken over together."""
+
+    name: str
+    stages: Sequence[str]
+    decided_by: Callable[[Config], list[Any]]
+    """What the configuration must say alike, beside what it must for the parts before."""
+
+
+PARTS: Final = (
+    Part(
+        "self-supervised start",
+        ["pretrain"],
+        lambda c: [c.seed, c.threads, c.precision, c.compile, c.data, c.split, c.pretrain, c.teacher.model],
+    ),
+    Part(
+        "training of generation 0",
+        ["targets", "fit"],
+        lambda c: [c.folds, c.targets, c.teacher, c.networks(0)],
+    ),
+    Part(
+        "measures of generation 0",
+        [*generations.TRAINING[2:], *generations.MEASURING],
+        lambda c: [c.prediction, c.evaluation, c.promotion],
+    ),
+)
 
 
 def take_over(run: Run, config: Config, folder: Path) -> list[str]:
@@ -30,18 +53,13 @@ def take_over(run: Run, config: Config, folder: Path) -> list[str]:
     """
     if run.generations():
         return []
-    others = [(other, theirs) for other, theirs in _runs(folder) if other.path != run.path]
-    whole = (*generations.training_stages(config, 0), *generations.MEASURING)
-    for other, theirs in others:
-        if _same(config, theirs, FIRST) and config.networks(0) == theirs.networks(0) and _done(other, whole):
-            _copy(other, run, ["pretrain", "gen-0"], 0)
-            return ["self-supervised start", "generation 0"] if config.pretrain.method != "none" else ["generation 0"]
-    for other, theirs in others:
-        alike = _same(config, theirs, FILMS) and config.teacher.model == theirs.teacher.model
-        if config.pretrain.method != "none" and alike and _done(other, ["pretrain"]):
-            _copy(other, run, ["pretrain", "gen-0/stages/pretrain.json"], PRETRAINING)
-            return ["self-supervised start"]
-    return []
+    films = file_hash(run.manifest)
+    others = [one for one in _runs(folder) if one[0].path != run.path and file_hash(one[0].manifest) == films]
+    found = [(other, _alike(other, config, theirs)) for other, theirs in others]
+    source, parts = max(found, key=lambda one: len(one[1]), default=(run, []))
+    for stage in (stage for part in parts for stage in part.stages):
+        _copy(source, run, stage)
+    return [part.name for part in parts]
 
 
 def _runs(folder: Path) -> Iterator[tuple[Run, Config]]:
@@ -52,29 +70,33 @@ def _runs(folder: Path) -> Iterator[tuple[Run, Config]]:
             continue
 
 
-def _same(one: Config, other: Config, sections: Sequence[str]) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in sections)
+def _alike(other: Run, config: Config, theirs: Config) -> list[Part]:
+    """Return the parts that ``other``, a run of ``theirs``, has finished and a run of ``config`` would make alike."""
+    found: list[Part] = []
+    for part in PARTS:
+        if part.decided_by(config) != part.decided_by(theirs):
+            break
+        if part.stages == ["pretrain"] and config.pretrain.method == "none":
+            continue
+        if not all(other.is_complete(stage, 0) for stage in part.stages):
+            break
+        found.append(part)
+    return found
 
 
-def _done(run: Run, stages: Sequence[str]) -> bool:
-    return all(run.is_complete(stage, 0) for stage in stages)
+def _copy(source: Run, target: Run, stage: str) -> None:
+    """Copy what a stage of generation 0 has written and, last, the record that makes it count.
 
-
-def _copy(source: Run, target: Run, names: Sequence[str], last: int) -> None:
-    """Copy the log of trainings up to generation ``last``, and files and folders, what makes them count the last.
-
-    A copy or a start that a killed process left half made is replaced.
+    So a stage that a killed process copied in part is done, or copied, again.
     """
-    log = [json.dumps(line) for line in source.read_log() if line["generation"] <= last]
-    write_text(target.metrics, "".join(f"{line}\n" for line in log))
-    for name in names:
-        from_, to = source.path / name, target.path / name
-        if from_.is_dir():
-            half = to.with_name(f".{to.name}.half")
-            shutil.rmtree(half, ignore_errors=True)
-            shutil.copytree(from_, half)
-            shutil.rmtree(to, ignore_errors=True)
-            half.rename(to)
-        elif from_.is_file():
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(from_, to)
+    record = source.read_record(stage, 0)
+    for name in record["writes"]:
+        to = target.path / name
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source.path / name, to)
+    if stage in ("pretrain", "fit"):
+        last = PRETRAINING if stage == "pretrain" else 0
+        log = [json.dumps(line) for line in source.read_log() if line["generation"] <= last]
+        write_text(target.metrics, "".join(f"{line}\n" for line in log))
+    reads, writes = ([target.path / name for name in record[key]] for key in ("reads", "writes"))
+    target.record(stage, 0, reads, writes, record["info"])

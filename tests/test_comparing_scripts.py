@@ -50,7 +50,8 @@ def test_the_benchmark_runs_every_arm_once_and_keeps_it(tmp_path: Path) -> None:
 def test_what_arms_would_make_alike_is_made_once_and_is_the_same(tmp_path: Path) -> None:
     """Alone, and after ours: nothing but the seconds differs."""
     start = "pretrain={method: byol, optim: {steps: 2, batch_size: 8, bn_images: 8}, hidden: 8, width: 4}"
-    given = {"hard": ["self-supervised start", "generation 0"], "single": ["self-supervised start"]}
+    parts = ["self-supervised start", "training of generation 0", "measures of generation 0"]
+    given = {"hard": parts, "single": parts[:1]}
     told = {}
     for place, arms in {"hard": ["hard"], "single": ["single"], "both": ["ours", *given]}.items():
         asked = ["--quick", "--set", start, "--set", "folds=2", "--output", str(tmp_path / place), "--arms", *arms]
@@ -63,19 +64,58 @@ def test_what_arms_would_make_alike_is_made_once_and_is_the_same(tmp_path: Path)
             assert told["both", arm, seed] == told[arm, arm, seed]
 
 
-def test_what_a_killed_copy_left_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_copy_left_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record comes last, and the log holds nothing of what was not taken over."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import sharing
 
     source, target = Run(tmp_path / "source"), Run(tmp_path / "target")
     for run, text in ((source, "whole"), (target, "half")):
         (run.path / "pretrain").mkdir(parents=True)
-        (run.path / "pretrain" / text).write_text(text)
+        (run.path / "pretrain" / "model").write_text(text)
     source.log(-1, 1, loss=1.0)
     source.log(0, 1, loss=2.0)
-    sharing._copy(source, target, ["pretrain"], -1)
-    assert [path.name for path in (target.path / "pretrain").iterdir()] == ["whole"]
+    source.record("pretrain", 0, [], [source.path / "pretrain" / "model"], {"seconds": 3})
+    sharing._copy(source, target, "pretrain")
+    assert (target.path / "pretrain" / "model").read_text() == "whole"
     assert [line["generation"] for line in target.read_log()] == [-1]
+    target.verify("pretrain", 0)
+    assert target.read_record("pretrain", 0) == source.read_record("pretrain", 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "films", "taken"),
+    [
+        ([], "a", ["self-supervised start", "training of generation 0"]),
+        (["prediction.tta=flip"], "a", ["self-supervised start", "training of generation 0"]),
+        (["teacher.pos_weight_cap=3"], "a", ["self-supervised start"]),
+        (["pretrain.method=none"], "a", []),
+        ([], "b", []),
+    ],
+)
+def test_no_more_is_taken_over_than_would_be_made_alike(
+    changes: list[str], films: str, taken: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source is trained, not measured; ``films`` is what the manifest of the other run says."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import sharing
+
+    base = ["data.labels=[A]", "pretrain.method=byol"]
+    source, target = Run(tmp_path / "source"), Run(tmp_path / "target")
+    for run, text in ((source, "a"), (target, films)):
+        run.path.mkdir()
+        run.manifest.write_text(text)
+    for stage in ("pretrain", "targets", "fit"):
+        (source.path / stage).write_text(stage)
+        source.record(stage, 0, [], [source.path / stage])
+    monkeypatch.setattr(sharing, "_runs", lambda _: [(source, load(None, base))])
+    assert sharing.take_over(target, load(None, [*base, *changes]), tmp_path) == taken
+    copied = {name for name in ("pretrain", "targets", "fit") if target.is_complete(name, 0)}
+    assert len(copied) == {0: 0, 1: 1, 2: 3}[len(taken)]
+    assert all((target.path / name).read_text() == name for name in copied)
+    assert target.generations() == ([0] if taken else [])
+    if taken:
+        assert sharing.take_over(target, load(None, base), tmp_path) == []  # generation 0 has begun
 
 
 def test_pseudo_labels_without_noise_are_without_it_in_every_generation(monkeypatch: pytest.MonkeyPatch) -> None:
