@@ -338,6 +338,16 @@ def test_after_a_generation_with_another_network_none_starts_from_its_teacher() 
     assert load(None, [*given, "generations.3.start=weights", "student.start=weights"]).phase(3).start == "weights"
 
 
+def test_weights_of_a_student_that_takes_its_teachers_are_refused() -> None:
+    """But for those that the teacher starts from: one YAML anchor often serves both."""
+    given = ["student.start=teacher", "teacher.model.weights=a.pth"]
+    assert load(None, [*given, "student.model.weights=a.pth"]).phase(1).start == "teacher"
+    assert "student.model.weights: 'b.pth' does nothing" in fails(None, *given, "student.model.weights=b.pth").message
+    other = "generations.2.model.weights=b.pth"
+    assert "generations.2.model.weights: 'b.pth' does nothing" in fails(None, *given, other).message
+    assert load(None, [*given, other, "generations.2.start=weights", "student.start=weights"]).phase(2).model.weights
+
+
 def test_all_problems_are_told_at_once() -> None:
     lines = fails(None, "seed=x", "threads=y", "zzz=1").message.splitlines()
     assert len(lines) == 3

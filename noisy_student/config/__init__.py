@@ -263,7 +263,15 @@ class Config(Section):
                 f"{where}.model.initialise: does nothing with start: teacher, whose weights are all taken; leave it "
                 "out or set start: weights"
             )
-        for earlier in (index for index in generations if index < generation):
+        before = [index for index in generations if index < generation]
+        # What the teachers start from is accepted, as one YAML anchor often serves both.
+        known = {"none", *(teacher.model.weights for index in before for teacher in self.networks(index))}
+        if network.model.weights not in known:
+            raise ValueError(
+                f"{where}.model.weights: '{network.model.weights}' does nothing with start: teacher, whose weights are "
+                "all taken; leave it out or set start: weights"
+            )
+        for earlier in before:
             teachers = self.networks(earlier)
             other = teachers[number % len(teachers)].model
             if not network.model.takes_all_of(other):
