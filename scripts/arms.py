@@ -69,6 +69,8 @@ def check(arm: str, base: Config, config: Config) -> None:
     Raises:
         ConfigError: its settings change nothing, or ``generations`` gives back what they have taken away.
     """
+    if arm not in ARMS and base == config:
+        raise ConfigError(f"arm {arm}: its settings are what the configuration says already", "Leave the arm out.")
     keys = [text.partition("=")[0] for text in SETTINGS.get(arm, ())]
     if keys and all(_value(base, key) == _value(config, key) for key in keys):
         raise ConfigError(

@@ -8,7 +8,8 @@
 - ours: `ns iterate` with the configuration, its best generation;
 - all: supervised on every label of the train split;
 - hard, single, unpretrained, unaligned (where asked for): ours with hard targets, one network, no self-supervised
-  start, pseudo-labels that keep the teacher's own share of positives. With pseudo they leave out one component each.
+  start, pseudo-labels that keep the teacher's own share of positives. With pseudo they leave out one component each;
+- any other name that --own gives settings: ours with those settings.
 A self-supervised start of the configuration is made by the arms that are `ns iterate` (but unpretrained); the others
 start from its weights file. mean_teacher, fixmatch and all see as many films as all trainings of ours together; every
 line says how many. A self-supervised start and a generation 0 that several arms would make alike are made by the first
@@ -22,6 +23,7 @@ every method becomes a line of FILE.
 
     python scripts/benchmark_methods.py --root DIR --rounds 1 --seeds 0 1 2 --few-steps 150 --set threads=1
     python scripts/benchmark_methods.py --root DIR --trials trials.jsonl --arms few --own few:teacher.optim.lr=3e-4
+    python scripts/benchmark_methods.py --root DIR --arms ours third --own third:student.optim.labelled_share=0.33
     python scripts/benchmark_methods.py --quick --output DIR
 """
 
@@ -75,14 +77,13 @@ def make_quick(folder: Path) -> Path:
 def config_of(arm: str, seed: int, given: argparse.Namespace) -> Config:
     """Return the configuration of an arm; where trials are made, with a split of development films."""
     shared = [f"data.root={given.root}", f"seed={seed}", f"split.seed={seed}", *given.set]
-    settings = [*shared, *arms.SETTINGS.get(arm, ()), *own(arm, given)]
     if given.trials is not None:
         split = given.output / f"development-{seed}.parquet"
         if not split.is_file():
             given.output.mkdir(parents=True, exist_ok=True)
             arms.write_development_split(load(given.config, shared), split)
-        settings.append(f"split.file={split}")
-    config = load(given.config, settings)
+        shared.append(f"split.file={split}")
+    config = load(given.config, [*shared, *arms.SETTINGS.get(arm, ()), *own(arm, given)])
     arms.check(arm, load(given.config, shared), config)
     return config
 
@@ -109,10 +110,11 @@ def run_arm(arm: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """Return the line of an arm: its measures, what it did, and how long it took."""
     recipe, start = recipe_of(arm, given), time.perf_counter()
     config = config_of(arm, seed, given)
-    folder = given.output / f"{arm}-{seed}-{text_hash(json.dumps(recipe))[:8]}"
+    folder = given.output / f"{arm.replace(' ', '-')}-{seed}-{text_hash(json.dumps(recipe))[:8]}"
     bench = arms.prepared(folder, config, given.rounds, given.few_steps)
-    taken = sharing.take_over(bench.work.run, config, given.output) if arms.ARMS[arm] is arms.iterated else []
-    outcome = arms.ARMS[arm](bench)
+    make = arms.ARMS.get(arm, arms.iterated)
+    taken = sharing.take_over(bench.work.run, config, given.output) if make is arms.iterated else []
+    outcome = make(bench)
     measures = results.measured(bench.test, outcome.scores, config.macro_labels(), config.targets.blank)
     head = {"arm": arm, "seed": seed, "recipe": recipe, "revision": results.revision()}
     about = outcome.about | ({"taken_over": taken} if taken else {})
@@ -134,9 +136,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--root", type=Path, help="folder of the data set")
     parser.add_argument("--config", type=Path, default=Path("configs/kermany160.yaml"))
     parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="for every arm")
-    parser.add_argument("--own", action="append", default=[], metavar="ARM:A.B=VALUE", help="for one arm")
+    parser.add_argument("--own", action="append", default=[], metavar="ARM:A.B=VALUE", help="for one arm, or a new one")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="+", choices=list(arms.ARMS), default=list(arms.MATRIX))
+    parser.add_argument("--arms", nargs="+", metavar="ARM", default=list(arms.MATRIX))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--few-steps", type=int, default=400)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark_methods"), help="folder of the runs")
@@ -151,8 +153,13 @@ def arguments() -> argparse.Namespace:
         given.results = given.results or given.output / "results.jsonl"
     if given.root is None:
         parser.error("--root is missing: the folder of the data set (or --quick)")
-    if wrong := [text for text in given.own if text.partition(":")[0] not in arms.ARMS]:
-        parser.error(f"--own {wrong[0]}: begins with no arm ({', '.join(arms.ARMS)})")
+    named = [text.partition(":")[0] for text in given.own]
+    if wrong := [arm for arm in given.arms if arm not in (*arms.ARMS, *named)]:
+        parser.error(
+            f"--arms {wrong[0]}: is none of {', '.join(arms.ARMS)}, and no --own '{wrong[0]}:A.B=VALUE' makes it"
+        )
+    if wrong := [arm for arm in named if arm not in (*arms.ARMS, *given.arms)]:
+        parser.error(f"--own {wrong[0]}: is none of {', '.join(arms.ARMS)}, nor of the arms to run")
     given.results = given.trials or given.results or Path("docs/results") / f"{given.config.stem}.jsonl"
     return given
 

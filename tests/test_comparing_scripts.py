@@ -51,10 +51,12 @@ def test_what_arms_would_make_alike_is_made_once_and_is_the_same(tmp_path: Path)
     """Alone, and after ours: nothing but the seconds differs."""
     start = "pretrain={method: byol, optim: {steps: 2, batch_size: 8, bn_images: 8}, hidden: 8, width: 4}"
     parts = ["self-supervised start", "training of generation 0", "measures of generation 0"]
-    given = {"hard": parts, "single": parts[:1]}
+    given = {"hard": parts, "single": parts[:1], "half labelled": parts}
+    own = ["--own", "half labelled:student.optim.labelled_share=0.5"]
     told = {}
-    for place, arms in {"hard": ["hard"], "single": ["single"], "both": ["ours", *given]}.items():
-        asked = ["--quick", "--set", start, "--set", "folds=2", "--output", str(tmp_path / place), "--arms", *arms]
+    for place, arms in {**{arm: [arm] for arm in given}, "both": ["ours", *given]}.items():
+        asked = ["--quick", "--set", start, "--set", "folds=2", "--output", str(tmp_path / place)]
+        asked += [*(own if "half labelled" in arms else []), "--arms", *arms]
         script("benchmark_methods.py", *asked)
         found = [json.loads(line) for line in (tmp_path / place / "results.jsonl").read_text().splitlines()]
         told |= {(place, line["arm"], line["seed"]): line | {"seconds": None} for line in found}
@@ -62,6 +64,33 @@ def test_what_arms_would_make_alike_is_made_once_and_is_the_same(tmp_path: Path)
         for seed in (0, 1):
             assert told["both", arm, seed]["about"].pop("taken_over") == given[arm]
             assert told["both", arm, seed] == told[arm, arm, seed]
+    areas = [[told["both", arm, seed]["replicates"] for seed in (0, 1)] for arm in ("ours", *given)]
+    assert all(one != other for number, one in enumerate(areas) for other in areas[:number])
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--arms", "our"], "--arms our: is none of few, frozen"),
+        (["--own", "our:folds=2"], "--own our: is none of few, frozen"),
+        ([], ""),
+        (["--arms", "few", "--own", "ours:folds=2"], ""),  # a part of the matrix
+        (["--arms", "two", "--own", "two:folds=2"], ""),
+    ],
+)
+def test_arms_that_are_not_there_are_refused(
+    given: list[str], says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import benchmark_methods
+
+    monkeypatch.setattr("sys.argv", ["benchmark_methods.py", "--root", "films", *given])
+    if says:
+        with pytest.raises(SystemExit):
+            benchmark_methods.arguments()
+    else:
+        assert benchmark_methods.arguments().root == Path("films")
+    assert says in capsys.readouterr().err
 
 
 def test_what_a_killed_copy_left_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +174,9 @@ def test_an_arm_without_a_component_is_without_it(arm: str, monkeypatch: pytest.
     assert changed == {section}
     if name:
         assert getattr(getattr(whole, section), name) != getattr(getattr(without, section), name)
+    with pytest.raises(ConfigError, match="arm new: its settings are what the configuration says already"):
+        arms.check("new", whole, whole)
+    arms.check("new", whole, without)
     own = load(SCRIPTS.parent / "configs" / "kermany160.yaml", [*arms.SETTINGS[arm], "teacher.optim.lr=5e-4"])
     with pytest.raises(ConfigError, match=f"arm {arm}: {key}=.* is what the configuration says already"):
         arms.check(arm, without, own)

@@ -177,6 +177,8 @@ class SplitConfig(Section):
     valid_images: int | Literal["labelled"] | None = None
     """Cut validation to this many films, or to as many as are labelled (whole patients, surplus left out); ``null``
     keeps all."""
+    pool_fraction: float = Field(1.0, gt=0, le=1)
+    """Share of the pool's patients that stays in it, the rest is left out: what fewer films without labels would do."""
     min_valid_images: int = Field(0, ge=0)
     """An official validation split with fewer films than this joins train, and validation is drawn anew by
     ``fractions`` (not at all where its share is 0, as before ``validation: carve``)."""

@@ -44,8 +44,8 @@ def assign(
     without any label join train); a validation split below ``config.min_valid_images`` is drawn anew from it and
     train; the labelled patients are drawn from train; ``validation: carve`` takes validation from the labelled
     patients or from as many others, and the official one becomes the test set where there is none, else it is left
-    out; validation is cut to ``config.valid_images``. The rest of train is the pool. Films that a cut leaves out are
-    not in the result.
+    out; validation is cut to ``config.valid_images``. The rest of train is the pool, of whose patients
+    ``config.pool_fraction`` stay. Films that a cut leaves out are not in the result.
 
     A film whose labels are all blank and whose ``labelled`` flag is false carries no labels: in train it goes to the
     pool, elsewhere it is left out.
@@ -97,6 +97,10 @@ def assign(
             valid_order = draws.shuffled(patient[rows], config.seed, "split.valid")
             chosen, _ = draws.take_images(valid_order, images, patient, rows, count, "split.valid_images")
             keep &= chosen | ~rows
+    if config.pool_fraction < 1:
+        pool = (split == "train") & ~labelled & keep
+        order = draws.shuffled(patient[pool], config.seed, "split.pool")
+        keep &= ~pool | draws.members(patient, order[: max(1, round(config.pool_fraction * len(order)))])
     result = manifests.rows(manifests.replace(manifest, split=split, labelled=labelled), keep)
     return _finished(result, config.seed, int((~keep).sum()), {})
 

@@ -165,6 +165,24 @@ def test_valid_images_cuts_and_leaves_out_the_rest() -> None:
     assert images(manifest, "pool") | images(manifest, "labelled") == images(before, "labelled")
 
 
+def test_a_smaller_pool_is_inside_a_larger_one_and_nothing_else_changes() -> None:
+    before = official()
+    whole, _ = splits.assign(before, SplitConfig(labelled_patients=5))
+    pools = [patients(whole, "pool")]
+    for fraction in (0.5, 0.2, 0.001):
+        part, summary = splits.assign(before, SplitConfig(labelled_patients=5, pool_fraction=fraction))
+        pools.append(patients(part, "pool"))
+        assert len(pools[-1]) == max(1, round(fraction * len(pools[0])))
+        assert pools[-1] < pools[-2]
+        for name in ("labelled", "valid", "test"):
+            assert images(part, name) == images(whole, name)
+        kept = images(part, "pool")
+        assert kept == {
+            one for one in images(whole, "pool") if "".join(one.split("/")[:2]) in pools[-1]
+        }  # whole patients
+        assert summary["dropped"] == len(images(whole, "pool")) - len(kept)
+
+
 def test_empty_splits_are_filled_by_patient() -> None:
     before = make({"": [1 + number % 3 for number in range(50)]})
     manifest, summary = splits.assign(before, SplitConfig(fractions=(0.5, 0.2, 0.3), labelled_patients=5))
