@@ -6,7 +6,7 @@ An arm is a targets table, an objective and a schedule for the library's one tra
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -281,9 +281,25 @@ def regressed(bench: Bench) -> Outcome:
 def iterated(bench: Bench) -> Outcome:
     """`ns iterate` and its best generation: ours, or ours with what the settings of the arm change."""
     report = generations.iterate(bench.work, bench.rounds, say=print)
-    areas = [entry["test"]["macro"]["auroc"] for entry in report["generations"]]
+    measures = [_measures(entry) for entry in report["generations"]]
     scores = scoring.probabilities(bench.work.run, report["best"], "test", bench.test)
-    return Outcome(scores, {"images_seen": seen_by_ours(bench), "best": report["best"], "generations": areas})
+    return Outcome(scores, {"images_seen": seen_by_ours(bench), "best": report["best"], "measures": measures})
+
+
+def _measures(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is kept of a generation of the report: test measures, and how good its pseudo-labels were."""
+    test, pool = entry["test"], entry["pool"]
+    inside = test["macro"]["labels"]
+    known = {key: test["macro"][key] for key in ("auroc", "log_loss", "brier")}
+    known["ece_debiased"] = _mean([test["labels"][name]["ece_debiased"] for name in inside])
+    known["pseudo_auroc"] = _mean([pool["labels"][name]["auroc"] for name in inside]) if pool else None
+    kept = {key: None if value is None else round(value, 6) for key, value in known.items()}
+    return kept | {"verdict": entry["verdict"]}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 ARMS: Final[dict[str, Arm]] = {

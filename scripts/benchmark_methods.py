@@ -56,6 +56,10 @@ evaluation: {replicates: 100}
 """
 
 
+BY_LABEL: Final = ("ours", "few")
+"""The arms that are compared label by label."""
+
+
 def make_quick(folder: Path) -> Path:
     """Write made-up films with a bright or a dark patch, and a configuration for them; return its path."""
     films, draw, rows = folder / "films", np.random.default_rng(0), []
@@ -115,7 +119,8 @@ def run_arm(arm: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     make = arms.ARMS.get(arm, arms.iterated)
     taken = sharing.take_over(bench.work.run, config, given.output) if make is arms.iterated else []
     outcome = make(bench)
-    measures = results.measured(bench.test, outcome.scores, config.macro_labels(), config.targets.blank)
+    asked = config.macro_labels(), config.targets.blank
+    measures = results.measured(bench.test, outcome.scores, *asked, by_label=arm in BY_LABEL)
     head = {"arm": arm, "seed": seed, "recipe": recipe, "revision": results.revision()}
     about = outcome.about | ({"taken_over": taken} if taken else {})
     return head | {"seconds": round(time.perf_counter() - start), "about": about} | measures
@@ -174,8 +179,11 @@ def main() -> None:
             line = run_arm(arm, seed, given)
             results.append(given.results, line)
             print(f"{arm} seed {seed}: {line['auroc']:.4f} {line['about']}", flush=True)
-    found = results.summarise(kept(given), given.seeds)
+    lines = kept(given)
+    found = results.summarise(lines, given.seeds)
     print(results.table(found))
+    for text in (results.labels(lines, *BY_LABEL, given.seeds), results.generations(lines, BY_LABEL[0], given.seeds)):
+        print(f"\n{text}" if text else "", end="\n" if text else "")
     if given.trials is not None:
         print(results.trials(given.trials))
     if given.plot is not None:

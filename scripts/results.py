@@ -30,8 +30,12 @@ LEAST_DENOMINATOR: Final = 0.02
 """Below this lower bound of all - few a ratio says nothing, and none is given."""
 
 
-def measured(test: Manifest, scores: Floats, macro_labels: Sequence[str], blank: str) -> dict[str, Any]:
-    """Return what a line keeps of the ``scores`` (N, K) of the films of ``test``."""
+def measured(
+    test: Manifest, scores: Floats, macro_labels: Sequence[str], blank: str, *, by_label: bool = False
+) -> dict[str, Any]:
+    """Return what a line keeps of the ``scores`` (N, K) of the films of ``test``; ``by_label`` more: replicates of each
+    label, for :func:`labels`.
+    """
     truth = scoring.known_truth(manifest.values(test), blank)
     patients = scoring.codes(test.frame["patient"])
     columns = [test.labels.index(name) for name in macro_labels]
@@ -39,13 +43,18 @@ def measured(test: Manifest, scores: Floats, macro_labels: Sequence[str], blank:
         name: scoring.area(manifest.values(test)[:, k], scores[:, k], blank) for k, name in enumerate(test.labels)
     }
     # A resample without a label is none of the mean over all of them.
-    draws = bootstrap_auroc(truth, scores, patients, REPLICATES, 0)[:, columns].mean(axis=1)
+    draws = bootstrap_auroc(truth, scores, patients, REPLICATES, 0)
+    each = {name: _rounded(draws[:, k], 4) for k, name in enumerate(test.labels)}
     return {
         "auroc": round(float(np.mean([labels[name] for name in macro_labels])), 6),
         "labels": {name: None if np.isnan(area) else round(area, 6) for name, area in labels.items()},
         "test": text_hash(json.dumps([np.nan_to_num(truth, nan=-1).tolist(), patients.tolist()])),
-        "replicates": [None if np.isnan(value) else round(float(value), 5) for value in draws],
-    }
+        "replicates": _rounded(draws[:, columns].mean(axis=1), 5),
+    } | ({"label_replicates": each} if by_label else {})
+
+
+def _rounded(values: Floats, digits: int) -> list[float | None]:
+    return [None if np.isnan(value) else round(float(value), digits) for value in values]
 
 
 def recipe_key(config: Path, without: Sequence[str] = ()) -> str:
@@ -105,12 +114,15 @@ def drawn(
     """
     if any(len({lines[arm, seed]["test"] for arm in arms}) > 1 for seed in seeds):
         raise SystemExit("results: the lines are of different test films")
-    picked = np.random.default_rng(0).integers(0, len(seeds), (REPLICATES, len(seeds)))
-    rows = np.arange(REPLICATES)[:, None]
-    return {
-        arm: np.array([lines[arm, seed]["replicates"] for seed in seeds], dtype=np.float64).T[rows, picked].mean(axis=1)
-        for arm in arms
-    }
+    return {arm: _over_seeds([lines[arm, seed]["replicates"] for seed in seeds]) for arm in arms}
+
+
+def _over_seeds(replicates: Sequence[Sequence[float | None]]) -> Floats:
+    """Return the mean (R,) of as many seeds' replicates, drawn with replacement, the same draw at every call."""
+    values = np.array(replicates, dtype=np.float64).T
+    picked = np.random.default_rng(0).integers(0, values.shape[1], (REPLICATES, values.shape[1]))
+    means: Floats = values[np.arange(REPLICATES)[:, None], picked].mean(axis=1)
+    return means
 
 
 def summarise(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
@@ -156,6 +168,53 @@ def summarise(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequenc
             if "ours" in arms:
                 found |= {key: found["arms"]["ours"][key] for key in ("gap_closed", "gap_closed_ci")}
     return found
+
+
+def labels(lines: Mapping[tuple[str, int], Mapping[str, Any]], arm: str, against: str, seeds: Sequence[int]) -> str:
+    """Return, as a table of Markdown, an arm minus another label by label; intervals as in :func:`summarise`.
+
+    Empty where the lines have no replicates of labels.
+    """
+    pair = [(lines.get((arm, seed), {}), lines.get((against, seed), {})) for seed in seeds]
+    if not all("label_replicates" in line for both in pair for line in both):
+        return ""
+    told = [f"| label | {against} | {arm} | difference (95 % interval) |", "|---|---|---|---|"]
+    for name in pair[0][0]["labels"]:
+        if any(line["labels"][name] is None for both in pair for line in both):
+            told.append(f"| {name} | – | – | – |")
+            continue
+        ours, theirs = (float(np.mean([both[side]["labels"][name] for both in pair])) for side in (0, 1))
+        draws = [_over_seeds([both[side]["label_replicates"][name] for both in pair]) for side in (0, 1)]
+        low, high = _interval(draws[0] - draws[1])
+        change = f"{ours - theirs:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
+        told.append(f"| {name} | {theirs:.3f} | {ours:.3f} | {change} |")
+    return "\n".join(told)
+
+
+def generations(lines: Mapping[tuple[str, int], Mapping[str, Any]], arm: str, seeds: Sequence[int]) -> str:
+    """Return, as a table of Markdown, the generations of an arm: means over ``seeds`` of their test measures, how far
+    the worst seed lies from generation 0 and from the generation before, and the AUROC of what the pool was taught by.
+
+    Empty where the arm is no `ns iterate`, or its lines do not say.
+    """
+    told = [lines.get((arm, seed), {}).get("about", {}).get("measures") for seed in seeds]
+    if not told or not all(told):
+        return ""
+    count = min(len(measures) for measures in told)
+    values = {
+        key: np.array([[one[key] for one in measures[:count]] for measures in told], dtype=np.float64)  # (S, G)
+        for key in ("auroc", "log_loss", "brier", "ece_debiased", "pseudo_auroc")
+    }
+    area = values["auroc"]
+    head = "| generation | macro AUROC | worst seed minus generation 0 | minus the one before | log loss | Brier "
+    rows = [head + "| debiased ECE | AUROC of its pseudo-labels |", "|---|---|---|---|---|---|---|---|"]
+    for number in range(count):
+        first, before = (f"{(area[:, number] - area[:, other]).min():+.4f}" for other in (0, max(number - 1, 0)))
+        means = [f"{values[key][:, number].mean():.4f}" for key in ("log_loss", "brier", "ece_debiased")]
+        pseudo = f"{values['pseudo_auroc'][:, number].mean():.4f}" if number else "–"
+        cells = [f"{number}", f"{area[:, number].mean():.4f}", *((first, before) if number else ("–", "–"))]
+        rows.append(f"| {' | '.join([*cells, *means, pseudo])} |".replace("-", "−"))
+    return "\n".join(rows)
 
 
 def table(found: Mapping[str, Any]) -> str:

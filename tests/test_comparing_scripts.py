@@ -44,6 +44,15 @@ def test_the_benchmark_runs_every_arm_once_and_keeps_it(tmp_path: Path) -> None:
     # Two generations of 4 steps of 8: as many films as every other arm sees that takes the pool's.
     assert {line["about"]["images_seen"] for line in told if line["arm"] not in ("few", "frozen")} == {64}
     assert (tmp_path / "arms.svg").read_text().count("ours") >= 1
+    by_arm = {(line["arm"], line["seed"]): line for line in told}
+    assert {arm for (arm, _), line in by_arm.items() if "label_replicates" in line} == {"few", "ours"}
+    for line in (by_arm["ours", seed] for seed in (0, 1)):
+        for name, draws in line["label_replicates"].items():
+            assert np.mean(draws) == pytest.approx(line["labels"][name], abs=0.1)
+        teacher, student = line["about"]["measures"]
+        assert (teacher["verdict"], teacher["pseudo_auroc"]) == ("first", None)
+        assert 0 <= student["pseudo_auroc"] <= 1
+        assert line["auroc"] in (teacher["auroc"], student["auroc"])
 
 
 @pytest.mark.slow
@@ -261,6 +270,31 @@ def test_gap_closed_is_the_ratio_of_means_over_seeds(monkeypatch: pytest.MonkeyP
     assert close["gap_closed"] is None
     assert close["all_minus_few_lower_bound"] == pytest.approx(0.01)
     assert results.summarise(lines(few=[0.8], ours=[0.9]), [0])["gap_closed"] is None
+
+
+def test_labels_and_generations_of_ours_stand_in_tables_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import results
+
+    told = lines(few=[0.80, 0.80], ours=[0.85, 0.83])
+    assert results.labels(told, "ours", "few", [0, 1]) == results.generations(told, "ours", [0, 1]) == ""
+    moved = np.linspace(-0.01, 0.01, 1000)
+    for (arm, seed), line in told.items():
+        line["labels"] = {"A": line["auroc"], "B": None}
+        line["label_replicates"] = {"A": (line["auroc"] + moved).tolist(), "B": [None] * 1000}
+        first = {"auroc": 0.8, "log_loss": 0.4, "brier": 0.1, "ece_debiased": 0.03, "pseudo_auroc": None}
+        second = first | {"auroc": 0.79 + 0.04 * seed, "log_loss": 0.3 + 0.1 * seed, "pseudo_auroc": 0.7 + 0.1 * seed}
+        line["about"]["measures"] = [first, second] if arm == "ours" else None
+    # Replicates move both alike, so only the seeds differ: by 0.05 and 0.03.
+    assert results.labels(told, "ours", "few", [0, 1]).splitlines()[2:] == [
+        "| A | 0.800 | 0.840 | +0.040 (+0.030 to +0.050) |",
+        "| B | – | – | – |",
+    ]
+    assert results.generations(told, "ours", [0, 1]).splitlines()[2:] == [
+        "| 0 | 0.8000 | – | – | 0.4000 | 0.1000 | 0.0300 | – |",
+        "| 1 | 0.8100 | −0.0100 | −0.0100 | 0.3500 | 0.1000 | 0.0300 | 0.7500 |",
+    ]
+    assert results.generations(told, "few", [0, 1]) == ""
 
 
 def test_teachers_stand_against_one_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
