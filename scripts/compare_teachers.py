@@ -4,7 +4,7 @@
 kermany160: the labelled set is drawn from the train patients; 52 films of official validation patients calibrate, and
 the rest of those patients are the test set here. nih1000: a seed is one of five folds of the train and validation
 patients, another fold calibrates, the labels are those with 20 official test films and more. The base is
-configs/kermany160.yaml with one network and without the self-supervised start; each arm is named by what it changes.
+configs/kermany160.yaml with one network and without a self-supervised start; each arm is named by what it changes.
 Arms that ask the same networks differently train them once, and the seconds of the others are without that. Every
 finished arm and seed becomes a line of --results and is not run again. --official splits the films as the data
 set does: once, for what was chosen.
@@ -53,11 +53,15 @@ PLAIN: Final = (
 )  # fmt: skip
 """The head replaced, all layers at AdamW 1e-3, weak noise: a plain fine-tune."""
 
-ALIKE: Final = ("folds=1", "threads=1", "pretrain.method=none", "prediction.tta=none")
+ALIKE: Final = ("folds=1", "threads=1", "pretrain.method=none", "prediction.tta=none", "student.start=weights")
 """What all arms have alike, whatever the configuration says."""
 
-UNUSED: Final = ("folds", "prediction", "pseudo", "student")
-"""Sections of the configuration that no arm takes anything from; ``pretrain`` is used by those that name it."""
+UNUSED: Final = ("folds", "prediction", "pretrain", "pseudo", "student")
+"""Sections of the configuration that no arm takes anything from."""
+
+BYOL: Final = (
+    "pretrain={method: byol, optim: {steps: 200, batch_size: 64, lr: 2e-3, backbone_lr_ratio: 0.3, save_every: 100}}"
+)
 
 AT_ONCE: Final = "teacher.optim.phases=[{trainable: all}]"
 """All layers from the first step on, as where nothing has taught them; a head alone would be refused there."""
@@ -72,8 +76,8 @@ TABLES: Final[dict[str, dict[str, Sequence[str]]]] = {
         "lowest 12 of 19 blocks": ["teacher.model.initialise=lowest", "teacher.model.pretrained_blocks=12", AT_ONCE],
     },
     "self-supervised start": {
-        "ImageNet, then self-supervised": ["pretrain.method=byol", "pretrain.pairs=film"],
-        "the same by patient": ["pretrain.method=byol", "pretrain.pairs=patient"],
+        "ImageNet, then self-supervised": [BYOL],
+        "the same by patient": [BYOL, "pretrain.pairs=patient"],
     },
     "fine-tuning": {
         "head only": ["teacher.optim.phases=[{trainable: head}]"],
@@ -119,8 +123,7 @@ def written_table(given: argparse.Namespace, seed: int) -> list[str]:
 
 def recipe_of(changes: Sequence[str], given: argparse.Namespace) -> dict[str, Any]:
     """Return what makes two lines of an arm comparable."""
-    pretrained = any(change.startswith("pretrain.") for change in changes)
-    config = results.recipe_key(given.config, without=UNUSED if pretrained else (*UNUSED, "pretrain"))
+    config = results.recipe_key(given.config, without=UNUSED)
     recipe = {"config": config, "labelled": given.labelled, "steps": given.steps, "set": list(changes)}
     if given.data != "kermany160":
         recipe["data"] = given.data
