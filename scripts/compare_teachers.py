@@ -62,6 +62,7 @@ UNUSED: Final = ("folds", "prediction", "pretrain", "pseudo", "student")
 BYOL: Final = (
     "pretrain={method: byol, optim: {steps: 200, batch_size: 64, lr: 2e-3, backbone_lr_ratio: 0.3, save_every: 100}}"
 )
+"""A self-supervised start of 200 steps on views of one film."""
 
 AT_ONCE: Final = "teacher.optim.phases=[{trainable: all}]"
 """All layers from the first step on, as where nothing has taught them; a head alone would be refused there."""

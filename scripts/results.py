@@ -193,7 +193,7 @@ def labels(lines: Mapping[tuple[str, int], Mapping[str, Any]], arm: str, against
 
 def generations(lines: Mapping[tuple[str, int], Mapping[str, Any]], arm: str, seeds: Sequence[int]) -> str:
     """Return, as a table of Markdown, the generations of an arm: means over ``seeds`` of their test measures, how far
-    the worst seed lies from generation 0 and from the generation before, and the AUROC of what the pool was taught by.
+    the worst seed lies from generations 0 and 1, and the AUROC of the pseudo-labels it was taught by.
 
     Empty where the arm is no `ns iterate`, or its lines do not say.
     """
@@ -206,14 +206,14 @@ def generations(lines: Mapping[tuple[str, int], Mapping[str, Any]], arm: str, se
         for key in ("auroc", "log_loss", "brier", "ece_debiased", "pseudo_auroc")
     }
     area = values["auroc"]
-    head = "| generation | macro AUROC | worst seed minus generation 0 | minus the one before | log loss | Brier "
+    head = "| generation | macro AUROC | worst seed minus generation 0 | minus generation 1 | log loss | Brier "
     rows = [head + "| debiased ECE | AUROC of its pseudo-labels |", "|---|---|---|---|---|---|---|---|"]
     for number in range(count):
-        first, before = (f"{(area[:, number] - area[:, other]).min():+.4f}" for other in (0, max(number - 1, 0)))
+        worst = [f"{(area[:, number] - area[:, other]).min():+.4f}" if other < number else "–" for other in (0, 1)]
         means = [f"{values[key][:, number].mean():.4f}" for key in ("log_loss", "brier", "ece_debiased")]
         pseudo = f"{values['pseudo_auroc'][:, number].mean():.4f}" if number else "–"
-        cells = [f"{number}", f"{area[:, number].mean():.4f}", *((first, before) if number else ("–", "–"))]
-        rows.append(f"| {' | '.join([*cells, *means, pseudo])} |".replace("-", "−"))
+        cells = [f"{number}", f"{area[:, number].mean():.4f}", *worst, *means, pseudo]
+        rows.append(f"| {' | '.join(cells)} |".replace("-", "−"))
     return "\n".join(rows)
 
 

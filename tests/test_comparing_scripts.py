@@ -284,7 +284,7 @@ def test_labels_and_generations_of_ours_stand_in_tables_of_their_own(monkeypatch
         line["label_replicates"] = {"A": (line["auroc"] + moved).tolist(), "B": [None] * 1000}
         first = {"auroc": 0.8, "log_loss": 0.4, "brier": 0.1, "ece_debiased": 0.03, "pseudo_auroc": None}
         second = first | {"auroc": 0.79 + 0.04 * seed, "log_loss": 0.3 + 0.1 * seed, "pseudo_auroc": 0.7 + 0.1 * seed}
-        line["about"]["measures"] = [first, second] if arm == "ours" else None
+        line["about"]["measures"] = [first, second, second | {"auroc": 0.82}] if arm == "ours" else None
     # Replicates move both alike, so only the seeds differ: by 0.05 and 0.03.
     assert results.labels(told, "ours", "few", [0, 1]).splitlines()[2:] == [
         "| A | 0.800 | 0.840 | +0.040 (+0.030 to +0.050) |",
@@ -292,7 +292,8 @@ def test_labels_and_generations_of_ours_stand_in_tables_of_their_own(monkeypatch
     ]
     assert results.generations(told, "ours", [0, 1]).splitlines()[2:] == [
         "| 0 | 0.8000 | – | – | 0.4000 | 0.1000 | 0.0300 | – |",
-        "| 1 | 0.8100 | −0.0100 | −0.0100 | 0.3500 | 0.1000 | 0.0300 | 0.7500 |",
+        "| 1 | 0.8100 | −0.0100 | – | 0.3500 | 0.1000 | 0.0300 | 0.7500 |",
+        "| 2 | 0.8200 | +0.0200 | −0.0100 | 0.3500 | 0.1000 | 0.0300 | 0.7500 |",
     ]
     assert results.generations(told, "few", [0, 1]) == ""
 
