@@ -32,8 +32,8 @@ def test_networks_and_weights_of_every_generation_are_checked_before_the_run() -
         preflight.check_settings(
             load(None, ["generations.3.model.name=resnet_of_another_world", "student.start=weights"]), "cpu"
         )
+    missing = ["generations.2.model.weights=nowhere.pth", "generations.2.start=weights"]
     with pytest.raises(WeightsError, match=r"nowhere\.pth"):
-        missing = ["generations.2.model.weights=nowhere.pth", "generations.2.start=weights"]
         preflight.check_settings(load(None, missing), "cpu")
     preflight.check_settings(load(None, ["generations.2.noise.strength=9"]), "cpu")
     with pytest.raises(ConfigError, match="trainable: 9 asks for more blocks than the 5 of the backbone"):
