@@ -182,8 +182,9 @@ def main() -> None:
     lines = kept(given)
     found = results.summarise(lines, given.seeds)
     print(results.table(found))
-    for text in (results.labels(lines, *BY_LABEL, given.seeds), results.generations(lines, BY_LABEL[0], given.seeds)):
-        print(f"\n{text}" if text else "", end="\n" if text else "")
+    more = results.labels(lines, *BY_LABEL, given.seeds), results.generations(lines, "ours", given.seeds)
+    for text in filter(None, more):
+        print(f"\n{text}")
     if given.trials is not None:
         print(results.trials(given.trials))
     if given.plot is not None:

@@ -44,13 +44,13 @@ def measured(
     }
     # A resample without a label is none of the mean over all of them.
     draws = bootstrap_auroc(truth, scores, patients, REPLICATES, 0)
-    each = {name: _rounded(draws[:, k], 4) for k, name in enumerate(test.labels)}
+    more = {"label_replicates": {name: _rounded(draws[:, k], 4) for k, name in enumerate(test.labels)}}
     return {
         "auroc": round(float(np.mean([labels[name] for name in macro_labels])), 6),
         "labels": {name: None if np.isnan(area) else round(area, 6) for name, area in labels.items()},
         "test": text_hash(json.dumps([np.nan_to_num(truth, nan=-1).tolist(), patients.tolist()])),
         "replicates": _rounded(draws[:, columns].mean(axis=1), 5),
-    } | ({"label_replicates": each} if by_label else {})
+    } | (more if by_label else {})
 
 
 def _rounded(values: Floats, digits: int) -> list[float | None]:

@@ -27,6 +27,8 @@ class Part(NamedTuple):
     """What the configuration must say alike, beside what it must for the parts before."""
 
 
+TRAINED: Final = ("targets", "fit")
+"""Stages up to the trained networks."""
 PARTS: Final = (
     Part(
         "self-supervised start",
@@ -35,12 +37,12 @@ PARTS: Final = (
     ),
     Part(
         "training of generation 0",
-        ["targets", "fit"],
+        TRAINED,
         lambda c: [c.folds, c.targets, c.teacher, c.networks(0)],
     ),
     Part(
         "measures of generation 0",
-        [*generations.TRAINING[2:], *generations.MEASURING],
+        [stage for stage in (*generations.TRAINING, *generations.MEASURING) if stage not in TRAINED],
         lambda c: [c.prediction, c.evaluation, c.promotion],
     ),
 )
