@@ -43,13 +43,10 @@ def draw_maps(work: Workplace, generation: int) -> Traffic:
 
     Of several networks the mean of their maps is drawn, of those that have one.
     """
-    import torch
-
-    from noisy_student.learning import augment, checkpoint, maps, predict
+    from noisy_student.learning import augment, checkpoint, machine, maps, predict
     from noisy_student.learning.batches import Films
 
-    if work.config.threads:
-        torch.set_num_threads(work.config.threads)
+    machine.prepare(work.config.threads)
     folder, labels = work.run.generation(generation), work.config.data.labels
     folders = work.run.networks(generation)
     entries = [entry for entry in read_json(folder / "gallery.json")["entries"] if entry["map"]]

@@ -41,13 +41,10 @@ def pool_of(films: Manifest) -> Manifest:
 
 
 def _device(work: Workplace) -> torch.device:
-    """Return the device to work on, after setting the number of threads."""
-    import torch
+    """Return the device to work on, after preparing the processor for it."""
+    from noisy_student.learning import machine, predict
 
-    from noisy_student.learning import predict
-
-    if work.config.threads:
-        torch.set_num_threads(work.config.threads)
+    machine.prepare(work.config.threads)
     return predict.best_device(work.device)
 
 

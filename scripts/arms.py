@@ -22,7 +22,7 @@ from noisy_student.config import Config, FinetuneConfig, OptimConfig, PhaseConfi
 from noisy_student.data import manifest, split_files, splits
 from noisy_student.data.manifest import Manifest
 from noisy_student.errors import ConfigError
-from noisy_student.learning import fit, goals, predict
+from noisy_student.learning import fit, goals, machine, predict
 from noisy_student.learning.batches import Films
 from noisy_student.learning.checkpoint import load as load_network
 from noisy_student.randomness import text_id, text_ids, uniform
@@ -202,8 +202,7 @@ def trained(bench: Bench, targets: Targets, phase: PhaseConfig) -> Floats:
     import torch
 
     work, config, device = bench.work, bench.work.config, predict.best_device("auto")
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    machine.prepare(config.threads)
     goal = goals.goal(phase, targets)
     clean = training.clean_sample(manifest.select(bench.seen, split="train"), phase.optim.bn_images, config.seed)
     task = fit.Task(

@@ -28,7 +28,7 @@ from noisy_student.config import ModelConfig
 from noisy_student.data.decode import DecodeSettings
 from noisy_student.deploy import answers
 from noisy_student.deploy.familiarity import Familiarity, intensities
-from noisy_student.deploy.model import Model
+from noisy_student.deploy.model import BATCH, Model
 from noisy_student.deploy.recipe import Recipe
 from noisy_student.learning import fit, models, predict
 from noisy_student.learning.batches import Films
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    device, batch = predict.best_device(given.device), predict.BATCH
+    device, batch = predict.best_device(given.device), BATCH
     count = max(batch, given.films // batch * batch)
     made = model(given.model, given.size, device)
     pixels = np.random.default_rng(1).integers(0, 256, (count, 1, given.size, given.size), dtype=np.uint8)
@@ -103,7 +103,7 @@ def main() -> None:
             workers = max(1, (os.cpu_count() or 1) - 1)
             answers.write(made, [str(folder / "films")], folder / "out.csv", overwrite=True, workers=workers)
 
-        ways = {"model": bare(made, batch, count), "stage": stage, "asked": asked, "files": files}
+        ways = {"model": bare(made, predict.batch_size(device), count), "stage": stage, "asked": asked, "files": files}
         times = take_turns(ways, given.rounds, device)
     speeds = {name: [count / wall for wall, _ in rounds] for name, rounds in times.items()}
     result: dict[str, Any] = {

@@ -195,7 +195,7 @@ def load(
     """
     import torch
 
-    from noisy_student.learning import checkpoint, predict
+    from noisy_student.learning import checkpoint, machine, predict
 
     folder, chosen = Path(path), predict.best_device(device)
     if recipe.is_exported(folder):
@@ -212,8 +212,7 @@ def load(
         known = recipe.of_run(run, config, number, None if calibration is None else Path(calibration))
         networks = [checkpoint.load(place, config.data.labels)[0] for place in run.networks(number)]
         seen = familiarity.read(familiarity.place(run, number), known.weights)
-    if known.threads:
-        torch.set_num_threads(known.threads)
+    machine.prepare(known.threads)
     ready = (network.to(chosen).to(memory_format=torch.channels_last) for network in networks)
     return Model(known, tuple(ready), chosen, folder, seen)
 

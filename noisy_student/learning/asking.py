@@ -31,25 +31,33 @@ def ask(
     """Return logits (M, N, K) of M ``networks`` in evaluation mode on ``pixels`` (N, C, S, S), the mean over the views
     of ``tta``, and the features (N, D) of the first network on the films as they are.
 
-    The films are one batch. ``image_id`` (N,) and ``seed`` decide light views; see :func:`predict.views`.
+    ``image_id`` (N,) and ``seed`` decide light views; see :func:`predict.views`.
     """
     numbers = np.arange(len(pixels))
     views = predict.views(tta, image_id, Films(pixels, numbers, device, resident=False), seed=seed)
     films = torch.from_numpy(pixels).to(device, non_blocking=True)
+    said: list[Tensor] = []
+    features: list[Tensor] = []
     seen: list[Tensor] = []
-    handle = networks[0].dropout.register_forward_pre_hook(lambda _, given: seen.append(given[0]) if not seen else None)
-    said: list[list[Tensor]] = [[] for _ in networks]
+    handle = networks[0].dropout.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     try:
         with torch.inference_mode():
-            for view in views:
-                images = view(films, numbers)
-                for network, logits in zip(networks, said, strict=True):
-                    with autocast():
-                        logits.append(network(images).float())
+            for rows in predict.clean_batches(numbers, predict.batch_size(device)):
+                part = films[int(rows[0]) : int(rows[-1]) + 1]
+                shown = (view(part, rows) for view in views)
+                logits = [torch.stack([_logits(network, images, autocast) for network in networks]) for images in shown]
+                said.append(torch.stack(logits).mean(dim=0) if len(logits) > 1 else logits[0])
+                features.append(seen[0].float().flatten(1))
+                seen.clear()
     finally:
         handle.remove()
-    stacked = torch.stack([torch.stack(logits).mean(dim=0) if len(logits) > 1 else logits[0] for logits in said])
-    return stacked.cpu().numpy(), seen[0].float().flatten(1).cpu().numpy()
+    return torch.cat(said, dim=1).cpu().numpy(), torch.cat(features).cpu().numpy()
+
+
+def _logits(network: Network, images: Tensor, autocast: Callable[[], torch.autocast]) -> Tensor:
+    with autocast():
+        logits: Tensor = network(images).float()
+    return logits
 
 
 def mean_map(networks: Sequence[Network], pixels: npt.NDArray[np.uint8], column: int) -> Floats32 | None:

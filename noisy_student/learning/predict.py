@@ -22,6 +22,9 @@ View = Callable[[Tensor, Ints], Tensor]
 """Takes clean films, uint8 (B, C, S, S), and their numbers (B,) to float films (B, C, S, S) in [0, 1]."""
 
 BATCH: Final = 256
+"""Films at a time on a GPU."""
+_BATCH_CPU: Final = 32
+"""On a processor, whose caches hold the layers of a few films."""
 MOVED: Final = 0.03
 """Shift along either axis as a share of the side, and change of scale, of a light view: at most this much."""
 _LIGHT: Final = 0x545441  # in place of a generation: every generation is shown the same views
@@ -47,7 +50,12 @@ def best_device(asked: str = "auto") -> torch.device:
     return device
 
 
-def clean_batches(numbers: npt.NDArray[np.int64], batch: int = BATCH) -> list[npt.NDArray[np.int64]]:
+def batch_size(device: torch.device) -> int:
+    """Return how many films a network is shown at a time on ``device``."""
+    return _BATCH_CPU if device.type == "cpu" else BATCH
+
+
+def clean_batches(numbers: npt.NDArray[np.int64], batch: int) -> list[npt.NDArray[np.int64]]:
     """Return ``numbers`` cut into runs of at most ``batch``."""
     return [numbers[start : start + batch] for start in range(0, len(numbers), batch)]
 
@@ -111,7 +119,7 @@ def predict(
     network.eval()
     parts: list[Tensor] = []
     own = np.array_split(np.arange(len(films)), group.size)[group.rank]
-    runs = clean_batches(own)
+    runs = clean_batches(own, batch_size(films.device))
     with torch.inference_mode(), tqdm(total=len(own), desc=title, unit="film", disable=not progress) as bar:
         for numbers in runs:
             if group.size == 1 and stop():  # several would have to agree; they stop before the next stage

@@ -11,9 +11,10 @@ from noisy_student.config import ModelConfig
 from noisy_student.errors import StoppedError
 from noisy_student.learning import models
 from noisy_student.learning.batches import Films
-from noisy_student.learning.predict import BATCH, MOVED, best_device, clean, clean_batches, predict, views
+from noisy_student.learning.predict import MOVED, batch_size, best_device, clean, clean_batches, predict, views
 
 CPU = torch.device("cpu")
+BATCH = batch_size(CPU)
 FP32 = partial(torch.autocast, "cpu", dtype=torch.bfloat16, enabled=False)
 
 
@@ -38,11 +39,14 @@ class Mean(nn.Module):
         return torch.stack([images.mean((1, 2, 3)), torch.full((len(images),), float(len(images)))], dim=1)
 
 
+def test_a_gpu_takes_more_films_at_a_time_than_a_processor() -> None:
+    assert batch_size(torch.device("cuda")) > BATCH
+
+
 def test_runs_of_numbers_cover_all_in_order() -> None:
     parts = clean_batches(np.arange(10), 4)
     assert [part.tolist() for part in parts] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert clean_batches(np.arange(0), 4) == []
-    assert [len(part) for part in clean_batches(np.arange(BATCH + 1))] == [BATCH, 1]
 
 
 def test_a_prediction_can_be_stopped_between_batches() -> None:
