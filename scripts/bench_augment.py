@@ -26,6 +26,7 @@ from stepping import bare_step, random_batch
 from torch import Tensor, nn
 
 from noisy_student.config import ModelConfig, NoiseConfig, OptimConfig, PhaseConfig
+from noisy_student.learning import machine
 from noisy_student.learning.augment import Augment
 from noisy_student.learning.predict import best_device
 
@@ -192,6 +193,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    machine.prepare(0)
     device = best_device(given.device)
     on_gpu = device.type == "cuda"
     noise = NoiseConfig(strength=given.strength)

@@ -25,7 +25,7 @@ from stepping import bare_step, pace, random_batch
 
 from noisy_student.config import ModelConfig, OptimConfig, PhaseConfig
 from noisy_student.errors import NoisyStudentError
-from noisy_student.learning import models
+from noisy_student.learning import machine, models
 from noisy_student.learning.predict import best_device
 
 BACKBONES: Final = (
@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    machine.prepare(0)
     device = best_device(given.device)
     result: dict[str, Any] = about(device) | {"batch": given.batch, "backbones": {}, "failed": {}}
     for name in given.models:

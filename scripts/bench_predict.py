@@ -30,7 +30,7 @@ from noisy_student.deploy import answers
 from noisy_student.deploy.familiarity import Familiarity, intensities
 from noisy_student.deploy.model import BATCH, Model
 from noisy_student.deploy.recipe import Recipe
-from noisy_student.learning import fit, models, predict
+from noisy_student.learning import fit, machine, models, predict
 from noisy_student.learning.batches import Films
 from noisy_student.stats.calibration import Calibration, Platt
 from noisy_student.stats.consensus import Consensus, Fitted
@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    machine.prepare(0)
     device, batch = predict.best_device(given.device), BATCH
     count = max(batch, given.films // batch * batch)
     made = model(given.model, given.size, device)

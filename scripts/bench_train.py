@@ -37,7 +37,7 @@ from stepping import LABELS, Step, bare_step, pace, random_batch
 from torch import nn
 
 from noisy_student.config import ModelConfig, NoiseConfig, OptimConfig, PhaseConfig
-from noisy_student.learning import fit
+from noisy_student.learning import fit, machine
 from noisy_student.learning.batches import Films
 from noisy_student.learning.predict import best_device
 from noisy_student.runs import Run
@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    machine.prepare(0)
     with tempfile.TemporaryDirectory() as scratch:
         result = measured(given, best_device(given.device), Path(scratch))
     print(json.dumps(result, indent=1) if given.json else words(result))
