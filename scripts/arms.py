@@ -152,8 +152,30 @@ def write_development_split(config: Config, path: Path) -> None:
     split = rest.frame["split"].to_numpy(dtype=object).copy()
     draw = uniform(text_id("benchmark.development"), text_ids(rest.frame["patient"].astype(str).tolist()))
     split[(split == "train") & (draw < DEVELOPMENT_SHARE)] = "test"
+    _write_split(config, rest, split, path)
+
+
+def write_fold(config: Config, number: int, count: int, path: Path) -> None:
+    """Write a split whose test films are those of fold ``number`` of ``count`` folds of all patients, the rest train.
+
+    Who is in which fold depends neither on the seed nor on who is labelled; the folds of one ``count`` have every film
+    once. Validation films come from train patients (``split.validation: carve``).
+
+    Raises:
+        ConfigError: the split is a file, or its validation films would come from a split that is no more.
+    """
+    if config.split.file is not None or config.split.validation != "carve":
+        raise ConfigError("split: folds are drawn anew and have no validation split", "Use validation: carve.")
+    films = preparation.examine(config, images=False)[0]
+    order = uniform(text_id("benchmark.folds"), text_ids(films.frame["patient"].astype(str).tolist()))
+    rank = np.unique(order, return_inverse=True)[1]
+    _write_split(config, films, np.where(rank % count == number, "test", "train").astype(object), path)
+
+
+def _write_split(config: Config, films: Manifest, split: npt.NDArray[Any], path: Path) -> None:
     drawn = config.split.model_copy(update={"sites": {}, "dates": {}})
-    split_files.write(*splits.assign(manifest.replace(rest, split=split), drawn), path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    split_files.write(*splits.assign(manifest.replace(films, split=split), drawn), path)
 
 
 def seen_by_ours(bench: Bench) -> int:

@@ -18,6 +18,7 @@ of them and taken over by the others, whose seconds are then without them.
 Gap closed of an arm = (arm - few) / (all - few), the ratio of means over seeds of the test macro AUROC.
 Every finished arm becomes a line of --results and is not run again, so the matrix can be made in parts; what belongs
 together has the same configuration file, --set, --own, --rounds and --few-steps.
+With --folds N a seed's test films are those of one of N folds of all patients.
 With --trials FILE nothing is measured on test films: a part of the train patients takes their place, and every trial of
 every method becomes a line of FILE.
 
@@ -32,6 +33,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,13 +81,18 @@ def make_quick(folder: Path) -> Path:
 
 
 def config_of(arm: str, seed: int, given: argparse.Namespace) -> Config:
-    """Return the configuration of an arm; where trials are made, with a split of development films."""
+    """Return the configuration of an arm; with a split of its own where trials or folds are asked for."""
     shared = [f"data.root={given.root}", f"seed={seed}", f"split.seed={seed}", *given.set]
-    if given.trials is not None:
-        split = given.output / f"development-{seed}.parquet"
-        if not split.is_file():
-            given.output.mkdir(parents=True, exist_ok=True)
-            arms.write_development_split(load(given.config, shared), split)
+    if given.trials is not None or given.folds is not None:
+        base = load(given.config, shared)
+        drawn = text_hash(
+            json.dumps([given.folds, base.data.model_dump(mode="json"), base.split.model_dump(mode="json")])
+        )
+        split = given.output / f"split-{seed}-{drawn[:8]}.parquet"
+        if not split.is_file() and given.trials is not None:
+            arms.write_development_split(base, split)
+        elif not split.is_file():
+            arms.write_fold(base, seed, given.folds, split)
         shared.append(f"split.file={split}")
     config = load(given.config, [*shared, *arms.SETTINGS.get(arm, ()), *own(arm, given)])
     arms.check(arm, load(given.config, shared), config)
@@ -107,6 +114,8 @@ def recipe_of(arm: str, given: argparse.Namespace) -> dict[str, Any]:
     }
     if own(arm, given):
         recipe["own"] = own(arm, given)
+    if given.folds is not None:
+        recipe["films"] = f"folds of {given.folds}"
     return recipe | ({"films": "development"} if given.trials is not None else {})
 
 
@@ -135,8 +144,8 @@ def kept(given: argparse.Namespace) -> results.Lines:
     return lines
 
 
-def arguments() -> argparse.Namespace:
-    """Return what the command line asks for."""
+def arguments(told: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return what ``told``, or the command line, asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, help="folder of the data set")
     parser.add_argument("--config", type=Path, default=Path("configs/kermany160.yaml"))
@@ -149,15 +158,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark_methods"), help="folder of the runs")
     parser.add_argument("--results", type=Path, help="[default: docs/results/<name of the configuration>.jsonl]")
     parser.add_argument("--trials", type=Path, help="measure on development films and log to this file")
+    parser.add_argument("--folds", type=int, metavar="N", help="test on folds of the patients: seed k on fold k")
     parser.add_argument("--plot", type=Path, help="draw the arms to this SVG")
     parser.add_argument("--quick", action="store_true", help="a tiny matrix on made-up films, into --output")
-    given = parser.parse_args()
+    given = parser.parse_args(told)
     if given.quick:
         given.config, given.root = make_quick(given.output), given.output / "films"
         given.rounds, given.few_steps, given.seeds = 1, 4, [0, 1]
         given.results = given.results or given.output / "results.jsonl"
     if given.root is None:
         parser.error("--root is missing: the folder of the data set (or --quick)")
+    if given.folds is not None and (given.trials is not None or max(given.seeds) >= given.folds):
+        parser.error("--folds: goes without --trials, and with more folds than the largest seed")
     named = [text.partition(":")[0] for text in given.own]
     if wrong := [arm for arm in given.arms if arm not in (*arms.ARMS, *named)]:
         parser.error(

@@ -74,8 +74,8 @@ def revision() -> str:
 def append(path: Path, line: Mapping[str, Any]) -> None:
     """Add a line to the file at ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line, allow_nan=False) + "\n")
+    with path.open("ab", buffering=0) as stream:  # in one go: several processes may add lines
+        stream.write(f"{json.dumps(line, allow_nan=False)}\n".encode())
 
 
 def read(path: Path, recipe: Mapping[str, Any]) -> Lines:
@@ -128,12 +128,13 @@ def _over_seeds(replicates: Sequence[Sequence[float | None]]) -> Floats:
 def summarise(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
     """Return AUROCs, means, deviations and intervals of the arms that are there for all ``seeds``.
 
-    Intervals (95 %) resample seeds and patients, crossed and the same for all arms. Gap closed of an arm is
+    Intervals (95 %) resample seeds and patients, crossed and the same for all arms; where every seed has test films of
+    its own (folds), seeds and the patients within them. Gap closed of an arm is
     (arm - few) / (all - few), the ratio of means over seeds; null where the lower bound of its denominator is below
     0.02, or few or all is missing. Films seen and seconds are means over seeds.
     """
     arms = [arm for arm in dict.fromkeys(arm for arm, _ in lines) if all((arm, seed) in lines for seed in seeds)]
-    if len({lines[arm, seed]["test"] for arm in arms for seed in seeds}) > 1:
+    if len({lines[arm, seed]["test"] for arm in arms for seed in seeds}) not in (0, 1, len(seeds)):
         raise SystemExit("results: the lines are of different test films")
     area = {arm: np.array([lines[arm, seed]["auroc"] for seed in seeds]) for arm in arms}
     mean = drawn(lines, arms, seeds)

@@ -85,6 +85,9 @@ def test_what_arms_would_make_alike_is_made_once_and_is_the_same(tmp_path: Path)
         ([], ""),
         (["--arms", "few", "--own", "ours:folds=2"], ""),  # a part of the matrix
         (["--arms", "two", "--own", "two:folds=2"], ""),
+        (["--folds", "3"], ""),
+        (["--folds", "2"], "--folds: goes without --trials, and with more folds"),  # seeds 0, 1 and 2
+        (["--folds", "3", "--trials", "t.jsonl"], "--folds: goes without --trials"),
     ],
 )
 def test_arms_that_are_not_there_are_refused(
@@ -234,11 +237,38 @@ def test_trials_are_logged_and_never_measured_on_test_films(tmp_path: Path) -> N
     assert [line["recipe"].get("own") for line in told] == [None, None, *[["teacher.model.dropout=0.3"]] * 2]
     assert {line["recipe"]["films"] for line in told} == {"development"}
     table = pd.read_csv(tmp_path / "out" / "films" / "labels.csv").set_index("image")["split"]
-    for split in (tmp_path / "out").glob("development-*.parquet"):
+    for split in (tmp_path / "out").glob("split-*.parquet"):
         chosen = pd.read_parquet(split)
         own = chosen["image"].map(table)
         assert set(own) == {"train", "valid"}
         assert set(own[chosen["split"] == "test"]) == {"train"}
+
+
+@pytest.mark.slow
+def test_folds_test_every_patient_once(tmp_path: Path) -> None:
+    carved = [
+        "split.validation=carve",
+        "split.labelled_images=null",
+        "split.labelled_fraction=0.5",
+        "split.carve_share=0.5",
+    ]
+    given = [text for setting in [*carved, "split.valid_images=null"] for text in ("--set", setting)]
+    found = script(
+        "benchmark_methods.py", "--quick", "--output", str(tmp_path), "--arms", "frozen", "--folds", "2", *given
+    )
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert {line["recipe"]["films"] for line in lines} == {"folds of 2"}
+    assert len({line["test"] for line in lines}) == len(found["arms"]["frozen"]["auroc"]) == 2
+    patient = pd.read_csv(tmp_path / "films" / "labels.csv").set_index("image")["patient"]
+    folds = [pd.read_parquet(split) for split in tmp_path.glob("split-*.parquet")]
+    tested = [set(fold["image"][fold["split"] == "test"].map(patient)) for fold in folds]
+    assert not tested[0] & tested[1]
+    assert tested[0] | tested[1] == set(patient)
+    for fold in folds:
+        parts = fold.groupby("split")["image"].agg(lambda images: set(images.map(patient)))
+        assert not parts["train"] & parts["test"]
+        assert parts["valid"]
+        assert fold["labelled"].any()
 
 
 def lines(**areas: list[float]) -> dict[tuple[str, int], dict[str, Any]]:
@@ -270,6 +300,90 @@ def test_gap_closed_is_the_ratio_of_means_over_seeds(monkeypatch: pytest.MonkeyP
     assert close["gap_closed"] is None
     assert close["all_minus_few_lower_bound"] == pytest.approx(0.01)
     assert results.summarise(lines(few=[0.8], ours=[0.9]), [0])["gap_closed"] is None
+
+
+def test_the_figures_of_the_matrix_are_those_of_its_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines made up for three seeds of one cell; nothing is run."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import benchmark_methods
+    import matrix
+    import results
+
+    monkeypatch.setattr(matrix, "place", lambda name: tmp_path / f"{name}.jsonl")
+    cell, name = matrix.CELLS["kermany160-26"], "kermany160-26"
+    given = benchmark_methods.arguments(cell.call(name, Path("films"), cell.arms, cell.seeds))
+    kept = lines(few=[0.80] * 3, mean_teacher=[0.81] * 3, fixmatch=[0.79] * 3, ours=[0.83, 0.85, 0.87], all=[0.9] * 3)
+    for (arm, seed), line in kept.items():
+        measures = [
+            {
+                "auroc": 0.8 + step,
+                "log_loss": 0.5 - step,
+                "brier": 0.2 - step,
+                "ece_debiased": 0.03,
+                "pseudo_auroc": 0.7,
+            }
+            for step in (0, 0.01, 0.01, 0.01 + 0.002 * seed)
+        ]
+        line["about"] |= {"measures": measures} if arm == "ours" else {}
+        line |= {"arm": arm, "seed": seed, "recipe": benchmark_methods.recipe_of(arm, given)}
+        results.append(matrix.place(name), line)
+    monkeypatch.setattr("sys.argv", ["matrix.py", "--cells", name, "--plots", str(tmp_path)])
+    matrix.main()
+    told = capsys.readouterr().out
+    assert "## kermany160-26, seeds 0, 1, 2" in told
+    assert "| gap closed, kermany160-26 | 0.6 | 0.85 | 0.50 (" in told
+    assert "kermany160-26 +0.040 over mean_teacher; mean +0.040 |" in told
+    assert "every seed | +0.0020, by seed +0.0000 to +0.0040 |" in told
+    assert "log loss −0.0120, Brier −0.0120, debiased ECE 0.030 |" in told
+    assert (tmp_path / "kermany160-26.svg").read_text().count("ours")
+
+
+def test_the_cells_of_the_matrix_and_their_arms_have_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every arm changes something of the configuration of its cell."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import arms
+    import benchmark_methods
+    import matrix
+
+    for name, cell in matrix.CELLS.items():
+        more = (*matrix.ABLATION, *matrix.FINDINGS) if name == "kermany160-52" else ()
+        given = benchmark_methods.arguments(cell.call(name, Path("films"), (*cell.arms, *more), cell.seeds))
+        assert (given.rounds, given.results) == (3, matrix.place(name))
+        base = load(given.config, given.set)
+        for arm in given.arms:
+            settings = [*given.set, *arms.SETTINGS.get(arm, ()), *benchmark_methods.own(arm, given)]
+            arms.check(arm, base, load(given.config, settings))
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_the_matrix_runs_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import matrix
+
+    calls: list[list[str]] = []
+
+    def instead(call: list[str], check: bool) -> argparse.Namespace:
+        del check
+        calls.append(call)
+        return argparse.Namespace(returncode=code)
+
+    monkeypatch.setattr(matrix, "place", lambda name: tmp_path / f"{name}.jsonl")
+    monkeypatch.setattr("subprocess.run", instead)
+    given = argparse.Namespace(
+        cells=["nih1000-20", "synthetic-2"], arms=["few", "findings"], data=Path("data"), output=tmp_path, jobs=2
+    )
+    if code:
+        with pytest.raises(SystemExit, match="8 of 8 processes failed"):
+            matrix.run(given)
+    else:
+        matrix.run(given)
+    assert len(calls) == 3 + 5
+    roots = {call[call.index("--root") + 1] for call in calls}
+    assert roots == {"data/nih1000", str(tmp_path / "synthetic")}
+    assert all({"few", *matrix.FINDINGS} < set(call) for call in calls)
+    assert all(f"anew:{setting}" in call for call in calls for setting in matrix.VARIANTS["anew"])
 
 
 def test_labels_and_generations_of_ours_stand_in_tables_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,6 +456,14 @@ def test_results_of_different_test_films_are_not_joined(monkeypatch: pytest.Monk
     mixed["few", 0]["test"] = "other"
     with pytest.raises(SystemExit, match="different test films"):
         results.summarise(mixed, [0])
+    folds = lines(few=[0.8, 0.7, 0.9], all=[0.9, 0.9, 0.95])
+    for arm, seed in folds:
+        folds[arm, seed]["test"] = f"fold {seed}"
+    assert results.summarise(folds, [0, 1, 2])["arms"]["few"]["mean"] == pytest.approx(0.8)
+    for arm in ("few", "all"):
+        folds[arm, 2]["test"] = "fold 1"  # neither the same films for all seeds, nor other ones for each
+    with pytest.raises(SystemExit, match="different test films"):
+        results.summarise(folds, [0, 1, 2])
 
 
 def test_frozen_features_are_regressed_by_label(monkeypatch: pytest.MonkeyPatch) -> None:

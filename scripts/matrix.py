@@ -1,0 +1,246 @@
+#!/usr/bin/env python
+"""The whole benchmark of methods: every cell, what each of them says, and the figures over all of them.
+
+A cell is a data set with a label budget. Its arms are run by ``benchmark_methods.py``, one process for each cell and
+seed, and its lines are kept in ``docs/results/CELL.jsonl``, so the matrix can be made in parts and by several
+processes at once. Without --data nothing is run, and the tables are made from the lines that are there.
+
+    python scripts/matrix.py --data DIR --jobs 2
+    python scripts/matrix.py --data DIR --jobs 2 --cells kermany160-52 --arms ablation
+    python scripts/matrix.py --plots docs/pictures
+
+DIR has the folders kermany160 and nih1000; synthetic films are made in the folder synthetic of --output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import arms
+import benchmark_methods
+import numpy as np
+import results
+
+HERE: Final = Path(__file__).parent
+RIVALS: Final = ("frozen", "pseudo", "mean_teacher", "fixmatch")
+SMALL: Final = ("few", "mean_teacher", "fixmatch", "ours", "all")
+"""The arms of a small cell: ours, both ends of the gap, and the two best rivals of the first cell."""
+ABLATION: Final = ("pseudo", "hard", "single", "unaligned", "one view")
+"""Ours without one of its components."""
+VARIANTS: Final[Mapping[str, Sequence[str]]] = {
+    "one view": ("prediction.tta=none",),
+    "weak teacher": ("teacher.optim.steps=40",),
+    "tenth of the pool": ("split.pool_fraction=0.1",),
+    "half labelled": ("student.optim.labelled_share=0.5",),
+    "balanced pool": ("student.sampler.pool_balance=1",),
+    "anew": ("student.start=weights",),
+    "pool, then labels": (
+        "student.optim.labelled_share=0.02",  # one of 64
+        "student.optim.phases=[{trainable: all}, {trainable: all, films: labelled, steps: 15}]",
+    ),
+}
+"""Ours with other settings: the last component of the ablation, and the findings of Xie et al. (CVPR 2020)."""
+FINDINGS: Final = tuple(name for name in VARIANTS if name not in ABLATION)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A data set with a label budget, and how it is run."""
+
+    config: str
+    data: str
+    """Folder of the data set."""
+    few_steps: int
+    settings: Sequence[str] = ()
+    seeds: Sequence[int] = (0, 1, 2)
+    arms: Sequence[str] = SMALL
+    folds: int | None = None
+
+    def call(self, name: str, data: Path, names: Sequence[str], seeds: Sequence[int]) -> list[str]:
+        """Return the arguments of ``benchmark_methods.py`` for the cell called ``name``."""
+        told = ["--config", str(HERE.parent / "configs" / self.config), "--root", str(data / self.data)]
+        told += ["--rounds", "3", "--few-steps", str(self.few_steps), "--results", str(place(name))]
+        for setting in ("threads=1", *self.settings):
+            told += ["--set", setting]
+        for arm in names:
+            for setting in VARIANTS.get(arm, ()):
+                told += ["--own", f"{arm}:{setting}"]
+        told += [] if self.folds is None else ["--folds", str(self.folds)]
+        return [*told, "--arms", *names, "--seeds", *map(str, seeds)]
+
+    def lines(self, name: str, names: Sequence[str]) -> results.Lines:
+        """Return the kept lines of these arms of the cell called ``name``."""
+        return benchmark_methods.kept(benchmark_methods.arguments(self.call(name, Path(), names, self.seeds)))
+
+
+NIH: Final = "[Atelectasis, Edema, Effusion, Infiltration, Pneumonia]"
+"""The findings that 30 films and more of each third of the patients show."""
+CELLS: Final = {
+    "kermany160-52": Cell("kermany160.yaml", "kermany160", 150, seeds=range(5), arms=arms.MATRIX),
+    "synthetic-2": Cell(
+        "demo.yaml",
+        "synthetic",
+        600,
+        ("data.synthetic.train_patients=2400", "split.labelled_patients=45", "split.valid_images=19"),
+        seeds=range(5),
+        arms=arms.MATRIX,
+    ),
+    "kermany160-26": Cell("kermany160.yaml", "kermany160", 150, ("split.labelled_images=26", "split.valid_images=26")),
+    "kermany160-260": Cell("kermany160.yaml", "kermany160", 300, ("split.labelled_images=260",)),
+    "synthetic-5": Cell(
+        "demo.yaml",
+        "synthetic",
+        1200,
+        ("data.synthetic.train_patients=2400", "split.labelled_patients=112", "split.valid_images=48"),
+    ),
+    "nih1000-20": Cell(
+        "kermany160.yaml",
+        "nih1000",
+        300,
+        (
+            "data.source=nih",
+            "data.csv=null",
+            f"data.labels={NIH}",
+            f"evaluation.macro_labels={NIH}",
+            "split.labelled_images=null",
+            "split.labelled_fraction=0.2",
+            "split.validation=carve",
+            "split.carve_share=0.5",
+            "split.valid_images=null",
+        ),
+        folds=3,
+    ),
+}
+
+
+def place(name: str) -> Path:
+    """Return where the lines of a cell are kept."""
+    return HERE.parent / "docs" / "results" / f"{name}.jsonl"
+
+
+def run(given: argparse.Namespace) -> None:
+    """Run what is missing of the cells, ``--jobs`` processes at a time; end the script where one of them failed."""
+    calls = []
+    for name in given.cells:
+        cell = CELLS[name]
+        names = asked(cell, given.arms)
+        there = cell.lines(name, names)
+        data = given.output if cell.data == "synthetic" else given.data
+        for seed in (seed for seed in cell.seeds if any((arm, seed) not in there for arm in names)):
+            output = ["--output", str(given.output / name)]
+            calls.append([*cell.call(name, data, names, [seed]), *output])
+
+    def one(call: Sequence[str]) -> int:
+        return subprocess.run([sys.executable, str(HERE / "benchmark_methods.py"), *call], check=False).returncode
+
+    with ThreadPoolExecutor(given.jobs) as pool:
+        failed = sum(code != 0 for code in pool.map(one, calls))
+    if failed:
+        raise SystemExit(f"matrix: {failed} of {len(calls)} processes failed")
+
+
+def asked(cell: Cell, names: Sequence[str] | None) -> list[str]:
+    """Return the arms to run: those of the cell, or those given; "ablation" and "findings" are several."""
+    groups = {"ablation": ABLATION, "findings": FINDINGS}
+    return list(cell.arms) if names is None else [arm for name in names for arm in groups.get(name, (name,))]
+
+
+# -- tables --------------------------------------------------------------------------------------------------------
+
+
+def figures(cells: Mapping[str, tuple[results.Lines, Mapping[str, Any]]]) -> str:
+    """Return the figures over all cells as a table of Markdown."""
+    rows = ["| figure | must | goal | reached |", "|---|---|---|---|"]
+    for name, must, goal in (
+        ("kermany160-52", "0.75, lower bound above 0.5", "0.95"),
+        ("kermany160-26", "0.6", "0.85"),
+        ("synthetic-2", "0.3", "0.7"),
+    ):
+        found = cells[name][1] if name in cells else {}
+        rows.append(f"| gap closed, {name} | {must} | {goal} | {_closed(found)} |")
+    margins = {name: margin for name, (_, found) in cells.items() if (margin := _margin(found)) is not None}
+    told = ", ".join(f"{name} {margin:+.3f} over {rival}" for name, (margin, rival) in margins.items())
+    mean = f"; mean {np.mean([margin for margin, _ in margins.values()]):+.3f}" if margins else "–"
+    rows.append(f"| ours minus the best rival | mean above 0, none at −0.010 or below | every cell | {told}{mean} |")
+    for name, (lines, found) in cells.items():
+        rows += [f"| {name}: {row} |" for row in _generations(lines, found.get("seeds", ()))]
+    return "\n".join(rows).replace(" -0", " −0").replace("(-0", "(−0")
+
+
+def _closed(found: Mapping[str, Any]) -> str:
+    if found.get("gap_closed") is None:
+        return "–"
+    low, high = found["gap_closed_ci"]
+    return f"{found['gap_closed']:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _margin(found: Mapping[str, Any]) -> tuple[float, str] | None:
+    """Return how far ours is above the best rival on the same budget, and which that is."""
+    means = {arm: told["mean"] for arm, told in found.get("arms", {}).items()}
+    rivals = {arm: means[arm] for arm in ("few", *RIVALS) if arm in means}
+    if "ours" not in means or len(rivals) < 2:
+        return None
+    best = max(rivals, key=lambda arm: rivals[arm])
+    return means["ours"] - rivals[best], best
+
+
+def _generations(lines: results.Lines, seeds: Sequence[int]) -> list[str]:
+    told = [lines.get(("ours", seed), {}).get("about", {}).get("measures") for seed in seeds]
+    if not told or not all(told):
+        return []
+    values = {key: np.array([[one[key] for one in seed] for seed in told]) for key in ("auroc", "log_loss", "brier")}
+    late = values["auroc"][:, -1] - values["auroc"][:, 1]
+    ece = np.mean([seed[-1]["ece_debiased"] for seed in told])
+    changes = {key: (values[key][:, -1] - values[key][:, 0]).mean() for key in ("log_loss", "brier")}
+    third = f"{late.mean():+.4f}, by seed {late.min():+.4f} to {late.max():+.4f}"
+    calibrated = f"log loss {changes['log_loss']:+.4f}, Brier {changes['brier']:+.4f}, debiased ECE {ece:.3f}"
+    return [
+        f"third generation minus first | no seed at −0.005 or below, mean above 0 | every seed | {third}",
+        f"last student minus teacher | not worse | better, debiased ECE below 0.05 | {calibrated}",
+    ]
+
+
+def arguments() -> argparse.Namespace:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of the data sets; without it nothing is run")
+    parser.add_argument("--output", type=Path, default=Path("runs/matrix"), help="folder of the runs")
+    parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS))
+    parser.add_argument("--arms", nargs="+", help="in place of the cell's: arms, ablation, findings")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    parser.add_argument("--plots", type=Path, help="draw every cell to an SVG in this folder")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run what is missing where data are given, then print the tables."""
+    given = arguments()
+    if given.data is not None:
+        run(given)
+    cells = {}
+    for name in given.cells:
+        cell = CELLS[name]
+        names = asked(cell, given.arms)
+        lines = cell.lines(name, list(dict.fromkeys(("few", "ours", "all", *names))))
+        seeds = [seed for seed in cell.seeds if all((arm, seed) in lines for arm in names)]
+        if not seeds:
+            continue
+        found = results.summarise(lines, seeds)
+        cells[name] = lines, found
+        more = results.labels(lines, *benchmark_methods.BY_LABEL, seeds), results.generations(lines, "ours", seeds)
+        print(f"## {name}, seeds {', '.join(map(str, seeds))}\n\n{results.table(found)}\n")
+        print("".join(f"{text}\n\n" for text in more if text), end="")
+        if given.plots is not None:
+            results.plot(found, given.plots / f"{name}.svg")
+    print(figures(cells))
+
+
+if __name__ == "__main__":
+    main()
