@@ -4,7 +4,7 @@
 kermany160: the labelled set is drawn from the train patients; 52 films of official validation patients calibrate, and
 the rest of those patients are the test set here. nih1000: a seed is one of five folds of the train and validation
 patients, another fold calibrates, the labels are those with 20 official test films and more. The base is
-configs/kermany160.yaml with one network and without a self-supervised start; each arm is named by what it changes.
+scripts/teachers.yaml, one network without a self-supervised start; each arm is named by what it changes.
 Arms that ask the same networks differently train them once, and the seconds of the others are without that. Every
 finished arm and seed becomes a line of --results and is not run again. --official splits the films as the data
 set does: once, for what was chosen.
@@ -195,7 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--data", choices=development.TABLES, default="kermany160")
-    parser.add_argument("--config", type=Path, default=Path("configs/kermany160.yaml"))
+    parser.add_argument("--config", type=Path, default=Path(__file__).with_name("teachers.yaml"))
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--against", default=BASE, metavar="ARM", help="what differences are from [default: base]")
     parser.add_argument("--labelled", type=_films, default=52, metavar="N", help="labelled films, or all [default: 52]")

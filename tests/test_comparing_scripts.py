@@ -523,7 +523,7 @@ def test_an_arm_of_other_films_is_another_recipe(monkeypatch: pytest.MonkeyPatch
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import compare_teachers
 
-    config = SCRIPTS.parent / "configs" / "kermany160.yaml"
+    config = SCRIPTS / "teachers.yaml"
     given = argparse.Namespace(config=config, labelled=52, steps=150, data="kermany160", official=False)
     told = [
         compare_teachers.recipe_of(["a=1"], argparse.Namespace(**(vars(given) | change)))
@@ -557,6 +557,6 @@ def test_no_two_arms_of_the_comparison_of_teachers_are_the_same(monkeypatch: pyt
     base = compare_teachers.ALIKE
     arms = {name: changes for table in compare_teachers.TABLES.values() for name, changes in table.items()}
     del arms[compare_teachers.FROZEN]
-    path = SCRIPTS.parent / "configs" / "kermany160.yaml"
+    path = SCRIPTS / "teachers.yaml"
     configs = [load(path, [*base, *changes]) for changes in [(), *arms.values()]]
     assert all(one != other for number, one in enumerate(configs) for other in configs[:number])

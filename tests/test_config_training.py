@@ -113,11 +113,12 @@ def test_what_a_change_itself_gives_wrongly_is_refused() -> None:
 def test_what_is_taken_of_weights_has_no_part_in_a_start_from_the_teacher() -> None:
     model = "{name: resnet18, weights: imagenet, initialise: mean_var}"
     given = ["teacher.model={name: resnet18}", f"student.model={model}"]
-    assert "student.model.initialise: does nothing with start: teacher" in says(*given)
+    assert "student.model.initialise: 'mean_var' does nothing with start: teacher" in says(*given)
     assert load(None, [*given, "student.start=weights"]).student.model.initialise == "mean_var"
+    assert load(None, [f"teacher.model={model}", f"student.model={model}"]).student.start == "teacher"
     given = ["teacher.model.name=resnet18", "student.model.name=resnet18"]
     member = f"student.members=[{{}}, {{model: {model}}}]"
-    assert "student.members.1.model.initialise: does nothing with start: teacher" in says(*given, member)
+    assert "student.members.1.model.initialise: 'mean_var' does nothing with start: teacher" in says(*given, member)
 
 
 def test_a_students_places_are_those_of_its_labelled_films() -> None:

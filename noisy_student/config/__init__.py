@@ -258,19 +258,22 @@ class Config(Section):
             return
         if generation == 0:
             raise ValueError(f"{where}.start: generation 0 has no teacher to start from; use 'weights'")
-        if network.model.initialise != "pretrained":
-            raise ValueError(
-                f"{where}.model.initialise: does nothing with start: teacher, whose weights are all taken; leave it "
-                "out or set start: weights"
-            )
         before = [index for index in generations if index < generation]
         # What the teachers start from is accepted, as one YAML anchor often serves both.
-        known = {"none", *(teacher.model.weights for index in before for teacher in self.networks(index))}
-        if network.model.weights not in known:
-            raise ValueError(
-                f"{where}.model.weights: '{network.model.weights}' does nothing with start: teacher, whose weights are "
-                "all taken; leave it out or set start: weights"
-            )
+        told = {
+            (model.weights, model.initialise)
+            for index in before
+            for model in (teacher.model for teacher in self.networks(index))
+        }
+        for key, value, known in (
+            ("initialise", network.model.initialise, {"pretrained", *(initialise for _, initialise in told)}),
+            ("weights", network.model.weights, {"none", *(weights for weights, _ in told)}),
+        ):
+            if value not in known:
+                raise ValueError(
+                    f"{where}.model.{key}: '{value}' does nothing with start: teacher, whose weights are all taken; "
+                    "leave it out or set start: weights"
+                )
         for earlier in before:
             teachers = self.networks(earlier)
             other = teachers[number % len(teachers)].model
