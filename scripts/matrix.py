@@ -28,7 +28,12 @@ import benchmark_methods
 import numpy as np
 import results
 
+from noisy_student.config import Config
+from noisy_student.config.load import load
+from noisy_student.data.synthetic import dataset
+
 HERE: Final = Path(__file__).parent
+SYNTHETIC: Final = "synthetic"
 RIVALS: Final = ("frozen", "pseudo", "mean_teacher", "fixmatch")
 SMALL: Final = ("few", "mean_teacher", "fixmatch", "ours", "all")
 """The arms of a small cell: ours, both ends of the gap, and the two best rivals of the first cell."""
@@ -63,9 +68,18 @@ class Cell:
     arms: Sequence[str] = SMALL
     folds: int | None = None
 
+    @property
+    def path(self) -> Path:
+        """The configuration file."""
+        return HERE.parent / "configs" / self.config
+
+    def configuration(self) -> Config:
+        """Return the configuration of ours."""
+        return load(self.path, self.settings)
+
     def call(self, name: str, data: Path, names: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """Return the arguments of ``benchmark_methods.py`` for the cell called ``name``."""
-        told = ["--config", str(HERE.parent / "configs" / self.config), "--root", str(data / self.data)]
+        told = ["--config", str(self.path), "--root", str(data / self.data)]
         told += ["--rounds", "3", "--few-steps", str(self.few_steps), "--results", str(place(name))]
         for setting in ("threads=1", *self.settings):
             told += ["--set", setting]
@@ -86,7 +100,7 @@ CELLS: Final = {
     "kermany160-52": Cell("kermany160.yaml", "kermany160", 150, seeds=range(5), arms=arms.MATRIX),
     "synthetic-2": Cell(
         "demo.yaml",
-        "synthetic",
+        SYNTHETIC,
         600,
         ("data.synthetic.train_patients=2400", "split.labelled_patients=45", "split.valid_images=19"),
         seeds=range(5),
@@ -96,7 +110,7 @@ CELLS: Final = {
     "kermany160-260": Cell("kermany160.yaml", "kermany160", 300, ("split.labelled_images=260",)),
     "synthetic-5": Cell(
         "demo.yaml",
-        "synthetic",
+        SYNTHETIC,
         1200,
         ("data.synthetic.train_patients=2400", "split.labelled_patients=112", "split.valid_images=48"),
     ),
@@ -132,7 +146,9 @@ def run(given: argparse.Namespace) -> None:
         cell = CELLS[name]
         names = asked(cell, given.arms)
         there = cell.lines(name, names)
-        data = given.output if cell.data == "synthetic" else given.data
+        data = given.output if cell.data == SYNTHETIC else given.data
+        if cell.data == SYNTHETIC:  # before several processes want them
+            dataset.write_dataset(data / SYNTHETIC, cell.configuration().data.synthetic)
         for seed in (seed for seed in cell.seeds if any((arm, seed) not in there for arm in names)):
             output = ["--output", str(given.output / name)]
             calls.append([*cell.call(name, data, names, [seed]), *output])

@@ -371,6 +371,10 @@ def test_the_matrix_runs_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(matrix, "place", lambda name: tmp_path / f"{name}.jsonl")
     monkeypatch.setattr("subprocess.run", instead)
+    made: list[Path] = []
+    monkeypatch.setattr(
+        matrix.dataset, "write_dataset", lambda root, config: made.append(root / str(config.train_patients))
+    )
     given = argparse.Namespace(
         cells=["nih1000-20", "synthetic-2"], arms=["few", "findings"], data=Path("data"), output=tmp_path, jobs=2
     )
@@ -380,6 +384,7 @@ def test_the_matrix_runs_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mon
     else:
         matrix.run(given)
     assert len(calls) == 3 + 5
+    assert made == [tmp_path / "synthetic" / "2400"]
     roots = {call[call.index("--root") + 1] for call in calls}
     assert roots == {"data/nih1000", str(tmp_path / "synthetic")}
     assert all({"few", *matrix.FINDINGS} < set(call) for call in calls)
