@@ -48,9 +48,11 @@ class SelectConfig(Section):
 class PseudoConfig(Section):
     """How a teacher's predictions become targets for the pool."""
 
-    weight: Literal["confidence", "right"] = "confidence"
+    weight: Literal["confidence", "right", "resolution"] = "confidence"
     """``confidence``: a target p weighs |2p - 1| ** ``weight_power``. ``right``: it weighs the calibrated probability
-    that it is right, max(p, 1 - p) (after DiCaP 2025)."""
+    that it is right, max(p, 1 - p) (after DiCaP 2025). ``resolution``: all targets of a label weigh the share of its
+    variance that the teacher's calibrated probabilities explain, so that a label that the teacher hardly tells from
+    its prevalence is learnt from the labelled films."""
     weight_power: float = Field(0.5, ge=0)
     """Of ``weight: confidence``: 0 trusts all alike, larger powers ask for more confidence."""
     select: SelectConfig = SelectConfig()
@@ -76,8 +78,10 @@ class PseudoConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.weight == "right" and self.weight_power != type(self).model_fields["weight_power"].default:
-            raise ValueError("weight_power: does nothing with weight: right; leave it out or use weight: confidence")
+        if self.weight != "confidence" and self.weight_power != type(self).model_fields["weight_power"].default:
+            raise ValueError(
+                f"weight_power: does nothing with weight: {self.weight}; leave it out or use weight: confidence"
+            )
         if self.hard and self.temperature != 1:
             raise ValueError("temperature: does nothing with hard: true; leave one of them out")
         if self.pool_share and self.keep_share != 1:

@@ -61,6 +61,17 @@ def sharpened(probability: Floats, temperature: float) -> Floats:
     return np.asarray(expit(logit(np.clip(probability, EPSILON, 1 - EPSILON)) / temperature), dtype=np.float64)
 
 
+def resolution(probability: Floats) -> float:
+    """Return the share of a label's variance that calibrated probabilities (N,) of it explain: 0 where all are the
+    same, 1 where all are 0 or 1.
+
+    The resolution over the uncertainty of the Brier score (Murphy, "A new vector partition of the probability score",
+    Journal of Applied Meteorology 1973), which for calibrated probabilities is their variance over that of the label.
+    """
+    mean = float(probability.mean()) if len(probability) else 0.0
+    return float(probability.var() / (mean * (1 - mean))) if 0 < mean < 1 else 0.0
+
+
 def pseudo_labels(
     probability: Floats,
     studies: Sequence[str],
@@ -104,6 +115,8 @@ def pseudo_labels(
         kept = keep_most_confident(column, config.kept(generation), cut)
         if config.weight == "right":
             confidence = np.where(positive, column, 1 - column)
+        elif config.weight == "resolution":
+            confidence = np.full(len(column), resolution(column))
         else:
             confidence = np.abs(2 * column - 1) ** config.weight_power
         if config.labels.get(label, True):

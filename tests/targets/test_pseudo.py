@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import integrate
+from sklearn.metrics import r2_score
 
 from noisy_student.config import PseudoConfig
 from noisy_student.targets.prevalence import estimate_prevalence, moved, prior_shift
-from noisy_student.targets.pseudo import Judged, PseudoLabels, mean_of, pseudo_labels, sharpened, study_mean
+from noisy_student.targets.pseudo import Judged, PseudoLabels, mean_of, pseudo_labels, resolution, sharpened, study_mean
 from noisy_student.targets.selection import keep_most_confident
 
 
@@ -193,6 +194,19 @@ def test_a_target_may_weigh_the_probability_that_it_is_right() -> None:
     np.testing.assert_allclose(low.weight, np.where(low.target == 1, probability, 1 - probability))
 
 
+def test_a_label_may_weigh_what_the_teacher_knows_of_it() -> None:
+    """The coefficient of determination of labels that are drawn with these probabilities."""
+    probability = draw(100_000, 2)
+    probability[:, 1] = 0.1 + probability[:, 1] / 50
+    truth = np.random.default_rng(1).random(probability.shape) < probability
+    found = make(probability, align=False, weight="resolution", weight_power=0.5)
+    for column, share in enumerate(found.weight[0]):
+        assert share == pytest.approx(r2_score(truth[:, column], probability[:, column]), abs=0.01)
+    assert found.weight[0, 0] > 0.25 > 0.01 > found.weight[0, 1] > 0
+    assert (found.weight == found.weight[0]).all()
+    assert [resolution(np.array(values)) for values in ([], [0.3, 0.3], [0.0, 0.0], [0.0, 1.0])] == [0, 0, 0, 1]
+
+
 def test_hard_targets_are_cut_where_the_rule_says() -> None:
     probability = draw(100)
     found = make(probability, align=False, hard=True, prevalence={"Edema": 0.37}, select={"rule": "prevalence"})
@@ -261,6 +275,7 @@ def test_a_label_that_is_off_says_why_nothing_is_taken() -> None:
     ("settings", "message"),
     [
         ({"weight": "right", "weight_power": 1}, "weight_power: does nothing with weight: right"),
+        ({"weight": "resolution", "weight_power": 0}, "weight_power: does nothing with weight: resolution"),
         ({"hard": True, "temperature": 0.5}, "temperature: does nothing with hard: true"),
         ({"pool_share": (0.5, 1), "keep_share": 0.5}, "keep_share: pool_share takes its place"),
         ({"pool_share": (0.5, 0.3)}, "pool_share: the shares of a curriculum rise"),
