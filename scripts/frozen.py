@@ -28,9 +28,13 @@ FALLBACK: Final = 0.01
 
 
 def features(work: Workplace, *films: Manifest) -> list[Floats]:
-    """Return the features (N, D) of each of ``films``: what the teacher's network says with its start weights."""
+    """Return the features (N, D) of each of ``films``: what the teacher's network says with its start weights.
+
+    With all of them, also where the teacher begins some of its blocks anew: those would say nothing before they learn.
+    """
     config, cache, device = work.config, work.cache, predict.best_device("auto")
-    model, data = config.teacher.model, config.data
+    whole = {"initialise": "pretrained", "pretrained_blocks": None}
+    model, data = config.teacher.model.model_copy(update=whole), config.data
     network = models.build(model, data.labels, data.channels, data.image_size, seed=config.seed)
     models.load_weights(network, model, preflight.weight_folders(config), seed=config.seed)
     network.classifier = torch.nn.Identity()

@@ -47,6 +47,7 @@ def test_runs_of_numbers_cover_all_in_order() -> None:
     parts = clean_batches(np.arange(10), 4)
     assert [part.tolist() for part in parts] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert clean_batches(np.arange(0), 4) == []
+    assert [len(part) for part in clean_batches(np.arange(BATCH + 1), BATCH)] == [BATCH, 1]
 
 
 def test_a_prediction_can_be_stopped_between_batches() -> None:
