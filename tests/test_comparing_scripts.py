@@ -471,6 +471,18 @@ def test_results_of_different_test_films_are_not_joined(monkeypatch: pytest.Monk
         results.summarise(folds, [0, 1, 2])
 
 
+def test_frozen_features_come_from_all_of_the_start_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import frozen
+
+    taken = []
+    monkeypatch.setattr(frozen.models, "load_weights", lambda network, model, folders, *, seed: taken.append(model))
+    config = load(SCRIPTS.parent / "configs" / "kermany160.yaml", [])
+    assert config.teacher.model.initialise == "lowest"
+    frozen.features(argparse.Namespace(config=config, cache=argparse.Namespace(pixels=None)))
+    assert [(model.initialise, model.pretrained_blocks) for model in taken] == [("pretrained", None)]
+
+
 def test_frozen_features_are_regressed_by_label(monkeypatch: pytest.MonkeyPatch) -> None:
     """What carries a label ranks the asked films; weight 0 leaves a film out; one class tells nothing apart."""
     monkeypatch.syspath_prepend(str(SCRIPTS))

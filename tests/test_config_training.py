@@ -116,6 +116,9 @@ def test_what_is_taken_of_weights_has_no_part_in_a_start_from_the_teacher() -> N
     assert "student.model.initialise: 'mean_var' does nothing with start: teacher" in says(*given)
     assert load(None, [*given, "student.start=weights"]).student.model.initialise == "mean_var"
     assert load(None, [f"teacher.model={model}", f"student.model={model}"]).student.start == "teacher"
+    lowest = "{name: resnet18, weights: imagenet, initialise: lowest, pretrained_blocks: %d}"
+    given = [f"teacher.model={lowest % 3}", f"student.model={lowest % 2}"]
+    assert "student.model.pretrained_blocks: '2' does nothing with start: teacher" in says(*given)
     given = ["teacher.model.name=resnet18", "student.model.name=resnet18"]
     member = f"student.members=[{{}}, {{model: {model}}}]"
     assert "student.members.1.model.initialise: 'mean_var' does nothing with start: teacher" in says(*given, member)

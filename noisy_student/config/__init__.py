@@ -260,16 +260,10 @@ class Config(Section):
             raise ValueError(f"{where}.start: generation 0 has no teacher to start from; use 'weights'")
         before = [index for index in generations if index < generation]
         # What the teachers start from is accepted, as one YAML anchor often serves both.
-        told = {
-            (model.weights, model.initialise)
-            for index in before
-            for model in (teacher.model for teacher in self.networks(index))
-        }
-        for key, value, known in (
-            ("initialise", network.model.initialise, {"pretrained", *(initialise for _, initialise in told)}),
-            ("weights", network.model.weights, {"none", *(weights for weights, _ in told)}),
-        ):
-            if value not in known:
+        teachers_start = [teacher.model for index in before for teacher in self.networks(index)]
+        for key, unused in (("initialise", "pretrained"), ("pretrained_blocks", None), ("weights", "none")):
+            value = getattr(network.model, key)
+            if value not in (unused, *(getattr(model, key) for model in teachers_start)):
                 raise ValueError(
                     f"{where}.model.{key}: '{value}' does nothing with start: teacher, whose weights are all taken; "
                     "leave it out or set start: weights"

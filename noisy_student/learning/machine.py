@@ -17,7 +17,7 @@ def prepare(threads: int) -> None:
     """Let torch use ``threads`` threads, its own choice with 0, and keep memory that is given back for the next step.
 
     The layers of a step want blocks of tens of megabytes. The C library of Linux gives each back to the system as soon
-    as it is free and gets the next one anew, page by page, which took a quarter of a training (docs/experiments.md). The
+    as it is free and gets the next one anew, page by page: a quarter of a training's time (docs/experiments.md). The
     process holds on to the most it has ever used. Elsewhere memory is handled as the system does.
     """
     if threads:
