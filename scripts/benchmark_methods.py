@@ -84,7 +84,7 @@ def config_of(arm: str, seed: int, given: argparse.Namespace) -> Config:
     """Return the configuration of an arm; with a split of its own where trials or folds are asked for."""
     shared = [f"data.root={given.root}", f"seed={seed}", f"split.seed={seed}", *given.set]
     if given.trials is not None or given.folds is not None:
-        base = load(given.config, shared)
+        base = load(given.config, shared)  # what decides who is in which split
         drawn = text_hash(
             json.dumps([given.folds, base.data.model_dump(mode="json"), base.split.model_dump(mode="json")])
         )

@@ -10,7 +10,7 @@ import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,13 +44,15 @@ def measured(
     }
     # A resample without a label is none of the mean over all of them.
     draws = bootstrap_auroc(truth, scores, patients, REPLICATES, 0)
-    more = {"label_replicates": {name: _rounded(draws[:, k], 4) for k, name in enumerate(test.labels)}}
-    return {
+    line = {
         "auroc": round(float(np.mean([labels[name] for name in macro_labels])), 6),
         "labels": {name: None if np.isnan(area) else round(area, 6) for name, area in labels.items()},
         "test": text_hash(json.dumps([np.nan_to_num(truth, nan=-1).tolist(), patients.tolist()])),
         "replicates": _rounded(draws[:, columns].mean(axis=1), 5),
-    } | (more if by_label else {})
+    }
+    if by_label:
+        line["label_replicates"] = {name: _rounded(draws[:, k], 4) for k, name in enumerate(test.labels)}
+    return line
 
 
 def _rounded(values: Floats, digits: int) -> list[float | None]:
@@ -176,20 +178,50 @@ def labels(lines: Mapping[tuple[str, int], Mapping[str, Any]], arm: str, against
 
     Empty where the lines have no replicates of labels.
     """
-    pair = [(lines.get((arm, seed), {}), lines.get((against, seed), {})) for seed in seeds]
-    if not all("label_replicates" in line for both in pair for line in both):
-        return ""
     told = [f"| label | {against} | {arm} | difference (95 % interval) |", "|---|---|---|---|"]
-    for name in pair[0][0]["labels"]:
-        if any(line["labels"][name] is None for both in pair for line in both):
-            told.append(f"| {name} | – | – | – |")
+    found = label_pairs(lines, arm, against, seeds)
+    for name, both in found.items():
+        told.append(f"| {name} | {both.theirs:.3f} | {both.ours:.3f} | {both} |" if both else f"| {name} | – | – | – |")
+    return "\n".join(told) if found else ""
+
+
+class Pair(NamedTuple):
+    """A label's AUROC of two arms, means over seeds, and the 95 % interval of their difference."""
+
+    ours: float
+    theirs: float
+    low: float
+    high: float
+
+    @property
+    def difference(self) -> float:
+        """How far the first is above the second."""
+        return self.ours - self.theirs
+
+    def __str__(self) -> str:
+        """Return the difference and its interval in words."""
+        return f"{self.difference:+.3f} ({self.low:+.3f} to {self.high:+.3f})".replace("-", "−")
+
+
+def label_pairs(
+    lines: Mapping[tuple[str, int], Mapping[str, Any]], arm: str, against: str, seeds: Sequence[int]
+) -> dict[str, Pair | None]:
+    """Return an arm beside another label by label, ``None`` for a label without an AUROC in one of the lines; empty
+    where the lines have no replicates of labels. Intervals are as in :func:`summarise`.
+    """
+    pairs = [(lines.get((arm, seed), {}), lines.get((against, seed), {})) for seed in seeds]
+    if not all("label_replicates" in line for both in pairs for line in both):
+        return {}
+    found: dict[str, Pair | None] = {}
+    for name in pairs[0][0]["labels"] if pairs else ():
+        if any(line["labels"][name] is None for both in pairs for line in both):
+            found[name] = None
             continue
-        ours, theirs = (float(np.mean([both[side]["labels"][name] for both in pair])) for side in (0, 1))
-        draws = [_over_seeds([both[side]["label_replicates"][name] for both in pair]) for side in (0, 1)]
+        means = [float(np.mean([both[side]["labels"][name] for both in pairs])) for side in (0, 1)]
+        draws = [_over_seeds([both[side]["label_replicates"][name] for both in pairs]) for side in (0, 1)]
         low, high = _interval(draws[0] - draws[1])
-        change = f"{ours - theirs:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
-        told.append(f"| {name} | {theirs:.3f} | {ours:.3f} | {change} |")
-    return "\n".join(told)
+        found[name] = Pair(means[0], means[1], low, high)
+    return found
 
 
 def generations(lines: Mapping[tuple[str, int], Mapping[str, Any]], arm: str, seeds: Sequence[int]) -> str:
@@ -198,15 +230,11 @@ def generations(lines: Mapping[tuple[str, int], Mapping[str, Any]], arm: str, se
 
     Empty where the arm is no `ns iterate`, or its lines do not say.
     """
-    told = [lines.get((arm, seed), {}).get("about", {}).get("measures") for seed in seeds]
-    if not told or not all(told):
+    values = measures(lines, arm, seeds)
+    if not values:
         return ""
-    count = min(len(measures) for measures in told)
-    values = {
-        key: np.array([[one[key] for one in measures[:count]] for measures in told], dtype=np.float64)  # (S, G)
-        for key in ("auroc", "log_loss", "brier", "ece_debiased", "pseudo_auroc")
-    }
     area = values["auroc"]
+    count = area.shape[1]
     head = "| generation | macro AUROC | worst seed minus generation 0 | minus generation 1 | log loss | Brier "
     rows = [head + "| debiased ECE | AUROC of its pseudo-labels |", "|---|---|---|---|---|---|---|---|"]
     for number in range(count):
@@ -216,6 +244,18 @@ def generations(lines: Mapping[tuple[str, int], Mapping[str, Any]], arm: str, se
         cells = [f"{number}", f"{area[:, number].mean():.4f}", *worst, *means, pseudo]
         rows.append(f"| {' | '.join(cells)} |".replace("-", "−"))
     return "\n".join(rows)
+
+
+def measures(lines: Mapping[tuple[str, int], Mapping[str, Any]], arm: str, seeds: Sequence[int]) -> dict[str, Floats]:
+    """Return the measures (S, G) of the generations of an arm that all S seeds have; empty where a line has none."""
+    told = [lines.get((arm, seed), {}).get("about", {}).get("measures") for seed in seeds]
+    if not told or not all(told):
+        return {}
+    count = min(len(of_seed) for of_seed in told)
+    return {
+        key: np.array([[one[key] for one in of_seed[:count]] for of_seed in told], dtype=np.float64)
+        for key in ("auroc", "log_loss", "brier", "ece_debiased", "pseudo_auroc")
+    }
 
 
 def table(found: Mapping[str, Any]) -> str:

@@ -327,6 +327,8 @@ def test_the_figures_of_the_matrix_are_those_of_its_cells(
             for step in (0, 0.01, 0.01, 0.01 + 0.002 * seed)
         ]
         line["about"] |= {"measures": measures} if arm == "ours" else {}
+        line["labels"] = {"Normal": line["auroc"] + 0.1, "Viral": line["auroc"] - 0.06 * (arm == "ours"), "Rare": None}
+        line["label_replicates"] = {label: [area] * 1000 for label, area in line["labels"].items()}
         line |= {"arm": arm, "seed": seed, "recipe": benchmark_methods.recipe_of(arm, given)}
         results.append(matrix.place(name), line)
     monkeypatch.setattr("sys.argv", ["matrix.py", "--cells", name, "--plots", str(tmp_path)])
@@ -336,6 +338,7 @@ def test_the_figures_of_the_matrix_are_those_of_its_cells(
     assert "| gap closed, kermany160-26 | 0.6 | 0.85 | 0.50 (" in told
     assert "kermany160-26 +0.040 over mean_teacher; mean +0.040 |" in told
     assert "every seed | +0.0020, by seed +0.0000 to +0.0040 |" in told
+    assert "ours minus few, worst label | not below −0.010 | | Viral −0.010 (" in told
     assert "log loss −0.0120, Brier −0.0120, debiased ECE 0.030 |" in told
     assert (tmp_path / "kermany160-26.svg").read_text().count("ours")
 
