@@ -114,7 +114,8 @@ def _students(config: Config, rounds: int) -> str:
 def _network(config: Config, generation: int) -> str:
     if config.phase(generation).members:
         return " + ".join(_member(config, generation, number) for number in range(len(config.networks(generation))))
-    return _member(config, generation, 0)
+    refit = "" if config.phase(generation).refit is None else ", and one on all folds"
+    return _member(config, generation, 0) + refit
 
 
 def _member(config: Config, generation: int, number: int) -> str:

@@ -43,7 +43,7 @@ def check_settings(config: Config, device: str, *, weights: bool = True) -> None
         (generation, number, phase)
         for generation in config.phases()
         for number, phase in enumerate(config.networks(generation))
-        if config.folds == 1 or number == 0  # those of folds are alike
+        if config.folds == 1 or number in (0, config.folds)  # those of folds are alike
     ]
     for generation, number, phase in networks:
         model = phase.model
@@ -86,6 +86,7 @@ def _placed(config: Config, generation: int, number: int) -> Iterator[None]:
         elif own == getattr(config.phase(generation), section):
             place = f"generations.{generation}"
         else:
-            place = f"generations.{generation}" if "members" in changes else base
-            place += f".members.{number}"
+            kind = "members" if config.phase(generation).members else "refit"
+            place = f"generations.{generation}" if kind in changes else base
+            place += f".members.{number}" if kind == "members" else ".refit"
         raise type(error)(f"{place}.{error.message}", error.hint) from error

@@ -147,6 +147,8 @@ class Follower(Protocol):
 
 PRETRAINING: Final = -1
 """The self-supervised start where the index of a generation is asked for: it comes before generation 0."""
+REFIT: Final = -1
+"""The network that learns from every fold of a cross-fitted run, where the number of a fold is asked for."""
 
 
 class Run:
@@ -165,21 +167,34 @@ class Run:
 
     def network(self, generation: int, fold: int | None = None, member: int | None = None) -> Path:
         """Return the folder in which a network of a generation is trained; ``fold`` or ``member`` where there are
-        several.
+        several, and :data:`REFIT` for the one that learns from all folds.
         """
         folder = self.generation(generation)
         if member is not None:
             return folder / f"member-{member}"
-        return folder if fold is None else folder / f"fold-{fold}"
+        if fold is None:
+            return folder
+        return folder / ("refit" if fold == REFIT else f"fold-{fold}")
 
-    def networks(self, generation: int) -> list[Path]:
-        """Return the model folders of a trained generation, in order: one, or one per fold or member."""
+    def trained(self, generation: int) -> list[Path]:
+        """Return the model folders of all networks of a trained generation: one, or one per fold or member in order,
+        and last the one that learnt from all folds.
+        """
         folder = self.generation(generation)
         single = folder / "checkpoint" / "best"
         if single.is_dir():
             return [single]
         parts = [*folder.glob("fold-*"), *folder.glob("member-*")]
-        return [part / "checkpoint" / "best" for part in sorted(parts, key=lambda path: int(path.name.split("-")[1]))]
+        parts = [*sorted(parts, key=lambda path: int(path.name.split("-")[1])), *folder.glob("refit")]
+        return [part / "checkpoint" / "best" for part in parts]
+
+    def networks(self, generation: int) -> list[Path]:
+        """Return the model folders of a trained generation whose mean is what it says of films without labels.
+
+        All that were trained, but where one learnt from all folds: then that one alone.
+        """
+        refit = self.network(generation, REFIT) / "checkpoint" / "best"
+        return [refit] if refit.is_dir() else self.trained(generation)
 
     def generations(self) -> list[int]:
         """Return the indices of the generations that have a folder, in order."""

@@ -36,7 +36,7 @@ def calibrate(work: Workplace, generation: int) -> Traffic:
     folder, films = run.generation(generation), manifest.read(run.manifest)
     judged = scoring.judging_films(config, films)
     # The networks of a cross-fitted generation share their loss and its shift, and are calibrated as one.
-    models = [path / "meta.json" for path in run.networks(generation)[: 1 if config.folds > 1 else None]]
+    models = [path / "meta.json" for path in run.trained(generation)[: 1 if config.folds > 1 else None]]
     reads = [run.manifest, *models]
     found = []
     for name, part in judged.items():

@@ -14,7 +14,7 @@ from noisy_student import promotion, scoring, training
 from noisy_student.config import Config
 from noisy_student.data import manifest
 from noisy_student.data.manifest import Manifest
-from noisy_student.runs import Run, write_json
+from noisy_student.runs import REFIT, Run, write_json
 from noisy_student.targets import folds, table
 from noisy_student.targets.pseudo import Judged, PseudoLabels, mean_of, pseudo_labels
 from noisy_student.targets.uncertainty import fill_uncertain, label_targets, self_trained
@@ -27,8 +27,8 @@ def make_targets(work: Workplace, generation: int) -> Traffic:
     """Write ``targets.parquet`` and its statistics: labels for generation 0, and pseudo-labels for the pool after.
 
     In a cross-fitted run every network has a table of its own, without its fold of the label budget and with what the
-    networks of the same fold say of the pool, so that nothing of the fold's labels reaches it. The generation's table
-    is their mean then.
+    networks of the same fold say of the pool, so that nothing of the fold's labels reaches it; one that learns from all
+    folds is taught by all that the teachers say. The generation's table is their mean then.
     """
     run, config = work.run, work.config
     labels, folder = config.data.labels, run.generation(generation)
@@ -49,12 +49,12 @@ def make_targets(work: Workplace, generation: int) -> Traffic:
     if crossed:
         reads.append(run.folds)
         fold = folds.read(run.folds, known.images)
-    for number in range(config.folds):
-        own = known.rows(fold != number) if crossed else known
+    for number in training.fold_numbers(config, generation):
+        own = known if number is None else known.rows(fold != number)
         if teachers and len(pool):
-            of = number if crossed else None
+            of = None if number == REFIT else number
             probability = np.mean([scoring.teaching(run, config, g, pool, of) for g in teachers], axis=0)
-            reads += [run.network(teacher, of) / "predictions" / "pool.parquet" for teacher in teachers]
+            reads += [scoring.predictions_path(run, teacher, "pool", of) for teacher in teachers]
             positives, total = (own.target * own.weight).sum(axis=0), own.weight.sum(axis=0)
             counts = [(float(p), float(n)) for p, n in zip(positives, total, strict=True)]
             lessons.append(
@@ -65,10 +65,10 @@ def make_targets(work: Workplace, generation: int) -> Traffic:
                     counts,
                     config.pseudo,
                     generation,
-                    None if judging is None else judging.without(number if crossed else None),
+                    None if judging is None else judging.without(of),
                 )
             )
-        if crossed:
+        if number is not None:
             writes.append(run.network(generation, number) / "targets.parquet")
             table.write(_with_pool(own, shown, lessons[-1] if lessons else None), writes[-1])
     made, earlier = mean_of(lessons) if lessons else None, None

@@ -17,7 +17,7 @@ from noisy_student.data import manifest, predictions
 from noisy_student.data.cache import Cache
 from noisy_student.data.manifest import Manifest
 from noisy_student.randomness import generator, hash_u64, text_ids
-from noisy_student.runs import PRETRAINING
+from noisy_student.runs import PRETRAINING, REFIT
 from noisy_student.stats import consensus
 from noisy_student.stats.sweeps import Sweep
 from noisy_student.targets import folds, table
@@ -146,20 +146,29 @@ def network_seed(config: Config, number: int) -> int:
     return int(hash_u64(_FOLD if config.folds > 1 else _MEMBER, config.seed, number) >> np.uint64(1))
 
 
+def fold_numbers(config: Config, generation: int) -> tuple[int | None, ...]:
+    """Return the fold of each network of a generation of a cross-fitted run, ``REFIT`` for one that learns from all;
+    else ``None`` alone.
+    """
+    if config.folds == 1:
+        return (None,)
+    return (*range(config.folds), *([] if config.phase(generation).refit is None else [REFIT]))
+
+
 def _task(work: Workplace, generation: int, number: int) -> tuple[Task, list[Path]]:
     """Return what a network of the generation is trained on and how, and the files that say so.
 
-    It is judged on the validation films, a cross-fitted one on its fold of the label budget.
+    It is judged on the validation films, a cross-fitted one on its fold of the label budget, one of all folds on none.
     """
     from noisy_student.learning import course, goals
 
     run, config, device, search = work.run, work.config, _device(work), preflight.weight_folders(work.config)
     films = manifest.read(run.manifest)
     judging, told = manifest.select(films, split="valid"), list[Path]()
-    if config.folds > 1:
+    fold = None if config.folds == 1 else fold_numbers(config, generation)[number]
+    if fold is not None:
         told, budget = [run.folds], manifest.budget(films)
-        judging = manifest.rows(budget, folds.read(run.folds, budget.frame["image"].to_numpy(dtype=object)) == number)
-    fold = number if config.folds > 1 else None
+        judging = manifest.rows(budget, folds.read(run.folds, budget.frame["image"].to_numpy(dtype=object)) == fold)
     member = number if config.phase(generation).members else None
     phase, path = config.networks(generation)[number], run.network(generation, fold) / "targets.parquet"
     whole = table.read(run.generation(generation) / "targets.parquet")
@@ -168,7 +177,7 @@ def _task(work: Workplace, generation: int, number: int) -> tuple[Task, list[Pat
     if config.starts_from_pretraining(generation, number):
         start = run.networks(PRETRAINING)[0]
     elif phase.start == "teacher":
-        teachers = run.networks(promotion.teachers_of(run, generation)[-1])
+        teachers = run.trained(promotion.teachers_of(run, generation)[-1])
         start = teachers[number % len(teachers)]
     if start is not None:
         reads.append(start / "model.safetensors")
@@ -182,7 +191,7 @@ def _task(work: Workplace, generation: int, number: int) -> tuple[Task, list[Pat
         phase=phase,
         targets=targets,
         films=_on_device(work, work.cache.rows([str(image) for image in targets.images]), device),
-        valid_films=_on_device(work, preparation.film_rows(work.cache, judging), device),
+        valid_films=_on_device(work, preparation.film_rows(work.cache, judging), device) if len(judging) else None,
         valid_truth=scoring.known_truth(manifest.values(judging), config.targets.blank).astype(np.float32),
         bn_films=_bn_films(work, films, phase.optim.bn_images, device),
         pos_weight=goal.pos_weight,
@@ -203,7 +212,7 @@ def _task(work: Workplace, generation: int, number: int) -> tuple[Task, list[Pat
             config,
             phase,
             start,
-            () if generation == 0 else run.networks(generation - 1),
+            () if generation == 0 else run.trained(generation - 1),
             search=search,
         ),
         group=_group(work),
@@ -224,11 +233,12 @@ def predict_networks(
 ) -> list[Floats32]:
     """Return the logits (N, K) of each network of a generation on ``films``, whose pixels are in ``pixels``.
 
-    ``only`` names the networks to ask; :func:`said` is what the generation says. With test-time augmentation a
-    network's logits are the mean over the views of a film. Several processes share the films of the run's own data
-    set; others the first process predicts alone.
+    ``only`` names those of all that were trained to ask; :func:`said` is what the generation says. With test-time
+    augmentation a network's logits are the mean over the views of a film. Several processes share the films of the
+    run's own data set; others the first process predicts alone.
     """
-    asked = list(range(len(work.run.networks(generation))) if only is None else only)
+    trained = work.run.trained(generation)
+    asked = [trained.index(one) for one in work.run.networks(generation)] if only is None else list(only)
     if not len(films):
         return [np.empty((0, len(work.config.data.labels)), dtype=np.float32) for _ in asked]
     image_id = text_ids([str(image) for image in films.frame["image"]])
@@ -254,7 +264,7 @@ def _logits(
     from noisy_student.learning import checkpoint, course, predict
     from noisy_student.learning.batches import Films
 
-    config, device, folders = work.config, _device(work), work.run.networks(generation)
+    config, device, folders = work.config, _device(work), work.run.trained(generation)
     films = Films((pixels or work.cache).pixels, rows, device, resident=False)
     views = predict.views(config.prediction.tta, image_id, films, seed=config.seed)
     kind = "fold" if config.folds > 1 else "member"
@@ -268,7 +278,7 @@ def _logits(
                 films,
                 autocast=course.autocaster(device, config.precision),
                 views=views,
-                title=title if len(folders) == 1 else f"{title} ({kind} {number})",
+                title=title if len(asked) == 1 else f"{title} ({kind} {number})",
                 progress=work.progress,
                 stop=work.stop,
                 group=_group(work),
@@ -288,9 +298,10 @@ def said(work: Workplace, generation: int, logits: Sequence[Floats32]) -> Floats
 def predict_split(split: str) -> Stage:
     """Return the stage that predicts the films of ``split`` ("valid", "test" or "pool").
 
-    A cross-fitted generation says the mean of its networks' logits, except of its own label budget: there every film is
-    predicted by the network that was trained without its patient, and "valid" writes the labelled films too. What each
-    network says of the pool is kept: it teaches the network of the same fold.
+    A cross-fitted generation says the mean of its networks' logits, or what the one says that learnt from all folds,
+    except of its own label budget: there every film is predicted by the network that was trained without its patient,
+    and "valid" writes the labelled films too. What each network says of the pool is kept: it teaches the network of the
+    same fold.
 
     Where a teacher's word stands for uncertain labels, "valid" writes the labelled films too. Of an ensemble the logits
     of every member are kept. Where several networks said something of the pool or the test
@@ -300,7 +311,9 @@ def predict_split(split: str) -> Stage:
     def stage(work: Workplace, generation: int) -> Traffic:
         run, config, films = work.run, work.config, manifest.read(work.run.manifest)
         title = f"generation {generation}: predicting {split}"
-        reads = [run.manifest, *(path for network in run.networks(generation) for path in model_files(network))]
+        crossed, refit = config.folds > 1, config.phase(generation).refit is not None
+        asked = run.trained(generation) if crossed and split in ("valid", "pool") else run.networks(generation)
+        reads = [run.manifest, *(path for network in asked for path in model_files(network))]
         writes: list[Path] = []
 
         def write(folder: Path, name: str, chosen: Manifest, logits: Floats32, members: Floats32 | None = None) -> None:
@@ -309,16 +322,18 @@ def predict_split(split: str) -> Stage:
             predictions.write(predictions.Predictions(images, config.data.labels, logits, members), writes[-1])
 
         folder = run.generation(generation)
-        if split == "valid" and config.folds > 1:
+        if split == "valid" and crossed:
             reads.append(run.folds)
             for name, chosen in scoring.judging_films(config, films).items():
                 write(folder, name, chosen, _out_of_fold(work, generation, chosen, title))
             return Traffic(reads, writes)
         chosen = pool_of(films) if split == "pool" else manifest.select(films, split=split)
-        found = predict_networks(work, generation, chosen, work.cache, title)
-        if split == "pool" and config.folds > 1:
-            for number, logits in enumerate(found):
-                write(run.network(generation, number), split, chosen, logits)
+        everyone = range(len(asked)) if split == "pool" and crossed else None
+        found = predict_networks(work, generation, chosen, work.cache, title, everyone)
+        if everyone is not None:
+            for number in range(config.folds):
+                write(run.network(generation, number), split, chosen, found[number])
+            found = found[-1:] if refit else found
         several = bool(config.phase(generation).members)
         members = said(work, generation, found) if several else None
         write(folder, split, chosen, np.mean(found, axis=0, dtype=np.float32), members)

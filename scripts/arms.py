@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from noisy_student import generations, preflight, preparation, scoring, training
-from noisy_student.config import Config, FinetuneConfig, OptimConfig, PhaseConfig
+from noisy_student.config import Config, ConsistencyConfig, FinetuneConfig, OptimConfig, PhaseConfig
 from noisy_student.data import manifest, split_files, splits
 from noisy_student.data.manifest import Manifest
 from noisy_student.errors import ConfigError
@@ -191,6 +191,11 @@ def seen_by_ours(bench: Bench) -> int:
     return seen
 
 
+def supervised(phase: PhaseConfig) -> PhaseConfig:
+    """Return ``phase`` without its consistency term: what labels alone teach."""
+    return phase.model_copy(update={"consistency": ConsistencyConfig()})
+
+
 def lasting(phase: PhaseConfig, steps: int) -> PhaseConfig:
     """Return ``phase`` over ``steps`` steps with one look at the end; stretches of a fixed length keep their share."""
     optim, parts = phase.optim, phase.optim.phases
@@ -198,7 +203,7 @@ def lasting(phase: PhaseConfig, steps: int) -> PhaseConfig:
         share = steps / max(optim.steps, 1)
         parts = (*(_scaled(part, share) for part in parts[:-1]), _scaled(parts[-1], 0))
     changed: OptimConfig = optim.model_copy(update={"steps": steps, "eval_every": steps, "phases": parts})
-    return phase.model_copy(update={"optim": changed, "members": ()})
+    return phase.model_copy(update={"optim": changed, "members": (), "refit": None})
 
 
 def _scaled(part: FinetuneConfig, share: float) -> FinetuneConfig:
@@ -262,13 +267,13 @@ def _films(work: Workplace, films: Manifest) -> Films:
 
 def few(bench: Bench) -> Outcome:
     """Supervised training on the whole label budget, with the teacher's recipe."""
-    phase = lasting(bench.work.config.phase(0), bench.few_steps)
+    phase = lasting(supervised(bench.work.config.phase(0)), bench.few_steps)
     return _taught(bench, table_of(bench.budget, bench.work.config), phase)
 
 
 def everything(bench: Bench) -> Outcome:
     """Supervised training on every label of the train split, with the student's recipe and as many films as ours."""
-    phase = bench.work.config.phase(1)
+    phase = supervised(bench.work.config.phase(1))
     phase = lasting(phase, seen_by_ours(bench) // phase.optim.batch_size)
     train = manifest.select(bench.sealed, split="train")
     both = Manifest(pd.concat([bench.budget.frame, train.frame], ignore_index=True), train.labels)

@@ -143,8 +143,8 @@ class Config(Section):
     folds: int = Field(1, ge=1, le=20)
     """Cross-fitting: from 2 on, a generation is as many networks, which share the label budget (labelled and validation
     patients together). Each network, and every teacher it ever has, is trained without one fold of the patients and
-    judged on that fold; the generation is their mean. 1 trains one network on the labelled films and judges it on
-    validation."""
+    judged on that fold; the generation is their mean, or one more that learns from all (``teacher.refit``). 1 trains
+    one network on the labelled films and judges it on validation."""
     data: DataConfig = DataConfig()
     """Films and labels."""
     split: SplitConfig = SplitConfig()
@@ -220,6 +220,20 @@ class Config(Section):
             for number, network in enumerate(self.networks(generation) if phase.members else (phase,)):
                 place = f"{where}.members.{number}" if phase.members else where
                 self._check_network(generation, number, network, place, list(named))
+            if phase.refit is not None:
+                self._check_refit(generation, phase, where)
+                self._check_network(generation, self.folds, self.networks(generation)[-1], where, list(named))
+        without = [self._name(generation) for generation, phase in named.items() if phase.refit is None]
+        if 0 < len(without) < len(named):
+            raise ValueError(f"{without[0]}.refit: is missing, and another generation has it; all have it or none")
+
+    def _check_refit(self, generation: int, phase: PhaseConfig, where: str) -> None:
+        if self.folds == 1:
+            raise ValueError(f"{where}.refit: goes with folds: 2 and more; one network learns from its films anyway")
+        base = phase.model_dump(exclude={"refit"})
+        laid = {"refit": changed(base, phase.refit or {})}
+        named = {generation: laid}
+        _Refit.model_validate({"generations": named} if generation in self.generations else {where: laid})
 
     def _check_members(self, generation: int, phase: PhaseConfig, where: str) -> None:
         if self.folds > 1:
@@ -312,15 +326,18 @@ class Config(Section):
         return type(base).model_validate(changed(base.model_dump(), self.generations[generation]))
 
     def networks(self, generation: int) -> tuple[PhaseConfig, ...]:
-        """Return how each network of ``generation`` is trained: one, one per fold, or one per member.
+        """Return how each network of ``generation`` is trained: one, one per fold and one on all folds where that is
+        asked for, or one per member.
 
         A network that starts from its teacher starts from the teacher's network of the same number; where the teacher
         has fewer, they are counted through again.
         """
         phase = self.phase(generation)
+        base = phase.model_dump(exclude={"members", "refit"})
+        if phase.refit is not None:
+            return (phase,) * self.folds + (type(phase).model_validate(changed(base, phase.refit)),)
         if not phase.members:
             return (phase,) * self.folds
-        base = phase.model_dump(exclude={"members"})
         return tuple(type(phase).model_validate(changed(base, changes)) for changes in phase.members)
 
     def phases(self) -> dict[int, PhaseConfig]:
@@ -347,6 +364,16 @@ class Config(Section):
 
 class _Phases(Section):
     generations: dict[int, StudentConfig]
+
+
+class _RefitOf(Section):
+    refit: StudentConfig | None = None
+
+
+class _Refit(Section):
+    teacher: _RefitOf = _RefitOf()
+    student: _RefitOf = _RefitOf()
+    generations: dict[int, _RefitOf] = Field({})
 
 
 class _MembersOf(Section):

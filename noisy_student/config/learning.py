@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -15,6 +15,9 @@ from noisy_student.config.loss import LossConfig, SamplerConfig
 from noisy_student.config.model import ModelConfig
 from noisy_student.config.noise import NoiseConfig
 from noisy_student.errors import ConfigError
+
+REFIT_KEYS: Final = ("start", "noise", "optim", "consistency")
+"""Sections in which the network that learns from all folds may differ from those of the folds."""
 
 
 class FinetuneConfig(Section):
@@ -178,6 +181,10 @@ class PhaseConfig(Section):
     """Several networks in place of one: what each does differently, ``[{}, {}, {model: {name: resnet18}}]`` for two
     that differ by seed alone and one of another architecture. Each is calibrated by itself, and a generation says the
     mean of their probabilities."""
+    refit: dict[str, Any] | None = None
+    """With ``folds``: one network more, which learns from the whole label budget and alone says what the generation
+    says of all other films; those of the folds judge and calibrate it. What it does differently from them, ``{}`` or
+    ``{optim: {steps: 1000}}``; ``null``: the generation says the mean of the networks of the folds."""
 
     @model_validator(mode="after")
     def _check_members(self) -> Self:
@@ -186,6 +193,12 @@ class PhaseConfig(Section):
         for number, changes in enumerate(self.members):
             if "members" in changes:
                 raise ValueError(f"members.{number}.members: a member is one network and has no members of its own")
+        for key in self.refit or ():
+            if key not in REFIT_KEYS:
+                raise ValueError(
+                    f"refit.{key}: the networks of the folds calibrate what this one says, so it is as they are, but "
+                    f"for {', '.join(REFIT_KEYS)}"
+                )
         return self
 
     @model_validator(mode="before")

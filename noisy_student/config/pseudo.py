@@ -53,6 +53,9 @@ class PseudoConfig(Section):
     that it is right, max(p, 1 - p) (after DiCaP 2025). ``resolution``: all targets of a label weigh the share of its
     variance that the teacher's calibrated probabilities explain, so that a label that the teacher hardly tells from
     its prevalence is learnt from the labelled films."""
+    loss_weight: float = Field(1.0, gt=0)
+    """What a pseudo-target weighs beside a label, before its own weight (alpha of Lee 2013). The loss of a batch is the
+    mean over its targets: with 1 here and a quarter of the batch labelled, a quarter of it are labels."""
     weight_power: float = Field(0.5, ge=0)
     """Of ``weight: confidence``: 0 trusts all alike, larger powers ask for more confidence."""
     select: SelectConfig = SelectConfig()

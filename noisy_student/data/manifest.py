@@ -87,7 +87,7 @@ def build(columns: dict[str, Any], labels: tuple[str, ...]) -> Manifest:
 
 def values(manifest: Manifest) -> npt.NDArray[np.float32]:
     """Return the labels as a float32 matrix of shape (N, K)."""
-    return manifest.frame[list(manifest.labels)].to_numpy(dtype=np.float32).reshape(len(manifest), -1)
+    return manifest.frame[list(manifest.labels)].to_numpy(dtype=np.float32).reshape(len(manifest), len(manifest.labels))
 
 
 def replace(manifest: Manifest, **columns: Any) -> Manifest:

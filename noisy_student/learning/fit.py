@@ -20,7 +20,7 @@ from noisy_student.learning.course import Course, Task, autocaster, start_state
 from noisy_student.learning.distributed import Group
 from noisy_student.learning.predict import predict
 from noisy_student.learning.state import State
-from noisy_student.runs import PRETRAINING, Run, atomic
+from noisy_student.runs import PRETRAINING, REFIT, Run, atomic
 from noisy_student.stats.metrics import auroc, log_loss
 
 __all__ = ["Course", "Task", "autocaster", "clean_copy", "fit", "start_state"]
@@ -58,7 +58,8 @@ def fit(
     clock, since = time.perf_counter(), state.step
 
     title = "self-supervised start" if task.generation == PRETRAINING else f"generation {task.generation}"
-    title += "" if task.fold is None else f", fold {task.fold}"
+    if task.fold is not None:
+        title += ", refit" if task.fold == REFIT else f", fold {task.fold}"
     title += "" if task.member is None else f", member {task.member}"
     with tqdm(total=steps, initial=state.step, desc=title, unit="step", disable=not (progress and leads)) as bar:
         for films in course.stream(state.step):

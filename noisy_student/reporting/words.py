@@ -84,7 +84,14 @@ def trained_on(report: Mapping[str, Any]) -> str:
         text += f" {who} also learned from {films_of_patients(counts['pool'])} whose labels were not used."
     valid = {"images": budget["valid_images"], "patients": budget["valid_patients"]}
     text += f" A further {films_of_patients(valid)} with labels served as validation set."
-    if (folds := report["config"].get("folds", 1)) > 1:
+    folds = report["config"].get("folds", 1)
+    if folds > 1 and _refitted(report):
+        text += (
+            f" Every generation is one network that learned from all these labelled patients. {folds} others, each "
+            "trained without a part of them and judged on that part alone, gave its calibration and thresholds, and "
+            "decided whether it teaches."
+        )
+    elif folds > 1:
         text += (
             f" Every generation is the mean of {folds} networks, each trained without a part of all these labelled "
             "patients and judged on that part alone."
@@ -93,6 +100,11 @@ def trained_on(report: Mapping[str, Any]) -> str:
         text += f" {ensembles}, which learned from the same films and differ in seed or architecture."
     text += f" The label budget is both together: {films_of_patients(budget)}."
     return text
+
+
+def _refitted(report: Mapping[str, Any]) -> bool:
+    """Return whether one network that learned from all folds says what a generation says."""
+    return report["config"].get("teacher", {}).get("refit") is not None
 
 
 def _ensembles(entries: Sequence[Mapping[str, Any]]) -> str:

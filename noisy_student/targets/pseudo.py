@@ -120,7 +120,7 @@ def pseudo_labels(
         else:
             confidence = np.abs(2 * column - 1) ** config.weight_power
         if config.labels.get(label, True):
-            weight[:, k] = np.where(kept, confidence, 0.0)
+            weight[:, k] = config.loss_weight * np.where(kept, confidence, 0.0)
         else:
             kept, cut = np.zeros_like(kept), Cut(None, None, "pseudo.labels switches this label off")
         cuts.append(cut)
