@@ -27,8 +27,8 @@ def make_targets(work: Workplace, generation: int) -> Traffic:
     """Write ``targets.parquet`` and its statistics: labels for generation 0, and pseudo-labels for the pool after.
 
     In a cross-fitted run every network has a table of its own, without its fold of the label budget and with what the
-    networks of the same fold say of the pool, so that nothing of the fold's labels reaches it; one that learns from all
-    folds is taught by all that the teachers say. The generation's table is their mean then.
+    networks of the same fold say of the pool, so that nothing of the fold's labels reaches it. The generation's table
+    is their mean then, or that of the network which learns from all folds and is taught what the teachers say.
     """
     run, config = work.run, work.config
     labels, folder = config.data.labels, run.generation(generation)
@@ -71,7 +71,8 @@ def make_targets(work: Workplace, generation: int) -> Traffic:
         if number is not None:
             writes.append(run.network(generation, number) / "targets.parquet")
             table.write(_with_pool(own, shown, lessons[-1] if lessons else None), writes[-1])
-    made, earlier = mean_of(lessons) if lessons else None, None
+    refit = config.phase(generation).refit is not None
+    made, earlier = (lessons[-1] if refit else mean_of(lessons)) if lessons else None, None
     if made is not None:
         reads += [run.generation(teacher) / "calibration.json" for teacher in teachers]
         reads.append(run.generation(generation - 1) / "promotion.json")

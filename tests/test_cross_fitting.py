@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from noisy_student import generations, preparation, scoring, stages
 from noisy_student.config.load import load
 from noisy_student.data import manifest, predictions
 from noisy_student.errors import ConfigError
-from noisy_student.runs import Run, file_hash, read_json
+from noisy_student.runs import REFIT, Run, file_hash, read_json
 from noisy_student.stats import calibration
 from noisy_student.targets import folds, table
 from noisy_student.targets.pseudo import pseudo_labels
@@ -21,9 +22,15 @@ from noisy_student.workplace import Workplace
 K = 2
 
 
-def workplace(folder: Path, name: str) -> Workplace:
+def workplace(folder: Path, name: str, *more: str) -> Workplace:
     """A prepared run of two folds without class weights, which would be common to both networks."""
-    changes = [f"folds={K}", "pretrain.method=none", "teacher.pos_weight_cap=1", f"data.cache_dir={folder / 'cache'}"]
+    changes = [
+        f"folds={K}",
+        "pretrain.method=none",
+        "teacher.pos_weight_cap=1",
+        f"data.cache_dir={folder / 'cache'}",
+        *more,
+    ]
     config = load(write_config(folder), changes)
     run = generations.open_run(folder / name, config, resume=False, overwrite=False)
     return Workplace(run, config, preparation.prepare(run, config), "cpu")
@@ -132,3 +139,93 @@ def test_the_labels_of_a_fold_do_not_reach_its_network(work: Workplace) -> None:
 def test_the_weights_of_a_fold_are_not_chosen_on_it() -> None:
     with pytest.raises(ConfigError, match="'best' would choose weights on the fold that judges them"):
         load(None, ["folds=2", "student.optim.select=best"])
+
+
+# -- one network more, which learns from all folds -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def refitted(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """As ``work``, with a network that learns from all folds."""
+    made = workplace(
+        tmp_path_factory.mktemp("refit"), "run", "teacher.refit={optim: {batch_size: 10}}", "student.refit={}"
+    )
+    generations.iterate(made, 1)
+    return made
+
+
+def test_a_refit_leaves_the_networks_of_the_folds_and_what_they_judge_as_they_are(
+    work: Workplace, refitted: Workplace
+) -> None:
+    for number in range(K):
+        paths = [w.run.network(0, number) / "checkpoint" / "best" / "model.safetensors" for w in (work, refitted)]
+        assert file_hash(paths[0]) == file_hash(paths[1])
+    alike = {
+        0: ("calibration.json", "predictions/valid.parquet", "predictions/labelled.parquet"),
+        1: ("calibration.json", "fold-0/targets.parquet", "fold-1/targets.parquet"),
+    }
+    for generation, name in [(generation, name) for generation, names in alike.items() for name in names]:
+        paths = [w.run.generation(generation) / name for w in (work, refitted)]
+        assert file_hash(paths[0]) == file_hash(paths[1]), name
+
+
+def test_a_refit_learns_from_all_folds_and_says_what_its_generation_says(refitted: Workplace) -> None:
+    from noisy_student.training import predict_networks
+
+    run, films = refitted.run, manifest.read(refitted.run.manifest)
+    budget = manifest.budget(films).frame["image"].tolist()
+    for generation in (0, 1):
+        own = table.read(run.network(generation, REFIT) / "targets.parquet")
+        whole = table.read(run.generation(generation) / "targets.parquet")
+        assert own.images[~own.pseudo].tolist() == budget
+        assert (own.images.tolist(), own.target.tolist()) == (whole.images.tolist(), whole.target.tolist())
+        (alone,) = run.networks(generation)
+        assert [path.parent.parent.name for path in run.trained(generation)] == ["fold-0", "fold-1", "refit"]
+        assert alone == run.trained(generation)[-1]
+    test = manifest.select(films, split="test")
+    asked = predict_networks(refitted, 1, test, refitted.cache, "", range(K + 1))
+    (said,) = predict_networks(refitted, 1, test, refitted.cache, "")
+    stored = predictions.read(scoring.predictions_path(run, 1, "test"), scoring.images(test)).logits
+    assert stored == pytest.approx(asked[K], abs=1e-5)
+    assert stored == pytest.approx(said, abs=1e-5)
+    assert np.abs(asked[0] - asked[K]).max() > 1e-3
+    assert read_json(alone / "meta.json")["images_seen"] == 8 * 8
+    assert read_json(run.networks(0)[0] / "meta.json")["images_seen"] == 8 * 10
+
+
+def test_a_refit_is_taught_by_the_refit(refitted: Workplace) -> None:
+    run, config = refitted.run, refitted.config
+    own = table.read(run.network(1, REFIT) / "targets.parquet")
+    pool = manifest.select(manifest.read(run.manifest), split="train", labelled=False)
+    known = own.rows(~own.pseudo)
+    mass = np.stack([(known.target * known.weight).sum(axis=0), known.weight.sum(axis=0)], axis=1)
+    counts = [(float(p), float(n)) for p, n in mass]
+    said = scoring.probabilities(run, 0, "pool", pool)
+    expected = pseudo_labels(said, list(pool.frame["study"]), config.data.labels, counts, config.pseudo)
+    assert own.images[own.pseudo].tolist() == pool.frame["image"].tolist()
+    assert own.target[own.pseudo] == pytest.approx(expected.target, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (["teacher.refit={}", "student.refit={}"], "teacher.refit: goes with folds: 2 and more"),
+        (["folds=2", "teacher.refit={}"], "student.refit: is missing, and another generation has it"),
+        (
+            ["folds=2", "student.refit={model: {dropout: 0.5}}"],
+            "student: refit.model: the networks of the folds calibrate",
+        ),
+        (["folds=2", "teacher.refit={start: teacher}"], "generation 0 has no teacher to start from"),
+        (
+            ["folds=2", "teacher.refit={}", "student.refit={optim: {stps: 3}}"],
+            "unknown key 'student.refit.optim.stps'; did you mean 'steps'?",
+        ),
+        (
+            ["folds=2", "teacher.refit={}", "student.refit={}", "generations.2.refit={optim: {batch_size: 1}}"],
+            "generations.2.refit.optim.batch_size: Input should be",
+        ),
+    ],
+)
+def test_a_wrong_refit_is_named(changes: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        load(None, changes)

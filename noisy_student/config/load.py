@@ -180,6 +180,7 @@ def _known_keys(location: Sequence[str]) -> list[str]:
     if "members" in location:  # what is below a member's number is laid over the phase that names it
         at = location.index("members")
         location = [*location[:at], *location[at + 2 :]]
+    location = [part for part in location if part != "refit"]  # is laid over the phase that names it, too
     for part in location:
         if part.isdecimal():  # a place of a list, whose sections are those that the list holds
             continue

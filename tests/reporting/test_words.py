@@ -106,6 +106,10 @@ def test_what_it_was_trained_on_names_the_whole_label_budget():
     assert "the mean of 4 networks, each trained without a part of all these labelled patients" in words.trained_on(
         report
     )
+    report["config"]["teacher"] = {"refit": {}}
+    text = words.trained_on(report)
+    assert "Every generation is one network that learned from all these labelled patients. 4 others" in text
+    assert "the mean of" not in text
 
 
 def test_a_threshold_is_said_where_it_is_on_record():

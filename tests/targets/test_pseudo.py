@@ -207,6 +207,14 @@ def test_a_label_may_weigh_what_the_teacher_knows_of_it() -> None:
     assert [resolution(np.array(values)) for values in ([], [0.3, 0.3], [0.0, 0.0], [0.0, 1.0])] == [0, 0, 0, 1]
 
 
+def test_pseudo_targets_may_weigh_less_than_labels() -> None:
+    probability = draw(50, 2)
+    whole, tenth = make(probability), make(probability, loss_weight=0.1)
+    assert tenth.weight == pytest.approx(whole.weight / 10)
+    assert whole.weight.max() > 0.5
+    assert (tenth.target == whole.target).all()
+
+
 def test_hard_targets_are_cut_where_the_rule_says() -> None:
     probability = draw(100)
     found = make(probability, align=False, hard=True, prevalence={"Edema": 0.37}, select={"rule": "prevalence"})
