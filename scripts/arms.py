@@ -47,20 +47,20 @@ SETTINGS: Final[dict[str, tuple[str, ...]]] = {
         "student.noise.mixup.probability=0",
         "student.noise.cutmix.probability=0",
         "student.start=weights",
-        "student.consistency={method: mean_teacher, weight: 10, strength: null}",
+        "student.consistency={method: mean_teacher, weight: 1, strength: null}",
     ),
     "fixmatch": (
         "student.noise.mixup.probability=0",
         "student.noise.cutmix.probability=0",
         "student.start=weights",
-        "student.consistency={method: fixmatch, ramp: 0}",
+        "student.consistency={method: fixmatch, ramp: 0, source: average}",
     ),
     "hard": ("pseudo.hard=true",),
     "single": ("folds=1",),
     "unpretrained": ("pretrain.method=none",),
     "unaligned": ("pseudo.align=false",),
 }
-"""What the arms change of the configuration that all of them share."""
+"""What the arms change of the configuration that all of them share; the rivals' are chosen by trials."""
 
 
 def check(arm: str, base: Config, config: Config) -> None:
@@ -176,6 +176,14 @@ def _write_split(config: Config, films: Manifest, split: npt.NDArray[Any], path:
     drawn = config.split.model_copy(update={"sites": {}, "dates": {}})
     path.parent.mkdir(parents=True, exist_ok=True)
     split_files.write(*splits.assign(manifest.replace(films, split=split), drawn), path)
+
+
+def device() -> str:
+    """Return the name of the device that the arms use."""
+    import torch
+
+    best = predict.best_device("auto")
+    return torch.cuda.get_device_name(best) if best.type == "cuda" else best.type
 
 
 def seen_by_ours(bench: Bench) -> int:

@@ -129,8 +129,8 @@ def run_arm(arm: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     taken = sharing.take_over(bench.work.run, config, given.output) if make is arms.iterated else []
     outcome = make(bench)
     asked = config.macro_labels(), config.targets.blank
-    measures = results.measured(bench.test, outcome.scores, *asked, by_label=arm in BY_LABEL)
-    head = {"arm": arm, "seed": seed, "recipe": recipe, "revision": results.revision()}
+    measures = results.measured(bench.test, outcome.scores, *asked, by_label=arm in BY_LABEL and given.trials is None)
+    head = {"arm": arm, "seed": seed, "recipe": recipe, "revision": results.revision(), "device": arms.device()}
     about = outcome.about | ({"taken_over": taken} if taken else {})
     return head | {"seconds": round(time.perf_counter() - start), "about": about} | measures
 
