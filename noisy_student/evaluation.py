@@ -68,7 +68,7 @@ def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict
     labels, macro_labels = config.data.labels, config.macro_labels()
     seen, sealed = manifest.read(run.manifest), manifest.read(run.sealed)
     folder = run.generation(generation)
-    reads = [run.manifest, run.sealed, folder / "calibration.json", folder / "targets.parquet"]
+    reads = [run.manifest, run.sealed, *scoring.calibration_files(run, generation), folder / "targets.parquet"]
     parts = {"valid", "test", "pool", *scoring.judging_films(config, seen)}
     reads += [folder / "predictions" / f"{split}.parquet" for split in sorted(parts)]
     level, blank = config.evaluation.level, config.targets.blank
@@ -120,11 +120,12 @@ def thresholds(
     run: Run, config: Config, generation: int, fitted: consensus.Consensus | None = None
 ) -> dict[str, Points]:
     """Return the operating points per level ("image", "study") and label, chosen on the judging films alone; with
-    ``fitted`` in the probabilities of that calibration in place of the run's own.
+    ``fitted`` in the probabilities of that calibration in place of the run's own. (Where networks of folds judge for
+    another one, ``fitted`` is of that one, and the thresholds are those of their own probabilities.)
     """
     parts = scoring.judging_films(config, manifest.read(run.manifest))
     scores = [scoring.scores_of(run, generation, name, part) for name, part in parts.items()]
-    if fitted is not None:
+    if fitted is not None and not scoring.judges_calibration(run, generation).is_file():
         scores = [replace(said, fitted=fitted) for said in scores]
     return measures.thresholds([said.levels(config.targets.blank) for said in scores], config)
 

@@ -36,7 +36,7 @@ def promote(work: Workplace, generation: int) -> Traffic:
     folder = run.generation(generation)
     path = folder / "promotion.json"
     if generation == 0:
-        own = [folder / "predictions" / "valid.parquet", folder / "calibration.json"]
+        own = [folder / "predictions" / "valid.parquet", *scoring.calibration_files(run, generation)]
         sentence = "Generation 0 is the first teacher: there is nothing to compare it with."
         write_json(path, decision(0, [], None, config.promotion, sentence))
         return Traffic(own, [path])
@@ -67,8 +67,9 @@ def promote(work: Workplace, generation: int) -> Traffic:
     who = "validation patients" if config.folds == 1 else "labelled and validation patients, out of fold,"
     write_json(path, decision(generation, teachers, found, config.promotion, who=who))
     reads = [run.manifest, run.generation(generation - 1) / "promotion.json"]
-    files = ["calibration.json", *(f"predictions/{name}.parquet" for name in parts)]
-    reads += [run.generation(index) / name for index in (generation, *teachers) for name in files]
+    for index in (generation, *teachers):
+        reads += scoring.calibration_files(run, index)
+        reads += [scoring.predictions_path(run, index, name) for name in parts]
     return Traffic(reads, [path])
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ from noisy_student.stats.consensus import Consensus, Views
 from noisy_student.stats.evaluation import Aggregation, by_study
 
 Floats = npt.NDArray[np.float64]
+
+JUDGING: Final = ("valid", "labelled")
+"""Predictions of films that judge a generation."""
 
 
 def known_truth(values: npt.NDArray[np.float32], blank: str) -> Floats:
@@ -61,9 +64,23 @@ def predictions_path(run: Run, generation: int, split: str, fold: int | None = N
     return run.network(generation, fold) / "predictions" / f"{split}.parquet"
 
 
-def calibrations(run: Run, generation: int) -> Consensus:
-    """Return the calibrations of a generation."""
-    return Consensus.from_json(read_json(run.generation(generation) / "calibration.json"))
+def calibrations(run: Run, generation: int, split: str = "test", fold: int | None = None) -> Consensus:
+    """Return the calibrations of what a generation, or its network of ``fold``, says of films of ``split``."""
+    apart = judges_calibration(run, generation)
+    judging = fold is not None or split in JUDGING
+    path = apart if judging and apart.is_file() else run.generation(generation) / "calibration.json"
+    return Consensus.from_json(read_json(path))
+
+
+def judges_calibration(run: Run, generation: int) -> Path:
+    """Return where the calibration of the networks of folds lies, where another one says what a generation says."""
+    return run.generation(generation) / "calibration-folds.json"
+
+
+def calibration_files(run: Run, generation: int) -> list[Path]:
+    """Return the files of all calibrations of a generation."""
+    apart = judges_calibration(run, generation)
+    return [run.generation(generation) / "calibration.json", *([apart] if apart.is_file() else [])]
 
 
 def probabilities(run: Run, generation: int, split: str, films: Manifest, fold: int | None = None) -> Floats:
@@ -71,7 +88,7 @@ def probabilities(run: Run, generation: int, split: str, films: Manifest, fold: 
     ``fold``.
     """
     stored = predictions.read(predictions_path(run, generation, split, fold), images(films))
-    return calibrations(run, generation).image(stored.each)
+    return calibrations(run, generation, split, fold).image(stored.each)
 
 
 def study_probabilities(run: Run, generation: int, split: str, films: Manifest, fold: int | None = None) -> Floats:
@@ -79,7 +96,7 @@ def study_probabilities(run: Run, generation: int, split: str, films: Manifest, 
     of their names; of one network of it with ``fold``.
     """
     stored = predictions.read(predictions_path(run, generation, split, fold), images(films))
-    return calibrations(run, generation).study(stored.each, views(films))
+    return calibrations(run, generation, split, fold).study(stored.each, views(films))
 
 
 def teaching(
@@ -136,7 +153,7 @@ def scores_of(run: Run, generation: int, split: str, films: Manifest) -> Scores:
     """Return what a generation says of the films of ``split``."""
     stored = predictions.read(predictions_path(run, generation, split), images(films))
     logits: Floats = np.asarray(stored.each, dtype=np.float64)
-    return Scores(films, logits, calibrations(run, generation), tuple(range(len(films.labels))))
+    return Scores(films, logits, calibrations(run, generation, split), tuple(range(len(films.labels))))
 
 
 def by_level(films: Manifest, probability: Floats, blank: str, study: Floats | None = None) -> Levels:

@@ -74,7 +74,7 @@ def make_targets(work: Workplace, generation: int) -> Traffic:
     refit = config.phase(generation).refit is not None
     made, earlier = (lessons[-1] if refit else mean_of(lessons)) if lessons else None, None
     if made is not None:
-        reads += [run.generation(teacher) / "calibration.json" for teacher in teachers]
+        reads += [path for teacher in teachers for path in scoring.calibration_files(run, teacher)]
         reads.append(run.generation(generation - 1) / "promotion.json")
         if generation > 1:
             last = run.generation(generation - 1) / "targets.parquet"
@@ -104,7 +104,7 @@ def _known(run: Run, config: Config, labelled: Manifest, teachers: Sequence[int]
                 part = manifest.rows(labelled, rows)
                 said[rows] = np.mean([scoring.teaching(run, config, g, part, split=name) for g in teachers], axis=0)
                 reads += [scoring.predictions_path(run, g, name) for g in teachers]
-        reads += [run.generation(g) / "calibration.json" for g in teachers]
+        reads += [path for g in teachers for path in scoring.calibration_files(run, g)]
         target, weight = fill_uncertain(values, target, weight, said, taught)
     return table.Targets(images, labels, target, weight, np.zeros(len(images), dtype=bool)), reads
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from noisy_student.learning.distributed import Group
 
 Floats32 = npt.NDArray[np.float32]
-_BN_FILMS, _FOLD, _MEMBER = 0x424E, 0x464F4C44, 0x4D454D42  # separate the streams of random numbers
+_BN_FILMS, _FOLD, _MEMBER, _STUDIES = 0x424E, 0x464F4C44, 0x4D454D42, 0x535455  # separate the streams of random numbers
 
 
 def pool_of(films: Manifest) -> Manifest:
@@ -373,6 +373,15 @@ def _bn_films(work: Workplace, films: Manifest, count: int, device: torch.device
     """Return the clean films on which BatchNorm statistics are estimated: of the whole train split, without labels."""
     clean = clean_sample(manifest.select(films, split="train"), count, work.config.seed)
     return _on_device(work, preparation.film_rows(work.cache, clean), device)
+
+
+def whole_studies(films: Manifest, count: int, seed: int) -> Manifest:
+    """Return all films of studies that are drawn blindly until their films are ``count`` or more; all where fewer."""
+    study = scoring.codes(films.frame["study"])
+    size = np.bincount(study)
+    order = generator(_STUDIES, seed).permutation(len(size))
+    before = np.cumsum(size[order]) - size[order]
+    return manifest.rows(films, np.isin(study, order[before < count]))
 
 
 def clean_sample(films: Manifest, count: int, seed: int) -> Manifest:

@@ -16,7 +16,7 @@ from noisy_student.config.model import ModelConfig
 from noisy_student.config.noise import NoiseConfig
 from noisy_student.errors import ConfigError
 
-REFIT_KEYS: Final = ("start", "noise", "optim", "consistency")
+REFIT_KEYS: Final = ("model", "start", "noise", "optim", "consistency")
 """Sections in which the network that learns from all folds may differ from those of the folds."""
 
 
@@ -196,8 +196,8 @@ class PhaseConfig(Section):
         for key in self.refit or ():
             if key not in REFIT_KEYS:
                 raise ValueError(
-                    f"refit.{key}: the networks of the folds calibrate what this one says, so it is as they are, but "
-                    f"for {', '.join(REFIT_KEYS)}"
+                    f"refit.{key}: the networks of the folds judge for this one, so it differs from them in "
+                    f"{', '.join(REFIT_KEYS)} alone"
                 )
         return self
 

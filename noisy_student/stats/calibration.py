@@ -124,6 +124,46 @@ def fit(
         DataError: shapes do not fit together, the truth is not 0, 1 or NaN, or a logit is not finite.
     """
     truth, logits = checked(truth, logits)
+    return _fitted(logits, truth, labels, shift, min_count, link, drawn)
+
+
+def match(
+    logits: npt.ArrayLike,
+    probability: npt.ArrayLike,
+    labels: Sequence[str],
+    shift: npt.ArrayLike,
+    min_count: int = 10,
+    *,
+    link: Link = IDENTITY,
+    drawn: npt.ArrayLike | None = None,
+) -> Calibration:
+    """Return the calibration of ``logits`` (N, K) to the ``probability`` (N, K) that others give to each film.
+
+    As :func:`fit`, with the least cross-entropy to those probabilities in place of a truth. If they are calibrated, so
+    is the result, on average over the films of one logit; it is as sure as they are, and no surer where it knows more.
+    The counts of a label are sums of probabilities.
+
+    Raises:
+        DataError: as :func:`fit`; a probability is not in [0, 1].
+    """
+    values, said = np.asarray(logits, dtype=np.float64), np.asarray(probability, dtype=np.float64)
+    if said.shape != values.shape or not ((said >= 0) & (said <= 1)).all():
+        raise DataError(
+            f"probabilities of shape {said.shape} for logits of shape {values.shape}, or some are not in [0, 1]",
+            "Give one probability per logit.",
+        )
+    return _fitted(values, said, labels, shift, min_count, link, drawn)
+
+
+def _fitted(
+    logits: Floats,
+    truth: Floats,
+    labels: Sequence[str],
+    shift: npt.ArrayLike,
+    min_count: int,
+    link: Link,
+    drawn: npt.ArrayLike | None,
+) -> Calibration:
     shifts = np.asarray(shift, dtype=np.float64)
     raised = np.zeros(len(labels)) if drawn is None else np.asarray(drawn, dtype=np.float64)
     if truth.ndim != 2 or truth.shape[1] != len(labels) or shifts.shape != (len(labels),):
@@ -141,7 +181,7 @@ def fit(
     entries = []
     for column in range(len(labels)):
         seen = known[:, column]
-        positives = int(truth[seen, column].sum())
+        positives = round(float(truth[seen, column].sum()))
         negatives = int(seen.sum()) - positives
         pooled = min(positives, negatives) < min_count
         slope, intercept = shared if pooled else map_platt(log_odds[seen, column], truth[seen, column])
@@ -151,7 +191,7 @@ def fit(
 
 
 def map_platt(log_odds: Floats, truth: Floats) -> tuple[float, float]:
-    """Return slope and intercept that maximise the posterior of ``truth`` (N,) in {0, 1} given ``log_odds`` (N,).
+    """Return slope and intercept that maximise the posterior of ``truth`` (N,) in [0, 1] given ``log_odds`` (N,).
 
     Fisher scoring on (log slope, intercept), each step halved until the posterior does not fall.
     """
