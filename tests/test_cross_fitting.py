@@ -213,8 +213,8 @@ def test_a_refit_is_taught_by_the_refit(refitted: Workplace) -> None:
         (["teacher.refit={}", "student.refit={}"], "teacher.refit: goes with folds: 2 and more"),
         (["folds=2", "teacher.refit={}"], "student.refit: is missing, and another generation has it"),
         (
-            ["folds=2", "student.refit={model: {dropout: 0.5}}"],
-            "student: refit.model: the networks of the folds calibrate",
+            ["folds=2", "student.refit={loss: {name: focal}}"],
+            "student: refit.loss: the networks of the folds judge for",
         ),
         (["folds=2", "teacher.refit={start: teacher}"], "generation 0 has no teacher to start from"),
         (
@@ -230,3 +230,42 @@ def test_a_refit_is_taught_by_the_refit(refitted: Workplace) -> None:
 def test_a_wrong_refit_is_named(changes: list[str], says: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(says)):
         load(None, changes)
+
+
+def test_a_refit_is_calibrated_to_what_the_networks_of_the_folds_say_of_the_pool(refitted: Workplace) -> None:
+    from noisy_student.training import predict_networks
+
+    run, films = refitted.run, manifest.read(refitted.run.manifest)
+    pool = manifest.select(films, split="train", labelled=False)
+    *apart, own = predict_networks(refitted, 0, pool, refitted.cache, "", range(K + 1))
+    judges = scoring.calibrations(run, 0, "valid")
+    assert judges != scoring.calibrations(run, 0)
+    said = judges.image(np.mean(apart, axis=0)[None])
+    shift = read_json(run.networks(0)[0] / "meta.json")["shift"]
+    expected = calibration.match(own, said, refitted.config.data.labels, shift)
+    assert scoring.probabilities(run, 0, "pool", pool) == pytest.approx(expected.probability(own), abs=1e-5)
+    valid = manifest.select(films, split="valid")
+    logits = predictions.read(scoring.predictions_path(run, 0, "valid"), scoring.images(valid)).each
+    assert scoring.probabilities(run, 0, "valid", valid) == pytest.approx(judges.image(logits))
+
+
+def test_without_a_pool_a_refit_is_calibrated_as_the_networks_of_the_folds(refitted: Workplace) -> None:
+    folder = refitted.run.path.parent
+    other = workplace(folder, "no-pool", "teacher.refit={}", "student.refit={}", "split.labelled_patients=40")
+    for name in ("targets", "fit", "predict-valid", "calibrate"):
+        stages.STAGES[name](other, 0)
+    assert not len(manifest.select(manifest.read(other.run.manifest), split="train", labelled=False))
+    assert scoring.calibrations(other.run, 0) == scoring.calibrations(other.run, 0, "valid")
+
+
+def test_studies_are_drawn_whole(refitted: Workplace) -> None:
+    from noisy_student.training import whole_studies
+
+    pool = manifest.select(manifest.read(refitted.run.manifest), split="train", labelled=False)
+    some = whole_studies(pool, len(pool) // 2, 0).frame
+    assert len(pool) // 2 <= len(some) < len(pool)
+    assert set(some["study"]).isdisjoint(set(pool.frame["study"]) - set(some["study"]))
+    sizes, whole = (frame["study"].value_counts().sort_index() for frame in (some, pool.frame))
+    assert (sizes == whole[sizes.index]).all()
+    assert len(whole_studies(pool, 10_000, 0)) == len(pool)
+    assert len(whole_studies(manifest.rows(pool, np.zeros(len(pool), dtype=bool)), 10, 0)) == 0

@@ -124,7 +124,7 @@ def fit(
         DataError: shapes do not fit together, the truth is not 0, 1 or NaN, or a logit is not finite.
     """
     truth, logits = checked(truth, logits)
-    return _fitted(logits, truth, labels, shift, min_count, link, drawn)
+    return _fitted(logits, truth, labels, shift, min_count, link, drawn, 1.0)
 
 
 def match(
@@ -141,7 +141,8 @@ def match(
 
     As :func:`fit`, with the least cross-entropy to those probabilities in place of a truth. If they are calibrated, so
     is the result, on average over the films of one logit; it is as sure as they are, and no surer where it knows more.
-    The counts of a label are sums of probabilities.
+    The prior counts a hundredth: probabilities say more than as many draws. The counts of a label are sums of
+    probabilities.
 
     Raises:
         DataError: as :func:`fit`; a probability is not in [0, 1].
@@ -152,7 +153,7 @@ def match(
             f"probabilities of shape {said.shape} for logits of shape {values.shape}, or some are not in [0, 1]",
             "Give one probability per logit.",
         )
-    return _fitted(values, said, labels, shift, min_count, link, drawn)
+    return _fitted(values, said, labels, shift, min_count, link, drawn, 0.01)
 
 
 def _fitted(
@@ -163,6 +164,7 @@ def _fitted(
     min_count: int,
     link: Link,
     drawn: npt.ArrayLike | None,
+    trust: float,
 ) -> Calibration:
     shifts = np.asarray(shift, dtype=np.float64)
     raised = np.zeros(len(labels)) if drawn is None else np.asarray(drawn, dtype=np.float64)
@@ -177,35 +179,36 @@ def _fitted(
     known = ~np.isnan(truth)
     if not np.isfinite(log_odds[known]).all():
         raise DataError("logits hold an infinite value", "Look for a model that diverged.")
-    shared = map_platt(log_odds[known], truth[known])
+    shared = map_platt(log_odds[known], truth[known], trust)
     entries = []
     for column in range(len(labels)):
         seen = known[:, column]
         positives = round(float(truth[seen, column].sum()))
         negatives = int(seen.sum()) - positives
         pooled = min(positives, negatives) < min_count
-        slope, intercept = shared if pooled else map_platt(log_odds[seen, column], truth[seen, column])
+        slope, intercept = shared if pooled else map_platt(log_odds[seen, column], truth[seen, column], trust)
         own = float(shifts[column]), slope, intercept, pooled, positives, negatives, float(raised[column])
         entries.append(Platt(*own))
     return Calibration(tuple(labels), tuple(entries), link)
 
 
-def map_platt(log_odds: Floats, truth: Floats) -> tuple[float, float]:
+def map_platt(log_odds: Floats, truth: Floats, trust: float = 1.0) -> tuple[float, float]:
     """Return slope and intercept that maximise the posterior of ``truth`` (N,) in [0, 1] given ``log_odds`` (N,).
 
-    Fisher scoring on (log slope, intercept), each step halved until the posterior does not fall.
+    Fisher scoring on (log slope, intercept), each step halved until the posterior does not fall. ``trust`` is how much
+    the log of the prior counts.
     """
-    point = np.zeros(2)
-    cost = _cost(point, log_odds, truth)
+    point, precision = np.zeros(2), trust * _PRECISION
+    cost = _cost(point, log_odds, truth, precision)
     for _ in range(100):
         slope = np.exp(point[0])
         probability = expit(slope * log_odds + point[1])
         jacobian = np.stack([slope * log_odds, np.ones_like(log_odds)], axis=1)  # (N, 2)
-        gradient = jacobian.T @ (probability - truth) + _PRECISION * point
-        information = (jacobian * (probability * (1 - probability))[:, None]).T @ jacobian + np.diag(_PRECISION)
+        gradient = jacobian.T @ (probability - truth) + precision * point
+        information = (jacobian * (probability * (1 - probability))[:, None]).T @ jacobian + np.diag(precision)
         step = -np.linalg.solve(information, gradient)
         step /= max(1.0, float(np.abs(step).max()))  # far from the optimum the quadratic model holds for about a unit
-        while (candidate := _cost(point + step, log_odds, truth)) > cost and np.abs(step).max() > 1e-12:
+        while (candidate := _cost(point + step, log_odds, truth, precision)) > cost and np.abs(step).max() > 1e-12:
             step /= 2
         if candidate > cost or np.abs(step).max() <= 1e-10:
             break
@@ -213,7 +216,7 @@ def map_platt(log_odds: Floats, truth: Floats) -> tuple[float, float]:
     return float(np.exp(point[0])), float(point[1])
 
 
-def _cost(point: Floats, log_odds: Floats, truth: Floats) -> float:
+def _cost(point: Floats, log_odds: Floats, truth: Floats, precision: Floats) -> float:
     """Return the negative log posterior of ``point`` (log slope, intercept), up to a constant."""
     z = np.exp(point[0]) * log_odds + point[1]
-    return float((np.logaddexp(0, z) - truth * z).sum() + (_PRECISION * point**2).sum() / 2)
+    return float((np.logaddexp(0, z) - truth * z).sum() + (precision * point**2).sum() / 2)

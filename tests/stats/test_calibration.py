@@ -48,6 +48,39 @@ def test_fit_is_the_maximum_of_the_posterior(films: int) -> None:
     assert [np.log(slope), intercept] == pytest.approx(expected.x, abs=1e-5)
 
 
+@pytest.mark.parametrize(("slope", "intercept"), [(0.15, -2.0), (1.0, 0.0), (2.5, 1.0)])
+def test_a_model_is_matched_to_what_others_say(slope: float, intercept: float) -> None:
+    """What they say has noise of its own: the match is their mean at one logit, found by scipy's optimiser."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (5_000, 2)) + 0.7
+    said = expit(slope * (logits - 0.7) + intercept + rng.normal(0, 0.3, logits.shape))
+    first, second = calibration.match(logits, said, ("Edema", "Fracture"), [0.7, 0.7]).platt
+    assert first.slope == pytest.approx(slope, rel=0.05)
+    assert first.intercept == pytest.approx(intercept, rel=0.05, abs=0.02)
+    assert (first.pooled, first.positives) == (False, round(said[:, 0].sum()))
+
+    def cost(point: np.ndarray) -> float:
+        z = np.exp(point[0]) * (logits[:, 1] - 0.7) + point[1]
+        return (np.logaddexp(0, z) - said[:, 1] * z).sum() + (point[0] / 0.5) ** 2 / 200 + (point[1] / 2) ** 2 / 200
+
+    best = minimize(cost, [0.0, 0.0]).x
+    assert (np.log(second.slope), second.intercept) == pytest.approx(best, abs=1e-3)
+
+
+def test_a_match_of_hard_probabilities_is_a_fit() -> None:
+    """But for the prior, which hardly matters for so many."""
+    logits, truth = draw(1, 50_000, 0.7, -1.0)
+    (match,), (fit,) = (one(logits, truth, ("Edema",), [0.2]).platt for one in (calibration.match, calibration.fit))
+    assert (match.slope, match.intercept) == pytest.approx((fit.slope, fit.intercept), abs=1e-3)
+    assert (match.positives, match.negatives) == (fit.positives, fit.negatives)
+
+
+@pytest.mark.parametrize("said", [[[0.5, 0.5]], [[1.1]], [[np.nan]]])
+def test_a_match_needs_a_probability_per_logit(said: list[list[float]]) -> None:
+    with pytest.raises(DataError, match="probabilities of shape"):
+        calibration.match([[0.3]], said, ("Edema",), [0.0])
+
+
 def test_the_shift_of_a_weighted_loss_is_taken_out() -> None:
     rng = np.random.default_rng(1)
     probability = rng.beta(0.5, 6, (30_000, 2))
