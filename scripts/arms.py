@@ -56,7 +56,7 @@ SETTINGS: Final[dict[str, tuple[str, ...]]] = {
         "student.consistency={method: fixmatch, ramp: 0, source: average}",
     ),
     "hard": ("pseudo.hard=true",),
-    "single": ("folds=1",),
+    "single": ("folds=1", "teacher.refit=null", "student.refit=null"),
     "unpretrained": ("pretrain.method=none",),
     "unaligned": ("pseudo.align=false",),
 }

@@ -180,17 +180,17 @@ def test_an_arm_without_a_component_is_without_it(arm: str, monkeypatch: pytest.
     whole, without = load(config, [byol]), load(config, [byol, *arms.SETTINGS[arm]])
     assert arms.ARMS[arm] is arms.ARMS["ours"]
     arms.check(arm, whole, without)
-    (key,) = [text.partition("=")[0] for text in arms.SETTINGS[arm]]
-    section, _, name = key.partition(".")
+    keys = [text.partition("=")[0].split(".") for text in arms.SETTINGS[arm]]
     changed = {field for field in type(whole).model_fields if getattr(whole, field) != getattr(without, field)}
-    assert changed == {section}
-    if name:
-        assert getattr(getattr(whole, section), name) != getattr(getattr(without, section), name)
+    assert changed == {key[0] for key in keys}
+    for section, *name in keys:
+        for part in name:
+            assert getattr(getattr(whole, section), part) != getattr(getattr(without, section), part)
     with pytest.raises(ConfigError, match="arm new: its settings are what the configuration says already"):
         arms.check("new", whole, whole)
     arms.check("new", whole, without)
     own = load(config, [byol, *arms.SETTINGS[arm], "teacher.optim.lr=5e-4"])
-    with pytest.raises(ConfigError, match=f"arm {arm}: {key}=.* is what the configuration says already"):
+    with pytest.raises(ConfigError, match=f"arm {arm}: {'.'.join(keys[0])}=.* is what the configuration says already"):
         arms.check(arm, without, own)
 
 
