@@ -216,7 +216,10 @@ def test_a_refit_is_taught_by_the_refit(refitted: Workplace) -> None:
             ["folds=2", "student.refit={loss: {name: focal}}"],
             "student: refit.loss: the networks of the folds judge for",
         ),
-        (["folds=2", "teacher.refit={start: teacher}"], "generation 0 has no teacher to start from"),
+        (
+            ["folds=2", "teacher.refit={start: teacher}"],
+            "teacher.refit.start: generation 0 has no teacher to start from",
+        ),
         (
             ["folds=2", "teacher.refit={}", "student.refit={optim: {stps: 3}}"],
             "unknown key 'student.refit.optim.stps'; did you mean 'steps'?",

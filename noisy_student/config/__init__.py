@@ -222,7 +222,8 @@ class Config(Section):
                 self._check_network(generation, number, network, place, list(named))
             if phase.refit is not None:
                 self._check_refit(generation, phase, where)
-                self._check_network(generation, self.folds, self.networks(generation)[-1], where, list(named))
+                last = self.networks(generation)[-1]
+                self._check_network(generation, self.folds, last, f"{where}.refit", list(named))
         without = [self._name(generation) for generation, phase in named.items() if phase.refit is None]
         if 0 < len(without) < len(named):
             raise ValueError(f"{without[0]}.refit: is missing, and another generation has it; all have it or none")
