@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from noisy_student import evaluation, measures, preparation, scoring, training
+from noisy_student import evaluation, measures, prediction, preparation, scoring
 from noisy_student.config import Config
 from noisy_student.data import manifest, near_duplicates, splits
 from noisy_student.data.cache import Cache
@@ -82,8 +82,8 @@ def evaluate(work: Workplace, other: Config, generation: int, calibration: Path 
     run, config = work.run, work.config
     data = opened(work, other, generation)
     title = f"generation {generation}: predicting {other.data.source}"
-    logits = training.said(
-        work, generation, training.predict_networks(work, generation, data.films, data.pixels, title)
+    logits = prediction.said(
+        work, generation, prediction.predict_networks(work, generation, data.films, data.pixels, title)
     )
     fitted = scoring.calibrations(run, generation) if calibration is None else refitted(calibration, generation)
     labels = [ours for ours, _ in data.pairs]

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from noisy_student import external, scoring, training
+from noisy_student import external, prediction, scoring
 from noisy_student.config import Config
 from noisy_student.data import manifest
 from noisy_student.errors import DataError
@@ -59,8 +59,8 @@ def recalibrate(work: Workplace, local: Config, generation: int) -> dict[str, An
             "Look at the labels with ns data stats, or name more of them in data.labels.",
         )
     title = f"generation {generation}: predicting {local.data.source}"
-    logits = training.said(
-        work, generation, training.predict_networks(work, generation, films, data.pixels, title)
+    logits = prediction.said(
+        work, generation, prediction.predict_networks(work, generation, films, data.pixels, title)
     ).astype(np.float64)
     own, views = scoring.calibrations(run, generation), scoring.views(films)
     names = films.frame["patient"].to_numpy(dtype=object)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from noisy_student import evaluation, illustration, promotion, scoring, teaching, training
+from noisy_student import evaluation, illustration, prediction, promotion, scoring, teaching, training
 from noisy_student.data import manifest, predictions
 from noisy_student.reporting import report
 from noisy_student.runs import read_json, write_json
@@ -83,13 +83,13 @@ def _matched(work: Workplace, generation: int, judges: consensus.Consensus) -> t
     pool, whose labels nobody has used. Without a pool it has the calibration of the judges.
     """
     run, config, how = work.run, work.config, work.config.evaluation.aggregation
-    films = training.whole_studies(training.pool_of(manifest.read(run.manifest)), MATCHED, config.seed)
+    films = prediction.whole_studies(manifest.pool(manifest.read(run.manifest)), MATCHED, config.seed)
     if not len(films):
         return judges, []
     networks, views = run.trained(generation), scoring.views(films)
     undone = _undone(networks[-1] / "meta.json")
     title = f"generation {generation}: matching the calibration"
-    *others, own = training.predict_networks(work, generation, films, work.cache, title, range(len(networks)))
+    *others, own = prediction.predict_networks(work, generation, films, work.cache, title, range(len(networks)))
     said = np.mean(np.stack(others), axis=0, dtype=np.float64, keepdims=True)
 
     def match(logits: Floats, probability: Floats) -> calibration.Calibration:
@@ -120,11 +120,11 @@ STAGES: Final[dict[str, Stage]] = {
     "targets": teaching.make_targets,
     "pretrain": training.pretrain,
     "fit": training.train,
-    "predict-valid": training.predict_split("valid"),
+    "predict-valid": prediction.predict_split("valid"),
     "calibrate": calibrate,
     "promote": promotion.promote,
-    "predict-pool": training.predict_split("pool"),
-    "predict-test": training.predict_split("test"),
+    "predict-pool": prediction.predict_split("pool"),
+    "predict-test": prediction.predict_split("test"),
     "evaluate": evaluate,
     "gallery": illustration.choose_gallery,
     "maps": illustration.draw_maps,

@@ -33,7 +33,7 @@ def make_targets(work: Workplace, generation: int) -> Traffic:
     run, config = work.run, work.config
     labels, folder = config.data.labels, run.generation(generation)
     films = manifest.read(run.manifest)
-    pool, teachers = training.pool_of(films), promotion.teachers_of(run, generation)
+    pool, teachers = manifest.pool(films), promotion.teachers_of(run, generation)
     crossed = config.folds > 1
     labelled = manifest.budget(films) if crossed else manifest.select(films, split="train", labelled=True)
     reads, writes = [run.manifest], [folder / "targets.parquet", folder / "targets.json"]

@@ -1,8 +1,7 @@
-"""The stages that need tensors: the self-supervised start, training, prediction."""
+"""The stages that train networks: the self-supervised start, and those of a generation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,48 +9,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from noisy_student import origins, preflight, preparation, promotion, scoring
+from noisy_student import origins, prediction, preflight, preparation, promotion, scoring
 from noisy_student.config import Config, FinetuneConfig, PhaseConfig
 from noisy_student.config.load import config_hash
-from noisy_student.data import manifest, predictions
-from noisy_student.data.cache import Cache
+from noisy_student.data import manifest
 from noisy_student.data.manifest import Manifest
-from noisy_student.randomness import generator, hash_u64, text_ids
+from noisy_student.randomness import generator, hash_u64
 from noisy_student.runs import PRETRAINING, REFIT
-from noisy_student.stats import consensus
 from noisy_student.stats.sweeps import Sweep
 from noisy_student.targets import folds, table
-from noisy_student.targets.uncertainty import self_trained
-from noisy_student.workplace import Stage, Traffic, Workplace, model_files
+from noisy_student.workplace import Traffic, Workplace, device_of, group_of
 
 if TYPE_CHECKING:
     import torch
 
     from noisy_student.learning.batches import Films
     from noisy_student.learning.course import Task
-    from noisy_student.learning.distributed import Group
 
 Floats32 = npt.NDArray[np.float32]
-_BN_FILMS, _FOLD, _MEMBER, _STUDIES = 0x424E, 0x464F4C44, 0x4D454D42, 0x535455  # separate the streams of random numbers
-
-
-def pool_of(films: Manifest) -> Manifest:
-    """Return the unlabelled films of the train split."""
-    return manifest.select(films, split="train", labelled=False)
-
-
-def _device(work: Workplace) -> torch.device:
-    """Return the device to work on, after preparing the processor for it."""
-    from noisy_student.learning import machine, predict
-
-    machine.prepare(work.config.threads)
-    return predict.best_device(work.device)
-
-
-def _group(work: Workplace) -> Group:
-    from noisy_student.learning import distributed
-
-    return work.group or distributed.ALONE
+_BN_FILMS, _FOLD, _MEMBER = 0x424E, 0x464F4C44, 0x4D454D42  # separate the streams of random numbers
 
 
 def assist(work: Workplace, what: str, *job: Any) -> None:
@@ -63,14 +39,14 @@ def assist(work: Workplace, what: str, *job: Any) -> None:
     elif what == "train":
         fit.fit(work.run, _task(work, *job)[0], stop=work.stop)
     else:
-        _logits(work, *job)
+        prediction.logits(work, *job)
 
 
 def pretrain(work: Workplace, generation: int) -> Traffic:  # noqa: ARG001 - one start serves every generation
     """Learn from the films of the train split without labels; write the network from which generations start."""
     from noisy_student.learning import fit
 
-    with _group(work).sharing("pretrain"):
+    with group_of(work).sharing("pretrain"):
         writes = fit.fit(work.run, _pretraining(work), stop=work.stop, progress=work.progress)
     return Traffic([work.run.manifest], writes)
 
@@ -79,7 +55,7 @@ def _pretraining(work: Workplace) -> Task:
     """Return what the self-supervised start is trained on and how."""
     from noisy_student.learning import course, models, objectives, sampling
 
-    config, device, search = work.config, _device(work), preflight.weight_folders(work.config)
+    config, device, search = work.config, device_of(work), preflight.weight_folders(work.config)
     labels, learnt = config.data.labels, config.pretrain
     films = manifest.select(manifest.read(work.run.manifest), split="train")
     images = films.frame["image"].to_numpy(dtype=object)
@@ -111,7 +87,7 @@ def _pretraining(work: Workplace) -> Task:
         search=search,
         info={"config": config_hash(config), "cache": work.cache.key}
         | origins.history(config, config.teacher, None, search=search),
-        group=_group(work),
+        group=group_of(work),
     )
 
 
@@ -129,7 +105,7 @@ def train(work: Workplace, generation: int) -> Traffic:
     reads: list[Path] = []
     writes: list[Path] = []
     for number in range(len(work.config.networks(generation))):
-        with _group(work).sharing("train", generation, number):
+        with group_of(work).sharing("train", generation, number):
             task, read = _task(work, generation, number)
             writes += fit.fit(work.run, task, stop=work.stop, progress=work.progress)
         reads += read
@@ -162,7 +138,7 @@ def _task(work: Workplace, generation: int, number: int) -> tuple[Task, list[Pat
     """
     from noisy_student.learning import course, goals
 
-    run, config, device, search = work.run, work.config, _device(work), preflight.weight_folders(work.config)
+    run, config, device, search = work.run, work.config, device_of(work), preflight.weight_folders(work.config)
     films = manifest.read(run.manifest)
     judging, told = manifest.select(films, split="valid"), list[Path]()
     fold = None if config.folds == 1 else fold_numbers(config, generation)[number]
@@ -215,7 +191,7 @@ def _task(work: Workplace, generation: int, number: int) -> tuple[Task, list[Pat
             () if generation == 0 else run.trained(generation - 1),
             search=search,
         ),
-        group=_group(work),
+        group=group_of(work),
     )
     return task, reads
 
@@ -228,141 +204,6 @@ def find_rate(work: Workplace) -> Sweep:
     return sweep.sweep(task, stop=work.stop, progress=work.progress)
 
 
-def predict_networks(
-    work: Workplace, generation: int, films: Manifest, pixels: Cache, title: str, only: Sequence[int] | None = None
-) -> list[Floats32]:
-    """Return the logits (N, K) of each network of a generation on ``films``, whose pixels are in ``pixels``.
-
-    ``only`` names those of all that were trained to ask; :func:`said` is what the generation says. With test-time
-    augmentation a network's logits are the mean over the views of a film. Several processes share the films of the
-    run's own data set; others the first process predicts alone.
-    """
-    trained = work.run.trained(generation)
-    asked = [trained.index(one) for one in work.run.networks(generation)] if only is None else list(only)
-    if not len(films):
-        return [np.empty((0, len(work.config.data.labels)), dtype=np.float32) for _ in asked]
-    image_id = text_ids([str(image) for image in films.frame["image"]])
-    job = generation, asked, preparation.film_rows(pixels, films), image_id
-    if pixels is not work.decoded:
-        return _logits(replace(work, group=None), *job, title, pixels)
-    with _group(work).sharing("predict", *job):
-        return _logits(work, *job, title)
-
-
-def _logits(
-    work: Workplace,
-    generation: int,
-    asked: Sequence[int],
-    rows: npt.NDArray[np.int64],
-    image_id: npt.NDArray[np.int64],
-    title: str = "",
-    pixels: Cache | None = None,
-) -> list[Floats32]:
-    """Return what the networks ``asked`` say of the films in ``rows`` of ``pixels``, of the run's where not given."""
-    import torch
-
-    from noisy_student.learning import checkpoint, course, predict
-    from noisy_student.learning.batches import Films
-
-    config, device, folders = work.config, _device(work), work.run.trained(generation)
-    films = Films((pixels or work.cache).pixels, rows, device, resident=False)
-    views = predict.views(config.prediction.tta, image_id, films, seed=config.seed)
-    kind = "fold" if config.folds > 1 else "member"
-    found = []
-    for number in asked:
-        network, _ = checkpoint.load(folders[number], config.data.labels)
-        network.to(device).to(memory_format=torch.channels_last)
-        found.append(
-            predict.predict(
-                network,
-                films,
-                autocast=course.autocaster(device, config.precision),
-                views=views,
-                title=title if len(asked) == 1 else f"{title} ({kind} {number})",
-                progress=work.progress,
-                stop=work.stop,
-                group=_group(work),
-            )
-        )
-    return found
-
-
-def said(work: Workplace, generation: int, logits: Sequence[Floats32]) -> Floats32:
-    """Return the logits (C, N, K) to calibrate, from those of every network (N, K): each member's, else their mean."""
-    if work.config.phase(generation).members:
-        return np.stack(logits)
-    mean: Floats32 = np.mean(logits, axis=0, dtype=np.float32)
-    return mean[None]
-
-
-def predict_split(split: str) -> Stage:
-    """Return the stage that predicts the films of ``split`` ("valid", "test" or "pool").
-
-    A cross-fitted generation says the mean of its networks' logits, or what the one says that learnt from all folds,
-    except of its own label budget: there every film is predicted by the network that was trained without its patient,
-    and "valid" writes the labelled films too. What each network says of the pool is kept: it teaches the network of the
-    same fold.
-
-    Where a teacher's word stands for uncertain labels, "valid" writes the labelled films too. Of an ensemble the logits
-    of every member are kept. Where several networks said something of the pool or the test
-    films, their spread is written beside; that of the validation films waits for the calibration.
-    """
-
-    def stage(work: Workplace, generation: int) -> Traffic:
-        run, config, films = work.run, work.config, manifest.read(work.run.manifest)
-        title = f"generation {generation}: predicting {split}"
-        crossed, refit = config.folds > 1, config.phase(generation).refit is not None
-        asked = run.trained(generation) if crossed and split in ("valid", "pool") else run.networks(generation)
-        reads = [run.manifest, *(path for network in asked for path in model_files(network))]
-        writes: list[Path] = []
-
-        def write(folder: Path, name: str, chosen: Manifest, logits: Floats32, members: Floats32 | None = None) -> None:
-            images = chosen.frame["image"].to_numpy(dtype=object)
-            writes.append(folder / "predictions" / f"{name}.parquet")
-            predictions.write(predictions.Predictions(images, config.data.labels, logits, members), writes[-1])
-
-        folder = run.generation(generation)
-        if split == "valid" and crossed:
-            reads.append(run.folds)
-            for name, chosen in scoring.judging_films(config, films).items():
-                write(folder, name, chosen, _out_of_fold(work, generation, chosen, title))
-            return Traffic(reads, writes)
-        chosen = pool_of(films) if split == "pool" else manifest.select(films, split=split)
-        everyone = range(len(asked)) if split == "pool" and crossed else None
-        found = predict_networks(work, generation, chosen, work.cache, title, everyone)
-        if everyone is not None:
-            for number in range(config.folds):
-                write(run.network(generation, number), split, chosen, found[number])
-            found = found[-1:] if refit else found
-        several = bool(config.phase(generation).members)
-        members = said(work, generation, found) if several else None
-        write(folder, split, chosen, np.mean(found, axis=0, dtype=np.float32), members)
-        if split == "valid" and self_trained(config.data.labels, config.targets).any():
-            labelled = manifest.select(films, split="train", labelled=True)
-            own = predict_networks(work, generation, labelled, work.cache, title)
-            members = said(work, generation, own) if several else None
-            write(folder, "labelled", labelled, np.mean(own, axis=0, dtype=np.float32), members)
-        if split != "valid" and len(found) > 1:
-            reads.append(folder / "calibration.json")
-            spread = consensus.spread(scoring.calibrations(run, generation).each(np.stack(found)))
-            images = chosen.frame["image"].to_numpy(dtype=object)
-            writes.append(predictions.spread_path(folder / "predictions" / f"{split}.parquet"))
-            predictions.write_spread(images, config.data.labels, spread, writes[-1])
-        return Traffic(reads, writes)
-
-    return stage
-
-
-def _out_of_fold(work: Workplace, generation: int, films: Manifest, title: str) -> Floats32:
-    """Return the logits (N, K) of ``films``, each of the network that was trained without its patient."""
-    fold = folds.read(work.run.folds, films.frame["image"].to_numpy(dtype=object))
-    logits = np.empty((len(films), len(work.config.data.labels)), dtype=np.float32)
-    for number in range(work.config.folds):
-        own = fold == number
-        logits[own] = predict_networks(work, generation, manifest.rows(films, own), work.cache, title, [number])[0]
-    return logits
-
-
 def _on_device(work: Workplace, rows: npt.NDArray[np.int64], device: torch.device) -> Films:
     from noisy_student.learning.batches import Films
 
@@ -373,15 +214,6 @@ def _bn_films(work: Workplace, films: Manifest, count: int, device: torch.device
     """Return the clean films on which BatchNorm statistics are estimated: of the whole train split, without labels."""
     clean = clean_sample(manifest.select(films, split="train"), count, work.config.seed)
     return _on_device(work, preparation.film_rows(work.cache, clean), device)
-
-
-def whole_studies(films: Manifest, count: int, seed: int) -> Manifest:
-    """Return all films of studies that are drawn blindly until their films are ``count`` or more; all where fewer."""
-    study = scoring.codes(films.frame["study"])
-    size = np.bincount(study)
-    order = generator(_STUDIES, seed).permutation(len(size))
-    before = np.cumsum(size[order]) - size[order]
-    return manifest.rows(films, np.isin(study, order[before < count]))
 
 
 def clean_sample(films: Manifest, count: int, seed: int) -> Manifest:

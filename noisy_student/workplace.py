@@ -12,6 +12,8 @@ from noisy_student.data.cache import Cache
 from noisy_student.runs import Run
 
 if TYPE_CHECKING:
+    import torch
+
     from noisy_student.learning.distributed import Group
 
 
@@ -51,3 +53,18 @@ Stage = Callable[[Workplace, int], Traffic]
 def model_files(folder: Path) -> list[Path]:
     """Return the files of a model folder."""
     return [folder / "model.safetensors", folder / "meta.json"]
+
+
+def device_of(work: Workplace) -> torch.device:
+    """Return the device to work on, after preparing the processor for it."""
+    from noisy_student.learning import machine, predict
+
+    machine.prepare(work.config.threads)
+    return predict.best_device(work.device)
+
+
+def group_of(work: Workplace) -> Group:
+    """Return the processes that share the work: this one alone where it has no others."""
+    from noisy_student.learning import distributed
+
+    return work.group or distributed.ALONE

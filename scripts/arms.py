@@ -114,7 +114,7 @@ class Bench:
     @property
     def pool(self) -> Manifest:
         """The films without labels."""
-        return training.pool_of(self.seen)
+        return manifest.pool(self.seen)
 
 
 @dataclass(frozen=True, eq=False)

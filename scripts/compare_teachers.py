@@ -31,7 +31,7 @@ import numpy.typing as npt
 import results
 import sharing
 
-from noisy_student import generations, preparation, scoring, training
+from noisy_student import generations, prediction, preparation, scoring
 from noisy_student.config.load import load
 from noisy_student.data import manifest
 from noisy_student.data.manifest import Manifest
@@ -150,7 +150,7 @@ def run_arm(arm: str, changes: Sequence[str], seed: int, given: argparse.Namespa
     else:
         taken = sharing.take_over(run, config, given.output)
         generations.train_teacher(work)
-        said = training.said(work, 0, training.predict_networks(work, 0, test, work.cache, arm))
+        said = prediction.said(work, 0, prediction.predict_networks(work, 0, test, work.cache, arm))
         scores = scoring.calibrations(run, 0).image(said)
     found = results.measured(test, scores, config.macro_labels(), config.targets.blank)
     about = {"taken_over": taken} if taken else {}

@@ -98,7 +98,7 @@ def test_a_generation_says_the_mean_and_judges_itself_out_of_fold(work: Workplac
     mean = predictions.read(run.generation(0) / "predictions" / "pool.parquet", pool).logits
     assert mean == pytest.approx((each[0] + each[1]) / 2, abs=1e-6)
 
-    from noisy_student.training import predict_networks
+    from noisy_student.prediction import predict_networks
 
     judging = scoring.judging_films(work.config, films)
     assert list(judging) == ["valid", "labelled"]
@@ -171,7 +171,7 @@ def test_a_refit_leaves_the_networks_of_the_folds_and_what_they_judge_as_they_ar
 
 
 def test_a_refit_learns_from_all_folds_and_says_what_its_generation_says(refitted: Workplace) -> None:
-    from noisy_student.training import predict_networks
+    from noisy_student.prediction import predict_networks
 
     run, films = refitted.run, manifest.read(refitted.run.manifest)
     budget = manifest.budget(films).frame["image"].tolist()
@@ -236,7 +236,7 @@ def test_a_wrong_refit_is_named(changes: list[str], says: str) -> None:
 
 
 def test_a_refit_is_calibrated_to_what_the_networks_of_the_folds_say_of_the_pool(refitted: Workplace) -> None:
-    from noisy_student.training import predict_networks
+    from noisy_student.prediction import predict_networks
 
     run, films = refitted.run, manifest.read(refitted.run.manifest)
     pool = manifest.select(films, split="train", labelled=False)
@@ -262,7 +262,7 @@ def test_without_a_pool_a_refit_is_calibrated_as_the_networks_of_the_folds(refit
 
 
 def test_studies_are_drawn_whole(refitted: Workplace) -> None:
-    from noisy_student.training import whole_studies
+    from noisy_student.prediction import whole_studies
 
     pool = manifest.select(manifest.read(refitted.run.manifest), split="train", labelled=False)
     some = whole_studies(pool, len(pool) // 2, 0).frame

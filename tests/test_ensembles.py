@@ -11,7 +11,7 @@ import pytest
 from scipy.special import expit
 from small_runs import write_config
 
-from noisy_student import evaluation, external, generations, preparation, scoring, stages, training
+from noisy_student import evaluation, external, generations, prediction, preparation, scoring, stages, training
 from noisy_student.config.load import load
 from noisy_student.data import manifest, predictions
 from noisy_student.errors import DataError
@@ -57,7 +57,7 @@ def alone(folder: Path) -> Workplace:
 
 def films_of(run: Run, split: str) -> manifest.Manifest:
     films = manifest.read(run.manifest)
-    return training.pool_of(films) if split == "pool" else manifest.select(films, split=split)
+    return manifest.pool(films) if split == "pool" else manifest.select(films, split=split)
 
 
 def images_of(films: manifest.Manifest) -> np.ndarray:
@@ -102,7 +102,7 @@ def test_each_member_is_calibrated_with_its_own_shift_on_its_own_logits(work: Wo
     run = work.run
     valid = films_of(run, "valid")
     stored = predictions.read(run.generation(0) / "predictions" / "valid.parquet", images_of(valid))
-    asked = training.predict_networks(work, 0, valid, work.cache, "")
+    asked = prediction.predict_networks(work, 0, valid, work.cache, "")
     np.testing.assert_allclose(stored.each, asked, atol=1e-5)
     np.testing.assert_allclose(stored.logits, np.mean(asked, axis=0), atol=1e-5)
     fitted = read_json(run.generation(0) / "calibration.json")
@@ -243,11 +243,11 @@ def test_views_are_used_on_every_split_alike_and_change_what_is_said(alone: Work
     for split in ("valid", "pool", "test"):
         films = films_of(run, split)
         stored = predictions.read(run.generation(0) / "predictions" / f"{split}.parquet", images_of(films)).logits
-        (plain,) = training.predict_networks(alone, 0, films, alone.cache, "")
-        (several,) = training.predict_networks(with_views, 0, films, alone.cache, "")
+        (plain,) = prediction.predict_networks(alone, 0, films, alone.cache, "")
+        (several,) = prediction.predict_networks(with_views, 0, films, alone.cache, "")
         np.testing.assert_array_equal(plain, stored)
         assert np.abs(several - plain).max() > 1e-3
-        (again,) = training.predict_networks(with_views, 0, films, alone.cache, "")
+        (again,) = prediction.predict_networks(with_views, 0, films, alone.cache, "")
         np.testing.assert_array_equal(several, again)
 
 

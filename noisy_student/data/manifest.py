@@ -101,6 +101,11 @@ def with_values(manifest: Manifest, matrix: npt.NDArray[np.float32]) -> Manifest
     return Manifest(manifest.frame.assign(**columns), manifest.labels)
 
 
+def pool(manifest: Manifest) -> Manifest:
+    """Return the unlabelled films of the train split."""
+    return select(manifest, split="train", labelled=False)
+
+
 def budget(manifest: Manifest) -> Manifest:
     """Return the label budget: the labelled films of the train split and the validation films."""
     frame = manifest.frame
