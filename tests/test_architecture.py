@@ -27,7 +27,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("learning",),
     ("measures",),
     ("event_files", "preparation", "scoring", "workplace"),
-    ("evaluation",),
+    ("evaluation", "prediction"),
     ("gallery", "plan", "preflight", "promotion"),
     ("illustration", "training"),
     ("external", "ranks", "teaching"),
@@ -46,7 +46,7 @@ REPORTING_USERS = {"stages", "generations", "deploy", "api", "cli"}
 """Reports are made from the files of a run alone, so ``reporting`` stands beside the levels."""
 
 TENSORS = {"torch", "torchvision", "kornia", "timm", "torchxrayvision", "onnx", "onnxruntime", "onnxscript"}
-LAZY_TENSORS = {"training", "illustration", "deploy.model", "cli.doctor"}
+LAZY_TENSORS = {"workplace", "prediction", "training", "illustration", "deploy.model", "cli.doctor"}
 """Outside ``learning``, these import tensors, and only inside functions: everything else starts without torch."""
 
 LEARNING_MEETS_IN = {"course", "fit", "goals", "state", "sweep", "predict", "asking"}
