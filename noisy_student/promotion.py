@@ -65,6 +65,8 @@ def promote(work: Workplace, generation: int) -> Traffic:
         names=config.data.labels,
     )
     who = "validation patients" if config.folds == 1 else "labelled and validation patients, out of fold,"
+    if config.phase(generation).refit is not None:
+        who = "labelled and validation patients, out of fold and by the networks of the folds,"
     write_json(path, decision(generation, teachers, found, config.promotion, who=who))
     reads = [run.manifest, run.generation(generation - 1) / "promotion.json"]
     for index in (generation, *teachers):

@@ -241,6 +241,7 @@ def test_a_refit_is_calibrated_to_what_the_networks_of_the_folds_say_of_the_pool
     run, films = refitted.run, manifest.read(refitted.run.manifest)
     pool = manifest.select(films, split="train", labelled=False)
     *apart, own = predict_networks(refitted, 0, pool, refitted.cache, "", range(K + 1))
+    assert "out of fold and by the networks of the folds" in read_json(run.generation(1) / "promotion.json")["sentence"]
     judges = scoring.calibrations(run, 0, "valid")
     assert judges != scoring.calibrations(run, 0)
     said = judges.image(np.mean(apart, axis=0)[None])
