@@ -63,7 +63,6 @@ def logits(
     config, device, folders = work.config, device_of(work), work.run.trained(generation)
     films = Films((pixels or work.cache).pixels, rows, device, resident=False)
     views = predict.views(config.prediction.tta, image_id, films, seed=config.seed)
-    kind = "fold" if config.folds > 1 else "member"
     found = []
     for number in asked:
         network, _ = checkpoint.load(folders[number], config.data.labels)
@@ -74,7 +73,7 @@ def logits(
                 films,
                 autocast=course.autocaster(device, config.precision),
                 views=views,
-                title=title if len(asked) == 1 else f"{title} ({kind} {number})",
+                title=title if len(asked) == 1 else f"{title} ({folders[number].parent.parent.name})",
                 progress=work.progress,
                 stop=work.stop,
                 group=group_of(work),
@@ -100,8 +99,8 @@ def predict_split(split: str) -> Stage:
     same fold.
 
     Where a teacher's word stands for uncertain labels, "valid" writes the labelled films too. Of an ensemble the logits
-    of every member are kept. Where several networks said something of the pool or the test
-    films, their spread is written beside; that of the validation films waits for the calibration.
+    of every member are kept. Where several networks said something of the pool or the test films, their spread is
+    written beside; that of the validation films waits for the calibration.
     """
 
     def stage(work: Workplace, generation: int) -> Traffic:

@@ -100,11 +100,7 @@ class Cell:
 
 KERMANY: Final[Mapping[str, Sequence[str]]] = {
     # Lee 2013: a supervised teacher, and students that see the pool and no noise, for as many films as ours.
-    "pseudo": (
-        "teacher.refit={}",
-        "student.refit={optim: {steps: 338}}",
-        "student.consistency={method: none}",
-    ),
+    "pseudo": ("teacher.refit={}", "student.refit={optim: {steps: 338}}"),
 }
 PHANTOMS: Final[Mapping[str, Sequence[str]]] = {
     "fixmatch": ("student.consistency={method: fixmatch, ramp: 0, weight: 0.3}",),

@@ -232,9 +232,7 @@ class Config(Section):
         if self.folds == 1:
             raise ValueError(f"{where}.refit: goes with folds: 2 and more; one network learns from its films anyway")
         base = phase.model_dump(exclude={"refit"})
-        laid = {"refit": changed(base, phase.refit or {})}
-        named = {generation: laid}
-        _Refit.model_validate({"generations": named} if generation in self.generations else {where: laid})
+        self._check_laid(generation, where, {"refit": changed(base, phase.refit or {})})
 
     def _check_members(self, generation: int, phase: PhaseConfig, where: str) -> None:
         if self.folds > 1:
@@ -243,9 +241,11 @@ class Config(Section):
                 "generation already, each judged on a fold of its own; use folds or members, not both"
             )
         base = phase.model_dump(exclude={"members"})
-        laid = {"members": [changed(base, changes) for changes in phase.members]}
-        named = {generation: laid}
-        _Members.model_validate({"generations": named} if generation in self.generations else {where: laid})
+        self._check_laid(generation, where, {"members": [changed(base, changes) for changes in phase.members]})
+
+    def _check_laid(self, generation: int, where: str, laid: dict[str, Any]) -> None:
+        """Validate settings of single networks under their own name, so that an error says ``members.1.model.name``."""
+        _Laid.model_validate({"generations": {generation: laid}} if generation in self.generations else {where: laid})
 
     def _check_network(
         self, generation: int, number: int, network: PhaseConfig, where: str, generations: list[int]
@@ -367,21 +367,12 @@ class _Phases(Section):
     generations: dict[int, StudentConfig]
 
 
-class _RefitOf(Section):
+class _LaidOver(Section):
+    members: tuple[StudentConfig, ...] = ()
     refit: StudentConfig | None = None
 
 
-class _Refit(Section):
-    teacher: _RefitOf = _RefitOf()
-    student: _RefitOf = _RefitOf()
-    generations: dict[int, _RefitOf] = Field({})
-
-
-class _MembersOf(Section):
-    members: tuple[StudentConfig, ...] = ()
-
-
-class _Members(Section):
-    teacher: _MembersOf = _MembersOf()
-    student: _MembersOf = _MembersOf()
-    generations: dict[int, _MembersOf] = Field({})
+class _Laid(Section):
+    teacher: _LaidOver = _LaidOver()
+    student: _LaidOver = _LaidOver()
+    generations: dict[int, _LaidOver] = Field({})

@@ -26,6 +26,8 @@ LOG_SLOPE_SD: Final = 0.5
 """Standard deviation of the prior of log(slope), around 0."""
 INTERCEPT_SD: Final = 2.0
 """Standard deviation of the prior of the intercept, around 0, in logits."""
+MIN_COUNT: Final = 10
+"""A label with fewer positives or negatives takes slope and intercept of all labels together."""
 
 _PRECISION = np.array([LOG_SLOPE_SD**-2, INTERCEPT_SD**-2])
 
@@ -109,7 +111,7 @@ def fit(
     truth: npt.ArrayLike,
     labels: Sequence[str],
     shift: npt.ArrayLike,
-    min_count: int = 10,
+    min_count: int = MIN_COUNT,
     *,
     link: Link = IDENTITY,
     drawn: npt.ArrayLike | None = None,
@@ -132,7 +134,6 @@ def match(
     probability: npt.ArrayLike,
     labels: Sequence[str],
     shift: npt.ArrayLike,
-    min_count: int = 10,
     *,
     link: Link = IDENTITY,
     drawn: npt.ArrayLike | None = None,
@@ -153,7 +154,7 @@ def match(
             f"probabilities of shape {said.shape} for logits of shape {values.shape}, or some are not in [0, 1]",
             "Give one probability per logit.",
         )
-    return _fitted(values, said, labels, shift, min_count, link, drawn, 0.01)
+    return _fitted(values, said, labels, shift, MIN_COUNT, link, drawn, 0.01)
 
 
 def _fitted(
