@@ -102,6 +102,14 @@ def trained_on(report: Mapping[str, Any]) -> str:
     return text
 
 
+def judges(report: Mapping[str, Any]) -> str:
+    """Return the sentence on who is measured on validation, empty where it is the generation itself."""
+    if report["config"].get("folds", 1) < 2:
+        return ""
+    who, other = (" of the folds", ", not by the one that speaks on test") if _refitted(report) else ("", "")
+    return f"On validation every film is judged by networks{who} that have not learned from it{other}."
+
+
 def _refitted(report: Mapping[str, Any]) -> bool:
     """Return whether one network that learned from all folds says what a generation says."""
     return report["config"].get("teacher", {}).get("refit") is not None

@@ -85,6 +85,23 @@ def test_reason_of_an_undefined_cell(cell, why):
     assert words.left_undefined(cell) == why
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({}, ""),
+        ({"folds": 1}, ""),
+        ({"folds": 3, "teacher": {"refit": None}}, "by networks that have not learned from it."),
+        (
+            {"folds": 3, "teacher": {"refit": {}}},
+            "by networks of the folds that have not learned from it, not by the one that",
+        ),
+    ],
+)
+def test_the_reader_is_told_whose_the_figures_on_validation_are(config, said):
+    text = words.judges({"config": config})
+    assert (said in text) if said else text == ""
+
+
 def test_what_it_was_trained_on_names_the_whole_label_budget():
     report = {
         "budget": {
