@@ -71,7 +71,8 @@ def evaluate(work: Workplace, other: Config, generation: int, calibration: Path 
     """Return the measures of ``generation`` on the test films of ``other``, per film and per study.
 
     Probabilities are those of the run's own calibration, which nothing is fitted to again: what is off on the other
-    data set shows in Brier score and ECE. Operating points keep the thresholds that were chosen on the run's own films.
+    data set shows in Brier score and ECE. Operating points are those that were chosen on the run's own films, with
+    ``calibration`` in its probabilities, so that films are called positive as without it.
     ``compared`` names each label in both data sets' words; ``only_model`` and ``only_data`` are the labels left out.
     ``calibration`` is a file of ``ns recalibrate`` to use in place of the run's own; the other arguments and errors are
     those of :func:`opened`.
@@ -91,7 +92,7 @@ def evaluate(work: Workplace, other: Config, generation: int, calibration: Path 
     blank, said = other.targets.blank, np.asarray(logits, dtype=np.float64)
     scores = scoring.Scores(data.with_shared_labels(), said, fitted, columns)
     before = scores.uncalibrated(blank, config.evaluation.aggregation)
-    points = evaluation.thresholds(run, config, generation)
+    points = evaluation.thresholds(run, config, generation, None if calibration is None else fitted)
     return {
         "generation": generation,
         "source": other.data.source,

@@ -66,7 +66,7 @@ def find(name: str, search: Sequence[Path]) -> Path:
 def model_folder(path: Path) -> Path:
     """Return the model folder of a run (its best generation), of a generation, of a network of it, or ``path`` itself.
 
-    Of a generation of several networks it is the first one's.
+    Of a generation of several networks it is the one that learned from all folds (``refit``), or else the first.
 
     Raises:
         WeightsError: there is none.
@@ -81,7 +81,7 @@ def model_folder(path: Path) -> Path:
                 f"Name a generation ({names}), or finish the run with ns evaluate and ns report.",
             )
         path = run.generation(read_json(report)["best"])
-    for folder in (path, *(path / first / "checkpoint" / "best" for first in ("", "fold-0", "member-0"))):
+    for folder in (path, *(path / first / "checkpoint" / "best" for first in ("", "refit", "fold-0", "member-0"))):
         if (folder / "meta.json").is_file() and (folder / "model.safetensors").is_file():
             return folder
     raise WeightsError(

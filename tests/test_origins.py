@@ -69,6 +69,12 @@ def test_a_name_stands_for_a_run_a_generation_a_network_or_a_file(tmp_path: Path
     assert origins.name_of(first) == "run films, gen-0"
 
 
+def test_of_a_generation_with_a_refit_that_is_taken(tmp_path: Path) -> None:
+    run = finished(tmp_path / "films", config(*NIH), networks=("gen-0/fold-0", "gen-0/fold-1", "gen-0/refit"))
+    speaks = run / "gen-0" / "refit" / "checkpoint" / "best"
+    assert origins.find("films", [tmp_path]) == origins.find("films/gen-0", [tmp_path]) == speaks
+
+
 def test_of_a_generation_with_members_the_first_is_taken(tmp_path: Path) -> None:
     run = finished(tmp_path / "films", config(*NIH), networks=("gen-0/member-0", "gen-0/member-1"))
     first = run / "gen-0" / "member-0" / "checkpoint" / "best"

@@ -15,7 +15,7 @@ from scipy.special import expit
 from sklearn.metrics import brier_score_loss, log_loss
 from small_runs import content, write_config
 
-from noisy_student import external, generations, preparation, recalibration
+from noisy_student import evaluation, external, generations, preparation, recalibration
 from noisy_student.cli import cli
 from noisy_student.config import SyntheticConfig
 from noisy_student.config.load import load
@@ -195,6 +195,11 @@ def test_another_data_set_is_measured_with_the_new_calibration(work: Workplace, 
     assert (plain["calibration"], refitted["calibration"]) == (None, "hospital-gen-0.json")
     labels = [one["splits"]["test"]["image"]["labels"]["Pleural Effusion"] for one in (plain, refitted)]
     assert labels[1]["log_loss"] < labels[0]["log_loss"]  # these are the films that it was fitted to
+    points = [of["operating_points"] for of in labels]
+    moved = evaluation.thresholds(work.run, work.config, 0, external.refitted(path, 0))["image"]["Pleural Effusion"]
+    for kind, point in points[0].items():  # thresholds move with the probabilities; between two judging films lies one
+        assert points[1][kind]["threshold"] == moved[kind].value != point["threshold"]
+        assert all(abs(points[1][kind][count] - point[count]) <= 1 for count in ("tp", "fp"))
     arguments = ["evaluate", str(work.run.path), "--config", str(hospital), "--calibration", str(path)]
     shown = CliRunner().invoke(cli, [*arguments, "-q", "--device", "cpu"])
     assert shown.exit_code == 0, shown.output
