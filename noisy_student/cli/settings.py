@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import json
-import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
 
 import click
 
 from noisy_student.cli import options
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from noisy_student.config.base import Section
 
-_INDENT = "  "
+_INDENT: Final = "  "
+_WIDTH: Final = 110
+"""Characters of a line of comment."""
 
 
 @click.command("config")
-@options.config
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="YAML file; without it, the defaults.")
 @options.overrides
 @options.as_json
 @options.example("ns config\nns config --config configs/chexpert.yaml --set seed=1 --json")
 def config(config_path: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print every setting with its value and its meaning, as YAML.
 
-    Without --config the values are the defaults; with it, those of the file and the defaults of the rest. The output
-    is itself a file for --config.
+    Without --config the values are the defaults (the demo's are in configs/demo.yaml); with it, those of the file and
+    the defaults of the rest. The output is itself a file for --config.
     """
     from noisy_student.config.load import load, resolved
 
@@ -46,7 +50,7 @@ def _lines(section: Section, values: dict[str, Any], indent: str) -> Iterator[st
 
     for key, field in type(section).model_fields.items():
         value = getattr(section, key)
-        yield f"{indent}# {_first_sentence(field.description or '')}"
+        yield from (f"{indent}# {line}" for line in _described(field))
         if isinstance(value, Section):
             yield f"{indent}{key}:"
             yield from _lines(value, values[key], indent + _INDENT)
@@ -57,6 +61,10 @@ def _lines(section: Section, values: dict[str, Any], indent: str) -> Iterator[st
             yield f"{indent}{key}: {text}"
 
 
-def _first_sentence(text: str) -> str:
+def _described(field: FieldInfo) -> list[str]:
+    """Return the lines that say what a setting means and, of a choice, what there is to choose from."""
     # Documentation is written for several lines of code: joined, and without the marks of reStructuredText.
-    return re.split(r"(?<=[.]) (?=[A-Z`])", " ".join(text.split()).replace("``", "'"))[0]
+    text = " ".join((field.description or "").split()).replace("``", "'")
+    if get_origin(field.annotation) is Literal:
+        text += f" One of {', '.join(map(str, get_args(field.annotation)))}."
+    return textwrap.wrap(text, _WIDTH)

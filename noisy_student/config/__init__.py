@@ -112,8 +112,8 @@ class PromotionConfig(Section):
     confidence: float = Field(0.9, gt=0.5, lt=1)
     """Confidence of the bounds."""
     undecided: Literal["mean", "student", "teacher"] = "mean"
-    """Next teacher when the verdict is undecided: the mean of the generations so far, the student alone, or those who
-    taught the student."""
+    """Next teacher when the verdict is undecided: the mean of the student and those who taught it, the student alone,
+    or those who taught it."""
     patience: int = Field(0, ge=0)
     """Stop after this many rounds in a row without a better student; 0 never stops early."""
 

@@ -164,9 +164,10 @@ class SplitConfig(Section):
     labelled_images: int | None = Field(None, ge=1)
     """Number of labelled films: whole patients, the last patient's surplus films are left out of everything."""
     labelled_fraction: float | None = Field(None, gt=0, le=1)
-    """Share of train patients that is labelled; 1 labels them all."""
+    """Share of the train patients with labels whose labels are used; 1 uses them all. A film without any
+    is of the pool."""
     stratify: bool = False
-    """Draw so that every label, the rare ones first, has its share of patients in every budget. Needs the labels of
+    """Draw so that every label, the rare ones first, has its share of patients in every budget. Looks at the labels of
     all train patients, so it is for experiments in which the pool's labels are known and hidden."""
     validation: Literal["official", "carve"] = "official"
     """``official``: the data set's validation split. ``carve``: patients taken from train; the official validation

@@ -66,9 +66,10 @@ class OptimConfig(Section):
     steps: int = Field(600, ge=0)
     """Optimiser steps of all ``phases`` together; 0 where each of them has a length of its own, in epochs."""
     phases: tuple[FinetuneConfig, ...] = ()
-    """Stretches of the training in order. Empty: the classifier alone for a tenth of the steps and then all layers at a
-    tenth of the rate where the start weights are pretrained (``model.weights``, all of them); all layers at once
-    elsewhere."""
+    """Stretches of the training in order, each a table with ``trainable``, ``steps`` or ``epochs``, ``lr_ratio``,
+    ``backbone_lr_ratio``, ``layer_decay``, ``films`` and ``noise`` (docs/training.md). Empty: the classifier alone for
+    a tenth of the steps and then all layers at a tenth of the rate where the start weights are pretrained
+    (``model.weights``, all of them); all layers at once elsewhere."""
     schedule: Literal["once", "each"] = "once"
     """Whether the rate rises and falls once, over all phases, or anew in each of them."""
     batch_size: int = Field(64, ge=2)

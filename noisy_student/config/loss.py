@@ -54,7 +54,7 @@ class SamplerConfig(Section):
 
     balance: float = Field(0.0, ge=0, le=1)
     """Class-balanced draws of labelled films: a film counts as often as (share of the most frequent label / share of
-    its rarest label) ** balance; 0 draws all alike, 0.5 is the square root of repeat factor sampling (Gupta 2019)."""
+    its rarest label) ** balance; 0 draws all alike, 0.5 is the repeat factor of Gupta et al. 2019."""
     positives: int = Field(0, ge=0)
     """At least this many labelled positives of every label in every batch, of those labels that have any."""
     pool_balance: float = Field(0.0, ge=0, le=1)

@@ -55,7 +55,8 @@ class PseudoConfig(Section):
     its prevalence is learnt from the labelled films."""
     loss_weight: float = Field(1.0, gt=0)
     """What a pseudo-target weighs beside a label, before its own weight (alpha of Lee 2013). The loss of a batch is the
-    mean over its targets: with 1 here and a quarter of the batch labelled, a quarter of it are labels."""
+    mean over its targets: with 1 here, ``weight_power`` 0 and a quarter of the batch labelled, a quarter of it are
+    labels."""
     weight_power: float = Field(0.5, ge=0)
     """Of ``weight: confidence``: 0 trusts all alike, larger powers ask for more confidence."""
     select: SelectConfig = SelectConfig()
