@@ -391,7 +391,7 @@ def test_the_matrix_runs_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mon
     roots = {call[call.index("--root") + 1] for call in calls}
     assert roots == {"data/nih1000", str(tmp_path / "synthetic")}
     assert all({"few", *matrix.FINDINGS} < set(call) for call in calls)
-    assert all(f"anew:{setting}" in call for call in calls for setting in matrix.VARIANTS["anew"])
+    assert all(f"weak teacher:{setting}" in call for call in calls for setting in matrix.VARIANTS["weak teacher"])
 
 
 def test_labels_and_generations_of_ours_stand_in_tables_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
