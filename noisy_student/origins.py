@@ -66,7 +66,7 @@ def find(name: str, search: Sequence[Path]) -> Path:
 def model_folder(path: Path) -> Path:
     """Return the model folder of a run (its best generation), of a generation, of a network of it, or ``path`` itself.
 
-    Of a generation of several networks it is the one that learned from all folds (``refit``), or else the first.
+    Of a generation of several networks it is the first of those that say what it says.
 
     Raises:
         WeightsError: there is none.
@@ -81,7 +81,9 @@ def model_folder(path: Path) -> Path:
                 f"Name a generation ({names}), or finish the run with ns evaluate and ns report.",
             )
         path = run.generation(read_json(report)["best"])
-    for folder in (path, *(path / first / "checkpoint" / "best" for first in ("", "refit", "fold-0", "member-0"))):
+    number = path.name.removeprefix("gen-")
+    several = Run(path.parent).networks(int(number)) if number.isdigit() else []
+    for folder in (path, path / "checkpoint" / "best", *several[:1]):
         if (folder / "meta.json").is_file() and (folder / "model.safetensors").is_file():
             return folder
     raise WeightsError(
