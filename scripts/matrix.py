@@ -47,9 +47,11 @@ ABLATION: Final[Mapping[str, Sequence[str]]] = {
         "teacher.refit=null",
         "student.refit=null",
         "student.start=weights",
+        "student.model.dropout=0.5",
         "student.noise.mixup.probability=0",
         "student.consistency={method: fixmatch, source: average, ramp: 0}",
-        "student.optim.steps=1120",  # for as many films
+        "generations={1: {optim: {steps: 445}}, 2: {optim: {steps: 745}}}",  # for as many films
+        "student.optim.steps=1145",
     ),
     "all blocks pretrained": (
         "teacher.model.initialise=pretrained",
@@ -125,8 +127,6 @@ PHANTOMS: Final[Mapping[str, Sequence[str]]] = {
 }
 NIH: Final = "[Atelectasis, Edema, Effusion, Infiltration, Pneumonia]"
 """The findings that 30 films and more of each third of the patients show."""
-SHORT: Final = "student.refit.optim.steps=300"
-"""The students of the small cells, for want of hours."""
 CELLS: Final = {
     "kermany160-52": Cell("kermany160.yaml", "kermany160", 150, seeds=range(5), arms=arms.MATRIX, own=KERMANY),
     "synthetic-2": Cell(
@@ -138,10 +138,8 @@ CELLS: Final = {
         arms=arms.MATRIX,
         own=PHANTOMS,
     ),
-    "kermany160-26": Cell(
-        "kermany160.yaml", "kermany160", 150, (SHORT, "split.labelled_images=26", "split.valid_images=26")
-    ),
-    "kermany160-260": Cell("kermany160.yaml", "kermany160", 300, (SHORT, "split.labelled_images=260")),
+    "kermany160-26": Cell("kermany160.yaml", "kermany160", 150, ("split.labelled_images=26", "split.valid_images=26")),
+    "kermany160-260": Cell("kermany160.yaml", "kermany160", 300, ("split.labelled_images=260",)),
     "synthetic-5": Cell(
         "demo.yaml",
         SYNTHETIC,
@@ -154,7 +152,6 @@ CELLS: Final = {
         "nih1000",
         300,
         (
-            SHORT,
             "data.source=nih",
             "data.csv=null",
             f"data.labels={NIH}",

@@ -105,8 +105,8 @@ class PromotionConfig(Section):
 
     rule: Literal["bound", "estimate", "always"] = "bound"
     """``bound``: a student is better, or worse, where a one-sided bound shows it. ``estimate``: where its figures on
-    the judging films are, however uncertain. ``always``: every student teaches next, as in Xie et al. 2020; the verdict
-    of ``bound`` is written all the same."""
+    the judging films are, however uncertain. ``always``: every student teaches next and the last is the best,
+    as in Xie et al. 2020; the verdict of ``bound`` is written all the same."""
     measure: Literal["both", "auroc", "log_loss"] = "both"
     """What decides: the macro AUROC, the log loss, or ``both``: one of them, where the other does not contradict it."""
     confidence: float = Field(0.9, gt=0.5, lt=1)

@@ -36,6 +36,7 @@ PATH: Final = re.compile(
 )
 """An absolute path within a text, or an address of the web, which stays."""
 RULE: Final = "The rule: use the latest generation that was not shown to be worse than its teacher."
+LATEST: Final = "The rule: every student takes its teacher's place (promotion.rule: always), so use the latest generation."
 
 
 def write_generation(run: Run, generation: int) -> tuple[Path, Path]:
@@ -74,7 +75,7 @@ def gather(run: Run, indices: Sequence[int], shown: int | None) -> dict[str, Any
     split = read_json(run.path / "split.json")
     evaluation = _evaluation(run, indices[-1])
     entries = [_entry(run, index) for index in indices]
-    best, reason = choose_best(entries)
+    best, reason = choose_best(entries, (config.get("promotion") or {}).get("rule", "bound"))
     return {
         "schema": VERSION,
         "kind": "run" if shown is None else "generation",
@@ -93,17 +94,24 @@ def gather(run: Run, indices: Sequence[int], shown: int | None) -> dict[str, Any
     }
 
 
-def choose_best(entries: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
-    """Return the generation to use and the reason: the latest whose verdict is there and is not "worse"."""
-    kept = [entry for entry in entries if entry["verdict"] in ("first", "better", "undecided")]
+def choose_best(entries: Sequence[Mapping[str, Any]], rule: str = "bound") -> tuple[int, str]:
+    """Return the generation to use and the reason: the latest whose verdict is there and is not "worse".
+
+    By the promotion rule "always" a student takes its teacher's place whatever its verdict.
+    """
+    always = rule == "always"
+    said = LATEST if always else RULE
+    passing = ("first", "better", "undecided", "worse") if always else ("first", "better", "undecided")
+    kept = [entry for entry in entries if entry["verdict"] in passing]
     if not kept:
-        return int(entries[0]["index"]), f"{RULE} No generation has passed a comparison yet, so it is the first."
+        return int(entries[0]["index"]), f"{said} No generation has passed a comparison yet, so it is the first."
     best = kept[-1]
     index = int(best["index"])
     because = {
         "first": f"Generation {index} is the first one",
         "better": f"Generation {index} was found better than its teacher",
         "undecided": f"Generation {index} could not be told apart from its teacher",
+        "worse": f"Generation {index} is the latest, though found worse than its teacher by those that judge",
     }[best["verdict"]]
     decided = [entry["verdict"] for entry in entries if entry["verdict"] in ("better", "undecided", "worse")]
     after = [entry["index"] for entry in entries if entry["index"] > index and entry["verdict"] == "worse"]
@@ -114,7 +122,7 @@ def choose_best(entries: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
         because += f"; {words.listed(open_)} is not decided yet"
     if decided and "better" not in decided:
         because += ". There is no evidence that students helped: none was found better than its teacher"
-    return index, f"{because}. {RULE}"
+    return index, f"{because}. {said}"
 
 
 def table(report: Mapping[str, Any]) -> str:

@@ -144,6 +144,22 @@ def test_best_is_the_latest_not_worse(verdicts, best, said):
 
 
 @pytest.mark.parametrize(
+    ("verdicts", "best", "said"),
+    [
+        (("first", "worse"), 1, "the latest, though found worse"),
+        (("first", "worse", "better"), 2, "found better"),
+        (("first", "better", None), 1, "2 is not decided"),
+        ((None,), 0, "No generation has passed"),
+    ],
+)
+def test_best_is_the_latest_where_every_student_takes_its_teachers_place(verdicts, best, said):
+    index, reason = choose_best(entries(*verdicts), "always")
+    assert index == best
+    assert said in reason
+    assert "promotion.rule: always" in reason
+
+
+@pytest.mark.parametrize(
     ("verdicts", "said"),
     [
         (("first", "undecided"), True),
