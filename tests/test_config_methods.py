@@ -39,6 +39,14 @@ LABELS = "data.labels=[A, B]"
             ["teacher.optim.phases=[{steps: 9}, {films: labelled}]"],
             "teacher.optim.phases: films: labelled does nothing where no film is of the pool",
         ),
+        (
+            ["student.consistency={method: fixmatch, align: false, prevalence: teacher}"],
+            "prevalence: does nothing with align: false",
+        ),
+        (
+            ["teacher.consistency={method: fixmatch, prevalence: teacher}"],
+            "teacher.consistency.prevalence: generation 0 has no teacher",
+        ),
         (["generations.2.consistency.source=average"], "source: does nothing with method: none"),
     ],
 )

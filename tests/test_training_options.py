@@ -11,7 +11,7 @@ import pytest
 import torch
 from small_runs import TINY, in_process, ns, write_config
 
-from noisy_student import generations, preparation, training
+from noisy_student import generations, preparation, scoring, training
 from noisy_student.config.load import load
 from noisy_student.data import manifest
 from noisy_student.learning import goals, objectives
@@ -129,6 +129,26 @@ def test_the_second_view_of_a_self_supervised_start_is_of_what_pairs_says(tmp_pa
     assert (owner.to_numpy()[partner] == owner.to_numpy()).all()
     assert ((partner == numbers) == alone).all()
     assert alone.all() == (pairs == "film")
+
+
+@pytest.mark.parametrize("prevalence", ["labelled", "teacher"])
+def test_a_consistency_term_expects_of_the_pool_what_prevalence_says(tmp_path: Path, prevalence: str) -> None:
+    term = f"student.consistency={{method: fixmatch, prevalence: {prevalence}}}"
+    config = load(write_config(tmp_path, PLAIN), [term])
+    run = generations.open_run(tmp_path / "run", config, resume=False, overwrite=False)
+    work = Workplace(run, config, preparation.prepare(run, config), "cpu")
+    generations.run_stages(work, 0, [*generations.TRAINING, "predict-pool"])
+    generations.run_stages(work, 1, ["targets"])
+    task, reads = training._task(work, 1, 0)
+    films = manifest.read(run.manifest)
+    whole = table.read(run.generation(1) / "targets.parquet")
+    known = whole.rows(~whole.pseudo)
+    labelled = (known.target * known.weight).sum(axis=0) / known.weight.sum(axis=0)
+    said = scoring.teaching(run, config, 0, manifest.pool(films)).mean(axis=0)
+    assert np.abs(said - labelled).max() > 0.01
+    expected = labelled if prevalence == "labelled" else said
+    np.testing.assert_allclose(task.objective.share, expected, rtol=1e-5)  # type: ignore[attr-defined]
+    assert (run.generation(1) / "targets.json" in reads) == (prevalence == "teacher")
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -266,6 +266,8 @@ class Config(Section):
             )
         if generation == 0 and network.sampler.pool_balance:
             raise ValueError(f"{where}.sampler.pool_balance: generation 0 has no pseudo-labels; leave it out")
+        if generation == 0 and network.consistency.prevalence == "teacher":
+            raise ValueError(f"{where}.consistency.prevalence: generation 0 has no teacher; leave it out")
         if not pooled and any(part.films == "labelled" for part in optim.phases):
             raise ValueError(f"{where}.optim.phases: films: labelled does nothing where no film is of the pool")
         self._check_start(network, where)

@@ -12,6 +12,7 @@ _USED_BY: Final = {
     "source": "fixmatch",
     "confidence": "fixmatch",
     "align": "fixmatch",
+    "prevalence": "fixmatch",
     "momentum": "fixmatch",
 }
 """Setting -> the method that it belongs to."""
@@ -36,14 +37,21 @@ class ConsistencyConfig(Section):
     confidence: float = Field(0.95, ge=0.5, lt=1)
     """Of ``fixmatch``: a label of a film takes part from this probability on, on either side."""
     align: bool = True
-    """Of ``fixmatch``: move each label's probabilities by the ratio of its share among the labelled films to the
-    running mean of what has been said of the pool."""
+    """Of ``fixmatch``: move each label's probabilities by the ratio of its expected prevalence in the pool to the
+    running mean of what has been said of it."""
+    prevalence: Literal["labelled", "teacher"] = "labelled"
+    """Of ``fixmatch`` with ``align``: the expected prevalence is the share among the labelled films, as published, or
+    a student's teacher's mean over the pool. Calibrated on films that it has not learnt, that is the labelled share
+    corrected for how the labelled films differ from the pool by all that the teacher sees. Generation 0 has no
+    teacher and takes the share."""
     momentum: float = Field(0.99, ge=0, lt=1)
     """Of ``fixmatch``: what a step keeps of the running means."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         self.refuse_unused("method", _USED_BY)
+        if self.prevalence == "teacher" and not self.align:
+            raise ValueError("prevalence: does nothing with align: false; leave one of them out")
         return self
 
     @property

@@ -26,8 +26,11 @@ class Goal:
     """By how much the sampler raises the log-odds; 0 where that is not known."""
 
 
-def goal(phase: PhaseConfig, targets: Targets) -> Goal:
+def goal(phase: PhaseConfig, targets: Targets, prevalence: npt.NDArray[np.float64] | None = None) -> Goal:
     """Return what a generation with this table of ``targets`` minimises.
+
+    ``prevalence`` (K,) is what a consistency term expects of the pool, NaN where that is not known; ``None`` takes the
+    labelled films' share of positives.
 
     Labelled films are a part of the batches of a student, and of a teacher that sees the pool: what is theirs alone
     (class weights, the sampler) shifts its logits by less than it says, and is left to Platt.
@@ -59,7 +62,7 @@ def goal(phase: PhaseConfig, targets: Targets) -> Goal:
     parts = losses.summed_loss(loss, adjustment), losses.mean_loss, soften
     objective = objectives.supervised(*parts)
     if unlabelled:
-        share = torch.from_numpy(share_of_positives(targets))
+        share = torch.from_numpy(share_of_positives(targets) if prevalence is None else prevalence)
         steps = phase.stretches(len(targets.images))[-1].stop
         objective = objectives.Consistency(objectives.cost(*parts), phase.consistency, share, steps)
     return Goal(objective, pos_weight, shift, drawn)

@@ -142,8 +142,8 @@ class Consistency(nn.Module):
     NeurIPS 2017. ``fixmatch``: the mean over films of the pool and labels of the cross-entropy with the rounded
     probability of a weak view, where that is confident, and 0 elsewhere, after Sohn et al., "FixMatch", NeurIPS 2020.
     With several labels each is yes or no, and a confident no counts too; its probability p is moved before by
-    ``align``: the odds times (share / (1 - share)) / (seen / (1 - seen)), ``share`` being the label's share of
-    positives among the labelled films and ``seen`` the running mean of p, after Ihler et al., "Distribution-aware
+    ``align``: the odds times (share / (1 - share)) / (seen / (1 - seen)), ``share`` being the share of positives that
+    is expected of the pool and ``seen`` the running mean of p, after Ihler et al., "Distribution-aware
     multi-label FixMatch", CVPR workshops 2024, and Berthelot et al., "ReMixMatch", ICLR 2020.
 
     Attributes:

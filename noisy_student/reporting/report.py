@@ -36,7 +36,9 @@ PATH: Final = re.compile(
 )
 """An absolute path within a text, or an address of the web, which stays."""
 RULE: Final = "The rule: use the latest generation that was not shown to be worse than its teacher."
-LATEST: Final = "The rule: every student takes its teacher's place (promotion.rule: always), so use the latest generation."
+LATEST: Final = (
+    "The rule: every student takes its teacher's place (promotion.rule: always), so use the latest generation."
+)
 
 
 def write_generation(run: Run, generation: int) -> tuple[Path, Path]:

@@ -203,4 +203,7 @@ def test_a_shift_is_known_only_where_all_films_that_are_drawn_are_labelled(metho
         assert found.shift.tolist() == found.drawn.tolist() == [0, 0]
         share = targets.target[~pool].mean(axis=0)
         np.testing.assert_allclose(found.objective.share, share, rtol=1e-5)  # type: ignore[attr-defined]
+        told = goal(given, with_pool, np.array([0.3, np.nan])).objective.share.tolist()  # type: ignore[attr-defined]
+        assert told[0] == pytest.approx(0.3)
+        assert np.isnan(told[1])
     assert alone.drawn.max() > 0.1
