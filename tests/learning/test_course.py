@@ -25,7 +25,7 @@ from tasks import (
 )
 from torch import nn
 
-from noisy_student.config import ConsistencyConfig, ModelConfig, NoiseConfig, OptimConfig
+from noisy_student.config import ConsistencyConfig, FinetuneConfig, ModelConfig, NoiseConfig, OptimConfig
 from noisy_student.errors import ConfigError
 from noisy_student.learning import augment, checkpoint, fit, losses, models, objectives, optim, sampling
 from noisy_student.learning.batches import Batches, Films
@@ -155,6 +155,20 @@ def test_the_other_view_is_of_the_same_films_with_noise_of_its_own() -> None:
     assert everyone.weak is not None
     assert len(everyone.weak) == len(batch.images)
     assert (everyone.weak - batch.images).abs().amax((1, 2, 3)).min() > 0.01  # as strong, and drawn anew
+
+
+def test_the_second_term_rests_where_a_stretch_has_no_film_of_the_pool() -> None:
+    task = two_views("fixmatch", weight=1000.0)
+    optim = task.phase.optim.model_copy(update={"steps": 3, "phases": (FinetuneConfig(films="labelled"),)})
+    course = fit.Course(replace(task, phase=task.phase.model_copy(update={"optim": optim})))
+    films = next(course.stream(0))
+    batch = course.noised(0, films)
+    assert not films.pseudo.any()
+    assert batch.weak is not None
+    assert len(batch.weak) == 0
+    network = course.state.network.eval()
+    alone = losses.mean_loss(*losses.weighted_bce(network(batch.images), batch.target, batch.weight, batch.pos_weight))
+    assert torch.equal(task.objective(network, course.state.averaged, batch), alone)
 
 
 def test_films_of_which_nothing_is_known_are_drawn_only_where_they_are_of_use() -> None:

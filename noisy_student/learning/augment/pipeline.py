@@ -47,12 +47,12 @@ class Augment:
         """Return the noisy films as float32 (B, C, H, W) in [0, 1].
 
         Args:
-            images: uint8 (B, C, H, W) on the device; not changed.
+            images: uint8 (B, C, H, W) on the device; not changed. B may be 0.
             position: (B,) places in the sample sequence.
             image_id: (B,) stable identifiers of the films.
         """
         assert images.shape[1:] == (self.channels, self.size, self.size), "films of another shape than announced"
-        if self.noise.strength == 0:
+        if self.noise.strength == 0 or not len(images):
             return tone.to_float(images)
         draws = draw(self.noise, seed=self.seed, generation=self.generation, position=position, image_id=image_id)
         if draws.clahe.any():
