@@ -16,7 +16,7 @@ from noisy_student.config.load import config_hash
 from noisy_student.data import manifest
 from noisy_student.data.manifest import Manifest
 from noisy_student.randomness import generator, hash_u64
-from noisy_student.runs import PRETRAINING, REFIT, Run, read_json
+from noisy_student.runs import PRETRAINING, REFIT, read_json
 from noisy_student.stats.sweeps import Sweep
 from noisy_student.targets import folds, table
 from noisy_student.workplace import Traffic, Workplace, device_of, group_of
@@ -160,9 +160,9 @@ def _task(work: Workplace, generation: int, number: int) -> tuple[Task, list[Pat
         reads.append(start / "model.safetensors")
     # Of the whole table, also where a network learns from a part of it: the calibration takes out one shift for all.
     prevalence = None
-    if generation and phase.consistency.prevalence == "teacher":
+    if phase.consistency.prevalence == "teacher":
         reads.append(run.generation(generation) / "targets.json")
-        prevalence = _teacher_mean(run, generation, config.data.labels)
+        prevalence = _teacher_mean(reads[-1], config.data.labels)
     goal = goals.goal(phase, whole, prevalence)
     task = course.Task(
         generation=generation,
@@ -201,9 +201,11 @@ def _task(work: Workplace, generation: int, number: int) -> tuple[Task, list[Pat
     return task, reads
 
 
-def _teacher_mean(run: Run, generation: int, labels: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Return the mean (K,) of what the teachers of ``generation`` say of the pool; NaN where there is none."""
-    said = read_json(run.generation(generation) / "targets.json")["labels"]
+def _teacher_mean(statistics: Path, labels: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Return the mean (K,) of what the teachers say of the pool, by the ``statistics`` of a generation's targets; NaN
+    where there is none.
+    """
+    said = read_json(statistics)["labels"]
     return np.array([said[label]["teacher_mean"] for label in labels], dtype=np.float64)  # None becomes NaN
 
 

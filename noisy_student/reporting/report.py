@@ -77,7 +77,7 @@ def gather(run: Run, indices: Sequence[int], shown: int | None) -> dict[str, Any
     split = read_json(run.path / "split.json")
     evaluation = _evaluation(run, indices[-1])
     entries = [_entry(run, index) for index in indices]
-    best, reason = choose_best(entries, (config.get("promotion") or {}).get("rule", "bound"))
+    best, reason = choose_best(entries, config["promotion"].get("rule", "bound"))
     return {
         "schema": VERSION,
         "kind": "run" if shown is None else "generation",
@@ -103,8 +103,7 @@ def choose_best(entries: Sequence[Mapping[str, Any]], rule: str = "bound") -> tu
     """
     always = rule == "always"
     said = LATEST if always else RULE
-    passing = ("first", "better", "undecided", "worse") if always else ("first", "better", "undecided")
-    kept = [entry for entry in entries if entry["verdict"] in passing]
+    kept = [entry for entry in entries if entry["verdict"] is not None and (always or entry["verdict"] != "worse")]
     if not kept:
         return int(entries[0]["index"]), f"{said} No generation has passed a comparison yet, so it is the first."
     best = kept[-1]
