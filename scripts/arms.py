@@ -85,6 +85,35 @@ def check(arm: str, base: Config, config: Config) -> None:
             )
 
 
+def unread(arm: str, config: Config) -> list[str]:
+    """Return the keys of a configuration that change nothing of an arm: a change of ours need not make rivals anew.
+
+    What ours would see of films decides how long the others learn; that is :func:`schedule`.
+    """
+    make = ARMS.get(arm, iterated)
+    if make is iterated:
+        return []
+    phase, generation = ("teacher", 0) if make in (few, regressed) else ("student", 1)
+    others = [name for name in ("teacher", "student") if name != phase]
+    if make is regressed:  # it asks the teacher's network with its start weights
+        others += [f"teacher.{key}" for key in type(config.teacher).model_fields if key != "model"]
+    later = [f"generations.{number}" for number in config.generations if number != generation]
+    alone = [f"{part}.{key}" for part in (phase, f"generations.{generation}") for key in ("members", "refit")]
+    return ["folds", "pretrain", "promotion", "pseudo", *others, *later, *alone]
+
+
+def schedule(arm: str, config: Config, rounds: int) -> list[Any] | None:
+    """Return what decides how many films an arm sees, data apart, where that is as many as all trainings of ours; else
+    None.
+    """
+    if ARMS.get(arm, iterated) not in (with_pool, everything):
+        return None
+    optims = [phase.optim for generation in range(rounds + 1) for phase in config.networks(generation)]
+    if config.pretrain.method != "none":
+        optims.append(config.pretrain.optim)
+    return [[one.steps, one.batch_size, [[part.steps, part.epochs] for part in one.phases]] for one in optims]
+
+
 def _value(config: Config, key: str) -> Any:
     return reduce(getattr, key.split("."), config)
 

@@ -17,7 +17,8 @@ of them and taken over by the others, whose seconds are then without them.
 
 Gap closed of an arm = (arm - few) / (all - few), the ratio of means over seeds of the test macro AUROC.
 Every finished arm becomes a line of --results and is not run again, so the matrix can be made in parts; what belongs
-together has the same configuration file, --set, --own, --rounds and --few-steps.
+together has the same --set, --own, --rounds and --few-steps, and says the same in those parts of the configuration file
+that the arm takes something from: other pseudo-labels in ours leave the lines of its rivals as they are.
 With --folds N a seed's test films are those of one of N folds of all patients.
 With --trials FILE nothing is measured on test films: a part of the train patients takes their place, and every trial of
 every method becomes a line of FILE.
@@ -105,13 +106,16 @@ def own(arm: str, given: argparse.Namespace) -> list[str]:
 
 
 def recipe_of(arm: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Return what makes two lines of an arm comparable."""
+    """Return what makes two lines of an arm comparable: of the configuration what the arm takes from it."""
+    config = load(given.config, [*given.set, *arms.SETTINGS.get(arm, ()), *own(arm, given)])
     recipe = {
-        "config": results.recipe_key(given.config),
+        "config": results.recipe_key(given.config, without=arms.unread(arm, config)),
         "set": given.set,
         "rounds": given.rounds,
         "few_steps": given.few_steps,
     }
+    if schedule := arms.schedule(arm, config, given.rounds):
+        recipe["schedule"] = text_hash(json.dumps(schedule))
     if own(arm, given):
         recipe["own"] = own(arm, given)
     if given.folds is not None:

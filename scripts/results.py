@@ -60,10 +60,24 @@ def _rounded(values: Floats, digits: int) -> list[float | None]:
 
 
 def recipe_key(config: Path, without: Sequence[str] = ()) -> str:
-    """Return a hash of what the configuration file says, comments apart and ``without`` these sections."""
-    said = yaml.safe_load(config.read_text(encoding="utf-8"))
-    kept = {key: value for key, value in said.items() if key not in without}
+    """Return a hash of what the configuration file says, comments apart and ``without`` these sections or keys
+    ("teacher.refit"); a section of which nothing is left is none.
+    """
+    kept = yaml.safe_load(config.read_text(encoding="utf-8"))
+    for path in without:
+        kept = _left_out(kept, path.split("."))
     return text_hash(json.dumps(kept, sort_keys=True, default=str))  # YAML has dates, which JSON does not know
+
+
+def _left_out(said: Any, path: Sequence[str]) -> dict[Any, Any]:
+    """Return the section ``said`` without what ``path`` leads to; numbers are keys too (generations)."""
+    kept = {}
+    for key, value in dict(said or {}).items():
+        if str(key) != path[0]:
+            kept[key] = value
+        elif len(path) > 1 and (rest := _left_out(value, path[1:])):
+            kept[key] = rest
+    return kept
 
 
 def revision() -> str:

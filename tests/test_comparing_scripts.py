@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from sklearn.metrics import roc_auc_score
 from test_scripts import SCRIPTS, script
 
@@ -53,6 +54,72 @@ def test_the_benchmark_runs_every_arm_once_and_keeps_it(tmp_path: Path) -> None:
         assert (teacher["verdict"], teacher["pseudo_auroc"]) == ("first", None)
         assert 0 <= student["pseudo_auroc"] <= 1
         assert line["auroc"] in (teacher["auroc"], student["auroc"])
+
+
+RECIPE = {
+    "threads": 1,
+    "folds": 2,
+    "data": {"source": "csv", "root": "films", "labels": ["A", "B"], "image_size": 32},
+    "teacher": {"optim": {"steps": 4}, "refit": {}},
+    "student": {"optim": {"steps": 4}, "refit": {}, "start": "weights"},
+}
+OTHERS: dict[str, dict[str, Any]] = {
+    "pseudo": {"pseudo": {"hard": True}, "promotion": {"rule": "always"}},
+    "refits": {
+        "teacher": {"optim": {"steps": 4}, "refit": {"noise": {"strength": 3}}},
+        "student": {"optim": {"steps": 4}, "refit": {"noise": {"strength": 2}}, "start": "weights"},
+        "generations": {1: {"refit": {"noise": {"strength": 4}}}, 2: {"noise": {"strength": 1}}},
+    },
+    "longer": {"generations": {2: {"refit": {"optim": {"steps": 5}}}}},
+    "teacher": {"teacher": {"optim": {"steps": 4, "lr": 0.01}, "refit": {}}},
+    "network": {"teacher": {"model": {"name": "resnet18"}, "optim": {"steps": 4}, "refit": {}}},
+    "student": {"student": {"optim": {"steps": 4, "lr": 0.01}, "refit": {}, "start": "weights"}},
+    "first": {"generations": {1: {"noise": {"strength": 1}}}},
+    "targets": {"targets": {"blank": "ignore"}},
+}
+"""What they say in place of the recipe's sections."""
+
+
+def test_a_line_stays_while_what_its_arm_reads_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import benchmark_methods
+
+    def changed(arm: str) -> set[str]:
+        recipes = {}
+        for name, sections in {"as it is": {}, **OTHERS}.items():
+            (tmp_path / "c.yaml").write_text(yaml.safe_dump(RECIPE | sections))
+            told = ["--config", str(tmp_path / "c.yaml"), "--root", "films", "--rounds", "2", "--arms", arm]
+            recipes[name] = benchmark_methods.recipe_of(arm, benchmark_methods.arguments(told))
+        return {name for name, recipe in recipes.items() if recipe != recipes["as it is"]}
+
+    assert changed("ours") == changed("pseudo") == set(OTHERS)
+    assert changed("few") == {"teacher", "network", "targets"}
+    assert changed("frozen") == {"network", "targets"}
+    assert changed("fixmatch") == changed("mean_teacher") == changed("all") == {"longer", "student", "first", "targets"}
+
+
+@pytest.mark.slow
+def test_what_an_arm_is_said_not_to_read_changes_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores are the same to the last digit where the recipe is, and others where a part of it is that is read."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import benchmark_methods
+
+    base = ["--quick", "--output", str(tmp_path)]
+    other = {
+        "few": ["student.optim.lr=1e-2", "teacher.members=[{}, {}]"],
+        "frozen": ["student.optim.lr=1e-2", "teacher.optim.lr=1e-2"],
+        "fixmatch": ["teacher.optim.lr=1e-2", "student.members=[{optim: {steps: 3}}, {optim: {steps: 1}}]"],
+        "all": ["teacher.optim.lr=1e-2", "generations={2: {noise: {strength: 1}}}"],
+    }
+    always = ["pseudo.hard=true", "promotion.rule=always"]
+    read = {"few": "teacher", "frozen": "", "fixmatch": "student", "all": "student"}
+    for arm, settings in other.items():
+        told = [benchmark_methods.arguments([*base, "--arms", arm]) for _ in range(3)]
+        told[1].own = [f"{arm}:{setting}" for setting in (*always, *settings)]
+        told[2].own = [f"{arm}:{read[arm]}.optim.lr=1e-2"] if read[arm] else []
+        plain, same, changed = (benchmark_methods.run_arm(arm, 0, given)["replicates"] for given in told)
+        assert plain == same, arm
+        assert (changed == plain) == (not read[arm]), arm
 
 
 @pytest.mark.slow
@@ -352,7 +419,9 @@ def test_the_cells_of_the_matrix_and_their_arms_have_configurations(monkeypatch:
     import matrix
 
     for name, cell in matrix.CELLS.items():
-        more = (*matrix.ABLATION, *matrix.FINDINGS) if name == "kermany160-52" else ()
+        more = (
+            (*matrix.ABLATION, *matrix.FINDINGS) if name == "kermany160-52" else tuple(set(cell.own) - set(cell.arms))
+        )
         given = benchmark_methods.arguments(cell.call(name, Path("films"), (*cell.arms, *more), cell.seeds))
         assert (given.rounds, given.results) == (3, matrix.place(name))
         base = load(given.config, given.set)
@@ -566,6 +635,10 @@ def test_a_recipe_is_what_a_configuration_says(tmp_path: Path, monkeypatch: pyte
     assert key("# why\npseudo:\n  hard: true   # so\nseed: 0\n") == said
     assert key("seed: 0\npseudo: {hard: false}\n") != said
     assert key("seed: 0\npseudo: {hard: false}\n", "pseudo") == key("seed: 0\n") != said
+    parts = "generations: {1: {refit: {start: weights}}, 2: {start: weights}}\n"
+    assert key(parts, "generations.2", "generations.1.refit") == key("{}")
+    assert key(parts, "generations.2", "student.refit") == key("generations: {1: {refit: {start: weights}}}")
+    assert key(parts, "generations.20") == key(parts)
     dated = "split: {dates: {test: 2016-01-01}}\n"
     assert key(dated) != key(dated.replace("2016", "2017"))
 
