@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +245,7 @@ def test_an_arm_without_a_component_is_without_it(arm: str, monkeypatch: pytest.
     import arms
 
     config = SCRIPTS.parent / "configs" / "kermany160.yaml"
-    base = ["pretrain.method=byol", "pseudo.hard=false", "generations={}"]  # some of which have a refit
+    base = ["pretrain.method=byol", "pseudo.hard=false", "pseudo.align=true", "generations={}"]  # some have a refit
     whole, without = load(config, base), load(config, [*base, *arms.SETTINGS[arm]])
     assert arms.ARMS[arm] is arms.ARMS["ours"]
     arms.check(arm, whole, without)
@@ -448,20 +449,26 @@ def test_the_matrix_runs_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         matrix.dataset, "write_dataset", lambda root, config: made.append(root / str(config.train_patients))
     )
-    given = argparse.Namespace(
-        cells=["nih1000-20", "synthetic-2"], arms=["few", "findings"], data=Path("data"), output=tmp_path, jobs=2
-    )
+    given = argparse.Namespace(arms=["few", "findings"], data=Path("data"), output=tmp_path, jobs=2)
+    given.cells = ["nih1000-20", "kermany160-52"]
     if code:
         with pytest.raises(SystemExit, match="8 of 8 processes failed"):
             matrix.run(given)
     else:
         matrix.run(given)
     assert len(calls) == 3 + 5
-    assert made == [tmp_path / "synthetic" / "2400"]
     roots = {call[call.index("--root") + 1] for call in calls}
-    assert roots == {"data/nih1000", str(tmp_path / "synthetic")}
+    assert roots == {"data/nih1000", "data/kermany160"}
     assert all({"few", *matrix.FINDINGS} < set(call) for call in calls)
     assert all(f"weak teacher:{setting}" in call for call in calls for setting in matrix.VARIANTS["weak teacher"])
+    calls.clear()
+    assert made == []
+    given.cells, given.arms = ["synthetic-2"], ["few", "anew"]
+    with pytest.raises(SystemExit) if code else nullcontext():
+        matrix.run(given)
+    assert made == [tmp_path / "synthetic" / "2400"]
+    assert [call[call.index("--root") + 1] for call in calls] == [str(tmp_path / "synthetic")] * 5
+    assert all("anew:student.start=weights" in call for call in calls)
 
 
 def test_labels_and_generations_of_ours_stand_in_tables_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
