@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from noisy_student.randomness import generator, hash_u64
 from noisy_student.runs import PRETRAINING, REFIT, read_json
 from noisy_student.stats.sweeps import Sweep
 from noisy_student.targets import folds, table
+from noisy_student.targets.table import Targets
 from noisy_student.workplace import Traffic, Workplace, device_of, group_of
 
 if TYPE_CHECKING:
@@ -160,9 +160,10 @@ def _task(work: Workplace, generation: int, number: int) -> tuple[Task, list[Pat
         reads.append(start / "model.safetensors")
     # Of the whole table, also where a network learns from a part of it: the calibration takes out one shift for all.
     prevalence = None
-    if phase.consistency.prevalence == "teacher":
-        reads.append(run.generation(generation) / "targets.json")
-        prevalence = _teacher_mean(reads[-1], config.data.labels)
+    if phase.consistency.on:
+        statistics = run.generation(generation) / "targets.json"
+        prevalence = expected_prevalence(config, phase, whole, statistics)
+        reads += [statistics] if phase.consistency.prevalence == "teacher" else []
     goal = goals.goal(phase, whole, prevalence)
     task = course.Task(
         generation=generation,
@@ -201,12 +202,23 @@ def _task(work: Workplace, generation: int, number: int) -> tuple[Task, list[Pat
     return task, reads
 
 
-def _teacher_mean(statistics: Path, labels: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Return the mean (K,) of what the teachers say of the pool, by the ``statistics`` of a generation's targets; NaN
-    where there is none.
+def expected_prevalence(
+    config: Config, phase: PhaseConfig, targets: Targets, statistics: Path
+) -> npt.NDArray[np.float64]:
+    """Return the share of positives (K,) that a consistency term expects of the pool; NaN where nothing is known of it.
+
+    ``pseudo.prevalence`` where it has the label, else what ``phase.consistency.prevalence`` says: the share among the
+    labelled films of ``targets``, or the mean of what the teachers say of the pool by ``statistics`` (targets.json).
     """
-    said = read_json(statistics)["labels"]
-    return np.array([said[label]["teacher_mean"] for label in labels], dtype=np.float64)  # None becomes NaN
+    from noisy_student.learning import goals
+
+    expected = goals.share_of_positives(targets)
+    if phase.consistency.prevalence == "teacher":
+        said = read_json(statistics)["labels"]
+        expected = np.array([said[label]["teacher_mean"] for label in targets.labels], dtype=np.float64)  # None: NaN
+    for label, known in config.pseudo.prevalence.items():
+        expected[targets.labels.index(label)] = known
+    return expected
 
 
 def find_rate(work: Workplace) -> Sweep:

@@ -149,6 +149,10 @@ def test_a_consistency_term_expects_of_the_pool_what_prevalence_says(tmp_path: P
     expected = labelled if prevalence == "labelled" else said
     np.testing.assert_allclose(task.objective.share, expected, rtol=1e-5)  # type: ignore[attr-defined]
     assert (run.generation(1) / "targets.json" in reads) == (prevalence == "teacher")
+    told = load(write_config(tmp_path, PLAIN), [term, "pseudo.prevalence={Pleural Effusion: 0.37}"])
+    expected[told.data.labels.index("Pleural Effusion")] = 0.37
+    task, _ = training._task(Workplace(run, told, work.cache, "cpu"), 1, 0)
+    np.testing.assert_allclose(task.objective.share, expected, rtol=1e-5)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("compiled", [False, True])

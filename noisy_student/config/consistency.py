@@ -43,7 +43,7 @@ class ConsistencyConfig(Section):
     """Of ``fixmatch`` with ``align``: the expected prevalence is the share among the labelled films, as published, or
     a student's teacher's mean over the pool. Calibrated on films that it has not learnt, that is the labelled share
     corrected for how the labelled films differ from the pool by all that the teacher sees. Generation 0 has no
-    teacher, and it is refused there."""
+    teacher, and it is refused there. A label of ``pseudo.prevalence`` has the one that is known."""
     momentum: float = Field(0.99, ge=0, lt=1)
     """Of ``fixmatch``: what a step keeps of the running means."""
 
