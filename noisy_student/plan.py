@@ -32,7 +32,7 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
     if not overwrite and (output / "config.resolved.json").exists() and started(run):
         check_same(read_snapshot(output / "config.resolved.json"), config, output)
     root = data_root(config.data)
-    networks = [(generation, phase) for generation in range(rounds + 1) for phase in config.networks(generation)]
+    networks = [(generation, phase) for generation in range(rounds + 1) for phase in config.trainings(generation)]
     state = "new" if not started(run) else "is replaced" if overwrite else "exists: needs --resume or --overwrite"
     plan: dict[str, Any] = {
         "output": f"{output} ({state})",
@@ -114,6 +114,8 @@ def _students(config: Config, rounds: int) -> str:
 def _network(config: Config, generation: int) -> str:
     if config.phase(generation).members:
         return " + ".join(_member(config, generation, number) for number in range(len(config.networks(generation))))
+    if config.stays(generation, 0):
+        return f"{_member(config, generation, config.folds)} on all folds; the networks of the folds stay"
     refit = "" if config.phase(generation).refit is None else ", and one on all folds"
     return _member(config, generation, 0) + refit
 

@@ -117,14 +117,25 @@ def predict_split(split: str) -> Stage:
             predictions.write(predictions.Predictions(images, config.data.labels, logits, members), writes[-1])
 
         folder = run.generation(generation)
+        stays = config.stays(generation, 0)
+
+        def before(name: str, chosen: Manifest, fold: int | None = None) -> Floats32:
+            reads.append(scoring.predictions_path(run, generation - 1, name, fold))
+            return predictions.read(reads[-1], scoring.images(chosen)).logits
+
         if split == "valid" and crossed:
             reads.append(run.folds)
             for name, chosen in scoring.judging_films(config, films).items():
-                write(folder, name, chosen, _out_of_fold(work, generation, chosen, title))
+                logits = before(name, chosen) if stays else _out_of_fold(work, generation, chosen, title)
+                write(folder, name, chosen, logits)
             return Traffic(reads, writes)
         chosen = manifest.pool(films) if split == "pool" else manifest.select(films, split=split)
         everyone = range(len(asked)) if split == "pool" and crossed else None
-        found = predict_networks(work, generation, chosen, work.cache, title, everyone)
+        if everyone is not None and stays:
+            found = [before(split, chosen, number) for number in range(config.folds)]
+            found += predict_networks(work, generation, chosen, work.cache, title)
+        else:
+            found = predict_networks(work, generation, chosen, work.cache, title, everyone)
         if everyone is not None:
             for number in range(config.folds):
                 write(run.network(generation, number), split, chosen, found[number])

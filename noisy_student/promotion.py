@@ -67,7 +67,13 @@ def promote(work: Workplace, generation: int) -> Traffic:
     who = "validation patients" if config.folds == 1 else "labelled and validation patients, out of fold,"
     if config.phase(generation).refit is not None:
         who = "labelled and validation patients, out of fold and by the networks of the folds,"
-    write_json(path, decision(generation, teachers, found, config.promotion, who=who))
+    content = decision(generation, teachers, found, config.promotion, who=who)
+    if config.stays(generation, 0):
+        content["sentence"] = (
+            f"The networks that judge are those of generation {generation - 1}, so labelled films do not tell whether "
+            f"generation {generation} is better; next to teach: generation {generation}."
+        )
+    write_json(path, content)
     reads = [run.manifest, run.generation(generation - 1) / "promotion.json"]
     for index in (generation, *teachers):
         reads += scoring.calibration_files(run, index)

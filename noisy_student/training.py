@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +17,11 @@ from noisy_student.config.load import config_hash
 from noisy_student.data import manifest
 from noisy_student.data.manifest import Manifest
 from noisy_student.randomness import generator, hash_u64
-from noisy_student.runs import PRETRAINING, REFIT, read_json
+from noisy_student.runs import PRETRAINING, REFIT, atomic, read_json
 from noisy_student.stats.sweeps import Sweep
 from noisy_student.targets import folds, table
 from noisy_student.targets.table import Targets
-from noisy_student.workplace import Traffic, Workplace, device_of, group_of
+from noisy_student.workplace import Traffic, Workplace, device_of, group_of, model_files
 
 if TYPE_CHECKING:
     import torch
@@ -106,11 +108,24 @@ def train(work: Workplace, generation: int) -> Traffic:
     reads: list[Path] = []
     writes: list[Path] = []
     for number in range(len(work.config.networks(generation))):
+        if work.config.stays(generation, number):
+            kept = model_files(work.run.trained(generation - 1)[number])
+            reads += kept
+            writes += _copied(kept, work.run.network(generation, number) / "checkpoint" / "best")
+            continue
         with group_of(work).sharing("train", generation, number):
             task, read = _task(work, generation, number)
             writes += fit.fit(work.run, task, stop=work.stop, progress=work.progress)
         reads += read
     return Traffic(list(dict.fromkeys(reads)), writes)
+
+
+def _copied(files: Sequence[Path], folder: Path) -> list[Path]:
+    """Copy ``files`` into ``folder`` and return the copies."""
+    for file in files:
+        with atomic(folder / file.name) as temporary:
+            shutil.copyfile(file, temporary)
+    return [folder / file.name for file in files]
 
 
 def network_seed(config: Config, number: int) -> int:

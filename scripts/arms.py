@@ -56,7 +56,7 @@ SETTINGS: Final[dict[str, tuple[str, ...]]] = {
         "student.consistency={method: fixmatch, ramp: 0, source: average}",
     ),
     "hard": ("pseudo.hard=true",),
-    "single": ("folds=1", "teacher.refit=null", "student.refit=null"),
+    "single": ("folds=1", "teacher.refit=null", "student.refit=null", "student.judges=learn"),
     "unpretrained": ("pretrain.method=none",),
     "unaligned": ("pseudo.align=false",),
 }
@@ -98,19 +98,24 @@ def unread(arm: str, config: Config) -> list[str]:
     if make is regressed:  # it asks the teacher's network with its start weights
         others += [f"teacher.{key}" for key in type(config.teacher).model_fields if key != "model"]
     later = [f"generations.{number}" for number in config.generations if number != generation]
-    alone = [f"{part}.{key}" for part in (phase, f"generations.{generation}") for key in ("members", "refit")]
+    keys = ["members", "refit", "judges"]
+    if not _fixed(config.phase(generation).optim):
+        keys += ["optim.steps", "optim.eval_every"]  # see lasting
+    alone = [f"{part}.{key}" for part in (phase, f"generations.{generation}") for key in keys]
     return ["folds", "pretrain", "promotion", "pseudo", *others, *later, *alone]
 
 
-def schedule(arm: str, config: Config, rounds: int) -> list[Any] | None:
-    """Return what decides how many films an arm sees, data apart, where that is as many as all trainings of ours; else
-    None.
+def schedule(arm: str, config: Config, rounds: int) -> int | list[Any] | None:
+    """Return how many films an arm sees where that is as many as all trainings of ours, and else None; where lengths
+    are in epochs, what decides it beside the data.
     """
     if ARMS.get(arm, iterated) not in (with_pool, everything):
         return None
-    optims = [phase.optim for generation in range(rounds + 1) for phase in config.networks(generation)]
+    optims = [phase.optim for generation in range(rounds + 1) for phase in config.trainings(generation)]
     if config.pretrain.method != "none":
-        optims.append(config.pretrain.optim)
+        optims += [config.pretrain.optim] * 2
+    if not any(part.epochs for one in optims for part in one.phases):
+        return sum(one.steps * one.batch_size for one in optims)
     return [[one.steps, one.batch_size, [[part.steps, part.epochs] for part in one.phases]] for one in optims]
 
 
@@ -221,7 +226,7 @@ def seen_by_ours(bench: Bench) -> int:
     seen = 0
     for generation in range(bench.rounds + 1):
         films = labelled + (len(bench.pool) if generation else 0)
-        for phase in config.networks(generation):
+        for phase in config.trainings(generation):
             seen += phase.stretches(films)[-1].stop * phase.optim.batch_size
     if config.pretrain.method != "none":
         seen += 2 * config.pretrain.optim.steps * config.pretrain.optim.batch_size
@@ -236,11 +241,16 @@ def supervised(phase: PhaseConfig) -> PhaseConfig:
 def lasting(phase: PhaseConfig, steps: int) -> PhaseConfig:
     """Return ``phase`` over ``steps`` steps with one look at the end; stretches of a fixed length keep their share."""
     optim, parts = phase.optim, phase.optim.phases
-    if parts and all(part.steps or part.epochs for part in parts):
+    if _fixed(optim):
         share = steps / max(optim.steps, 1)
         parts = (*(_scaled(part, share) for part in parts[:-1]), _scaled(parts[-1], 0))
     changed: OptimConfig = optim.model_copy(update={"steps": steps, "eval_every": steps, "phases": parts})
     return phase.model_copy(update={"optim": changed, "members": (), "refit": None})
+
+
+def _fixed(optim: OptimConfig) -> bool:
+    """Return whether all stretches have a length of their own."""
+    return bool(optim.phases) and all(part.steps or part.epochs for part in optim.phases)
 
 
 def _scaled(part: FinetuneConfig, share: float) -> FinetuneConfig:

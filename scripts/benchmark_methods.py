@@ -114,8 +114,8 @@ def recipe_of(arm: str, given: argparse.Namespace) -> dict[str, Any]:
         "rounds": given.rounds,
         "few_steps": given.few_steps,
     }
-    if schedule := arms.schedule(arm, config, given.rounds):
-        recipe["schedule"] = text_hash(json.dumps(schedule))
+    if (films := arms.schedule(arm, config, given.rounds)) is not None:
+        recipe["budget"] = films
     if own(arm, given):
         recipe["own"] = own(arm, given)
     if given.folds is not None:

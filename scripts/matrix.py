@@ -46,12 +46,13 @@ ABLATION: Final[Mapping[str, Sequence[str]]] = {
         "folds=1",
         "teacher.refit=null",
         "student.refit=null",
+        "student.judges=learn",
         "student.start=weights",
         "student.model.dropout=0.5",
         "student.noise.mixup.probability=0",
         "student.consistency={method: fixmatch, source: average, ramp: 0, prevalence: teacher}",
-        "generations={1: {optim: {steps: 445}}, 2: {optim: {steps: 745}}}",  # for as many films
-        "student.optim.steps=1145",
+        "generations={1: {optim: {steps: 375}}, 2: {optim: {steps: 675}}}",  # for as many films
+        "student.optim.steps=1210",
     ),
     "all blocks pretrained": (
         "teacher.model.initialise=pretrained",
@@ -121,7 +122,7 @@ class Cell:
 
 KERMANY: Final[Mapping[str, Sequence[str]]] = {
     # Lee 2013: a supervised teacher, and students that see the pool and no noise, for as many films as ours.
-    "pseudo": ("student.refit={optim: {steps: 1000}}",),
+    "pseudo": ("student.refit={}",),
 }
 PHANTOMS: Final[Mapping[str, Sequence[str]]] = {
     "fixmatch": ("student.consistency={method: fixmatch, ramp: 0, weight: 0.3}",),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_runs import write_config
 
-from noisy_student import generations, preparation, scoring, stages
+from noisy_student import generations, plan, preparation, scoring, stages
 from noisy_student.config.load import load
 from noisy_student.data import manifest, predictions
 from noisy_student.errors import ConfigError
@@ -194,6 +194,62 @@ def test_a_refit_learns_from_all_folds_and_says_what_its_generation_says(refitte
     assert read_json(run.networks(0)[0] / "meta.json")["images_seen"] == 8 * 10
 
 
+@pytest.fixture(scope="module")
+def judged(refitted: Workplace) -> Workplace:
+    """As ``refitted``, with judges that learn once, and one student more."""
+    made = workplace(
+        refitted.run.path.parent,
+        "judged",
+        "teacher.refit={optim: {batch_size: 10}}",
+        "student.refit={}",
+        "student.judges=stay",
+        "promotion.rule=always",
+    )
+    generations.iterate(made, 2)
+    return made
+
+
+def test_judges_that_stay_are_those_of_generation_0(refitted: Workplace, judged: Workplace) -> None:
+    """A student of them is to the last bit what it is beside judges that learn; so is the next one, but for them."""
+    run = judged.run
+
+    def same(*paths: Path) -> bool:
+        return len({file_hash(path) for path in paths}) == 1
+
+    def of(generation: int, name: str) -> Path:
+        return run.generation(generation) / name
+
+    for number in range(K):
+        model, pool = f"fold-{number}/checkpoint/best/model.safetensors", f"fold-{number}/predictions/pool.parquet"
+        assert same(*(of(generation, model) for generation in (0, 1, 2)))
+        assert same(*(of(generation, pool) for generation in (0, 1, 2)))
+        assert not same(of(0, model), refitted.run.generation(1) / model)
+    for name in ("predictions/valid.parquet", "predictions/labelled.parquet", "calibration-folds.json"):
+        assert same(*(of(generation, name) for generation in (0, 1, 2)))
+    speaks = "refit/checkpoint/best/model.safetensors"
+    assert same(of(1, speaks), refitted.run.generation(1) / speaks)
+    assert not same(of(1, speaks), of(2, speaks))
+    assert not same(of(1, "predictions/pool.parquet"), of(0, "predictions/pool.parquet"))
+    assert {(line["generation"], line["fold"]) for line in run.read_log()} == {
+        (0, 0),
+        (0, 1),
+        *((g, REFIT) for g in range(3)),
+    }
+
+
+def test_judges_that_stay_decide_nothing(judged: Workplace) -> None:
+    told = read_json(judged.run.generation(2) / "promotion.json")
+    assert (told["verdict"], told["teachers"], told["auroc"]["difference"]) == ("undecided", [2], 0)
+    assert told["sentence"].startswith("The networks that judge are those of generation 1, so labelled films do not")
+    assert "thresholds; they are the same in every generation." in (judged.run.path / "report.html").read_text()
+
+
+def test_a_plan_leaves_out_judges_that_stay(judged: Workplace) -> None:
+    told = plan.describe(judged.config, judged.run.path.parent / "new", 2)
+    assert told["student"] == "small_resnet from its teacher on all folds; the networks of the folds stay"
+    assert told["steps"] == f"{(K + 3) * 8} in all, {8 * (8 * K + 10 + 2 * 8)} films seen"
+
+
 def test_a_refit_is_taught_by_the_refit(refitted: Workplace) -> None:
     run, config = refitted.run, refitted.config
     own = table.read(run.network(1, REFIT) / "targets.parquet")
@@ -219,6 +275,14 @@ def test_a_refit_is_taught_by_the_refit(refitted: Workplace) -> None:
         (
             ["folds=2", "teacher.refit={start: teacher}"],
             "teacher.refit.start: generation 0 has no teacher to start from",
+        ),
+        (
+            ["folds=2", "student.judges=stay", "promotion.rule=always"],
+            "student.judges: 'stay' goes with refit",
+        ),
+        (
+            ["folds=2", "teacher.refit={}", "student.refit={}", "generations.2.judges=stay"],
+            "generations.2.judges: those that 'stay' judge every generation alike, so promotion.rule: ",
         ),
         (
             ["folds=2", "teacher.refit={}", "student.refit={optim: {stps: 3}}"],

@@ -22,6 +22,14 @@ OPTIONS = {
         "student.sampler.pool_balance=0.5",
         "promotion={rule: estimate, measure: auroc, undecided: teacher}",
     ],
+    "judges": [
+        "folds=2",
+        "teacher.refit={}",
+        "student.refit={}",
+        "student.judges=stay",
+        "promotion.rule=always",
+        "pseudo={hard: true, select: {rule: fixed, confidence: 0.6}}",
+    ],
     "films": [
         "teacher.consistency={method: fixmatch, confidence: 0.6}",
         "student.consistency={method: mean_teacher, weight: 3}",

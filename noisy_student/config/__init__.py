@@ -220,6 +220,8 @@ class Config(Section):
             for number, network in enumerate(self.networks(generation) if phase.members else (phase,)):
                 place = f"{where}.members.{number}" if phase.members else where
                 self._check_network(generation, number, network, place, list(named))
+            if isinstance(phase, StudentConfig) and phase.judges == "stay":
+                self._check_judges(phase, where)
             if phase.refit is not None:
                 self._check_refit(generation, phase, where)
                 last = self.networks(generation)[-1]
@@ -227,6 +229,15 @@ class Config(Section):
         without = [self._name(generation) for generation, phase in named.items() if phase.refit is None]
         if 0 < len(without) < len(named):
             raise ValueError(f"{without[0]}.refit: is missing, and another generation has it; all have it or none")
+
+    def _check_judges(self, phase: PhaseConfig, where: str) -> None:
+        if phase.refit is None:
+            raise ValueError(f"{where}.judges: 'stay' goes with refit; without it nothing would learn. Leave it out")
+        if self.promotion.rule != "always":
+            raise ValueError(
+                f"{where}.judges: those that 'stay' judge every generation alike, so promotion.rule: "
+                f"{self.promotion.rule} has nothing to decide by; use 'learn', or promotion.rule: always"
+            )
 
     def _check_refit(self, generation: int, phase: PhaseConfig, where: str) -> None:
         if self.folds == 1:
@@ -342,6 +353,16 @@ class Config(Section):
         if not phase.members:
             return (phase,) * self.folds
         return tuple(type(phase).model_validate(changed(base, changes)) for changes in phase.members)
+
+    def stays(self, generation: int, number: int) -> bool:
+        """Return whether network ``number`` of ``generation`` is that of the generation before, and learns nothing."""
+        phase = self.phase(generation)
+        return isinstance(phase, StudentConfig) and phase.judges == "stay" and number < self.folds
+
+    def trainings(self, generation: int) -> tuple[PhaseConfig, ...]:
+        """Return those of :meth:`networks` that learn in ``generation``."""
+        every = self.networks(generation)
+        return tuple(phase for number, phase in enumerate(every) if not self.stays(generation, number))
 
     def phases(self) -> dict[int, PhaseConfig]:
         """Return the phases that differ, by generation: the last one stands for all generations after it."""

@@ -278,3 +278,7 @@ class StudentConfig(PhaseConfig):
     """Start weights: the teacher's (same network), or the model's own ``weights`` again."""
     pos_weight_cap: float = Field(1.0, ge=1)
     """Cap of the class weight negatives / positives of labelled films in ``loss.name: weighted_bce``; 1: none."""
+    judges: Literal["learn", "stay"] = "learn"
+    """With ``refit``: whether the networks of the folds learn in this generation too, or stay those of the generation
+    before, which judge and calibrate it unchanged. Then they can tell no student from its teacher, so ``stay`` goes
+    with ``promotion.rule: always``."""

@@ -88,9 +88,10 @@ def trained_on(report: Mapping[str, Any]) -> str:
     if folds > 1 and _refitted(report):
         text += (
             f" Every generation is one network that learned from all these labelled patients. {folds} others, each "
-            "trained without a part of them and judged on that part alone, gave its calibration and thresholds, and "
-            "decided whether it teaches."
+            "trained without a part of them and judged on that part alone, gave its calibration and thresholds"
         )
+        stay = report["config"].get("student", {}).get("judges") == "stay"
+        text += "; they are the same in every generation." if stay else ", and decided whether it teaches."
     elif folds > 1:
         text += (
             f" Every generation is the mean of {folds} networks, each trained without a part of all these labelled "
