@@ -41,6 +41,9 @@ def promote(work: Workplace, generation: int) -> Traffic:
         write_json(path, decision(0, [], None, config.promotion, sentence))
         return Traffic(own, [path])
     teachers = teachers_of(run, generation)
+    if config.stays(generation, 0):
+        write_json(path, _unjudged(generation, teachers))
+        return Traffic([run.generation(generation - 1) / "promotion.json"], [path])
     parts = scoring.judging_films(config, manifest.read(run.manifest))
 
     def said(index: int) -> Floats:
@@ -67,18 +70,22 @@ def promote(work: Workplace, generation: int) -> Traffic:
     who = "validation patients" if config.folds == 1 else "labelled and validation patients, out of fold,"
     if config.phase(generation).refit is not None:
         who = "labelled and validation patients, out of fold and by the networks of the folds,"
-    content = decision(generation, teachers, found, config.promotion, who=who)
-    if config.stays(generation, 0):
-        content["sentence"] = (
-            f"The networks that judge are those of generation {generation - 1}, so labelled films do not tell whether "
-            f"generation {generation} is better; next to teach: generation {generation}."
-        )
-    write_json(path, content)
+    write_json(path, decision(generation, teachers, found, config.promotion, who=who))
     reads = [run.manifest, run.generation(generation - 1) / "promotion.json"]
     for index in (generation, *teachers):
         reads += scoring.calibration_files(run, index)
         reads += [scoring.predictions_path(run, index, name) for name in parts]
     return Traffic(reads, [path])
+
+
+def _unjudged(generation: int, teachers: list[int]) -> dict[str, Any]:
+    """Return the content of ``promotion.json`` where the networks that judge are those of the generation before."""
+    return {
+        "generation": generation, "role": "student", "verdict": "unjudged", "promoted": True, "against": teachers[0],
+        "teachers": [generation], "auroc": None, "log_loss": None,
+        "sentence": f"The networks that judge are those of generation {generation - 1}, so labelled films do not tell "
+        f"whether generation {generation} is better; next to teach: generation {generation}.",
+    }  # fmt: skip
 
 
 def verdict(found: PairedComparison, config: PromotionConfig = DEFAULT) -> str:

@@ -239,9 +239,12 @@ def test_judges_that_stay_are_those_of_generation_0(refitted: Workplace, judged:
 
 def test_judges_that_stay_decide_nothing(judged: Workplace) -> None:
     told = read_json(judged.run.generation(2) / "promotion.json")
-    assert (told["verdict"], told["teachers"], told["auroc"]["difference"]) == ("undecided", [2], 0)
+    assert (told["verdict"], told["against"], told["teachers"], told["auroc"]) == ("unjudged", 1, [2], None)
     assert told["sentence"].startswith("The networks that judge are those of generation 1, so labelled films do not")
-    assert "thresholds; they are the same in every generation." in (judged.run.path / "report.html").read_text()
+    page = (judged.run.path / "report.html").read_text()
+    assert "thresholds; they are the same in every generation." in page
+    assert "Generation 2 is the latest; on labelled films nothing was there to compare it by." in page
+    assert "no evidence" not in page
 
 
 def test_a_plan_leaves_out_judges_that_stay(judged: Workplace) -> None:
@@ -283,6 +286,15 @@ def test_a_refit_is_taught_by_the_refit(refitted: Workplace) -> None:
         (
             ["folds=2", "teacher.refit={}", "student.refit={}", "generations.2.judges=stay"],
             "generations.2.judges: those that 'stay' judge every generation alike, so promotion.rule: ",
+        ),
+        (
+            [
+                "folds=2",
+                "teacher.refit={}",
+                "student={refit: {}, judges: stay}",
+                "promotion={rule: always, patience: 1}",
+            ],
+            "student.judges: those that 'stay' never find a student better, which promotion.patience waits for",
         ),
         (
             ["folds=2", "teacher.refit={}", "student.refit={optim: {stps: 3}}"],

@@ -238,6 +238,11 @@ class Config(Section):
                 f"{where}.judges: those that 'stay' judge every generation alike, so promotion.rule: "
                 f"{self.promotion.rule} has nothing to decide by; use 'learn', or promotion.rule: always"
             )
+        if self.promotion.patience:
+            raise ValueError(
+                f"{where}.judges: those that 'stay' never find a student better, which promotion.patience waits for; "
+                "set it to 0"
+            )
 
     def _check_refit(self, generation: int, phase: PhaseConfig, where: str) -> None:
         if self.folds == 1:

@@ -112,6 +112,7 @@ def choose_best(entries: Sequence[Mapping[str, Any]], rule: str = "bound") -> tu
         "first": f"Generation {index} is the first one",
         "better": f"Generation {index} was found better than its teacher",
         "undecided": f"Generation {index} could not be told apart from its teacher",
+        "unjudged": f"Generation {index} is the latest; on labelled films nothing was there to compare it by",
         "worse": f"Generation {index} is the latest, though found worse than its teacher by those that judge",
     }[best["verdict"]]
     decided = [entry["verdict"] for entry in entries if entry["verdict"] in ("better", "undecided", "worse")]

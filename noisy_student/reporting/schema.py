@@ -10,7 +10,7 @@ Check = Callable[[Any, str], None]
 
 VERSION: Final = 1
 """Version of the form; it grows when a field changes its meaning or goes."""
-VERDICTS: Final = ("first", "better", "undecided", "worse")
+VERDICTS: Final = ("first", "better", "undecided", "worse", "unjudged")
 
 
 def check(report: Mapping[str, Any]) -> None:

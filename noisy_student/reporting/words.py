@@ -200,6 +200,7 @@ def verdict_words(entry: Mapping[str, Any]) -> str:
         "first": "first",
         "better": "better",
         "undecided": "undecided",
+        "unjudged": "not judged",
         "worse": "worse, rejected",
         None: "not decided yet",
     }[entry["verdict"]]
@@ -211,6 +212,7 @@ def better_than_last(entry: Mapping[str, Any], level: str) -> str:
         "first": "This is the first generation, so there is nothing to compare it with.",
         "better": "Yes.",
         "undecided": "Undecided.",
+        "unjudged": "Not judged.",
         "worse": "No.",
         None: "This has not been decided yet.",
     }[entry["verdict"]]
