@@ -102,7 +102,10 @@ def _belonging(films: Manifest, pairs: str) -> npt.NDArray[np.int64]:
 
 
 def train(work: Workplace, generation: int) -> Traffic:
-    """Train the networks of the generation, each on its targets table, and write their checkpoints."""
+    """Train the networks of the generation, each on its targets table, and write their checkpoints.
+
+    Those that stay (``Config.stays``) are copied from the generation before.
+    """
     from noisy_student.learning import fit
 
     reads: list[Path] = []
