@@ -40,6 +40,14 @@ LABELS = "data.labels=[A, B]"
             "teacher.optim.phases: films: labelled does nothing where no film is of the pool",
         ),
         (
+            ["student.consistency={method: fixmatch, align: false, align_by: shift}"],
+            "align_by: does nothing with align: false",
+        ),
+        (
+            ["student.consistency={method: fixmatch, align_by: shift, momentum: 0.9}"],
+            "momentum: does nothing with align_by: shift",
+        ),
+        (
             ["student.consistency={method: fixmatch, align: false, prevalence: teacher}"],
             "prevalence: does nothing with align: false",
         ),

@@ -33,7 +33,7 @@ OPTIONS = {
     "films": [
         "teacher.consistency={method: fixmatch, confidence: 0.6}",
         "student.consistency={method: mean_teacher, weight: 3}",
-        "generations.2.consistency={method: fixmatch, prevalence: teacher}",
+        "generations.2.consistency={method: fixmatch, prevalence: teacher, align_by: shift}",
         "student.optim.phases=[{steps: 5}, {steps: 3, films: labelled, noise: false}]",
         "pseudo={hard: true, weight: right, select: {rule: two_sided, precision: 0.6}}",
     ],

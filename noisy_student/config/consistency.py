@@ -13,6 +13,7 @@ _USED_BY: Final = {
     "confidence": "fixmatch",
     "align": "fixmatch",
     "prevalence": "fixmatch",
+    "align_by": "fixmatch",
     "momentum": "fixmatch",
 }
 """Setting -> the method that it belongs to."""
@@ -37,21 +38,28 @@ class ConsistencyConfig(Section):
     confidence: float = Field(0.95, ge=0.5, lt=1)
     """Of ``fixmatch``: a label of a film takes part from this probability on, on either side."""
     align: bool = True
-    """Of ``fixmatch``: move each label's probabilities by the ratio of its expected prevalence in the pool to the
-    running mean of what has been said of it."""
+    """Of ``fixmatch``: move each label's probabilities towards its expected prevalence in the pool."""
+    align_by: Literal["ratio", "shift"] = "ratio"
+    """Of ``fixmatch`` with ``align``: by the ``ratio`` of the expected prevalence to the running mean of what has been
+    said, as published, which hardly moves what is said with great confidence; or by the ``shift`` of the log-odds,
+    found step by step, with which the mean is what is expected."""
     prevalence: Literal["labelled", "teacher"] = "labelled"
     """Of ``fixmatch`` with ``align``: the expected prevalence is the share among the labelled films, as published, or
     a student's teacher's mean over the pool. Calibrated on films that it has not learnt, that is the labelled share
     corrected for how the labelled films differ from the pool by all that the teacher sees. Generation 0 has no
     teacher, and it is refused there. A label of ``pseudo.prevalence`` has the one that is known."""
     momentum: float = Field(0.99, ge=0, lt=1)
-    """Of ``fixmatch``: what a step keeps of the running means."""
+    """Of ``fixmatch`` with ``align_by: ratio``: what a step keeps of the running means."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         self.refuse_unused("method", _USED_BY)
         if self.prevalence == "teacher" and not self.align:
             raise ValueError("prevalence: does nothing with align: false; leave one of them out")
+        if self.align_by == "shift" and not self.align:
+            raise ValueError("align_by: does nothing with align: false; leave one of them out")
+        if self.align_by == "shift" and self.momentum != type(self).model_fields["momentum"].default:
+            raise ValueError("momentum: does nothing with align_by: shift, which keeps no running means; leave it out")
         return self
 
     @property

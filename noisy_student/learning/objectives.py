@@ -142,19 +142,25 @@ class Consistency(nn.Module):
     NeurIPS 2017. ``fixmatch``: the mean over films of the pool and labels of the cross-entropy with the rounded
     probability of a weak view, where that is confident, and 0 elsewhere, after Sohn et al., "FixMatch", NeurIPS 2020.
     With several labels each is yes or no, and a confident no counts too; its probability p is moved before by
-    ``align``: the odds times (share / (1 - share)) / (seen / (1 - seen)), ``share`` being the share of positives that
-    is expected of the pool and ``seen`` the running mean of p, after Ihler et al., "Distribution-aware
-    multi-label FixMatch", CVPR workshops 2024, and Berthelot et al., "ReMixMatch", ICLR 2020.
+    ``align``. By ``ratio``: the odds times (share / (1 - share)) / (seen / (1 - seen)), ``share`` being the share of
+    positives that is expected of the pool and ``seen`` the running mean of p, after Ihler et al., "Distribution-aware
+    multi-label FixMatch", CVPR workshops 2024, and Berthelot et al., "ReMixMatch", ICLR 2020. That is 0.6 where .38 is
+    said and .27 expected, and odds of a thousand stay on their side. By ``shift``: sigmoid(log-odds - shift), with
+    which the mean of p is the share (the change of prior of Saerens et al., Neural Computation 2002). It is found as
+    the dual variable of that constraint: a step moves it by how far the mean over its films is off.
 
     Attributes:
         done: steps so far, on which the weight depends.
-        seen: (K,) running mean of what was said of weak views; it starts at the share, which moves nothing.
+        seen: (K,) running mean of what was said of weak views, by ``ratio``; it starts at the share, which moves
+            nothing.
+        shift: (K,) what is taken from the log-odds, by ``shift``; it starts at 0.
         share: (K,) NaN where it is not known: that label is not moved.
     """
 
     done: Tensor
     seen: Tensor
     share: Tensor
+    shift: Tensor
 
     def __init__(self, known: Cost, config: ConsistencyConfig, share: Tensor, steps: int) -> None:
         """``known`` is the cost of what is known, ``steps`` are those of the whole training."""
@@ -162,7 +168,10 @@ class Consistency(nn.Module):
         self.known, self.config, self.rising = known, config, config.ramp * steps
         self.register_buffer("done", torch.zeros((), dtype=torch.float64))
         self.register_buffer("share", share.float().clamp(1e-3, 1 - 1e-3), persistent=False)
-        self.register_buffer("seen", self.share.clone())
+        if config.align_by == "ratio":
+            self.register_buffer("seen", self.share.clone())
+        else:
+            self.register_buffer("shift", torch.zeros_like(self.share))
 
     def forward(self, model: nn.Module, ema: nn.Module, batch: Noised) -> Tensor:
         """Return the sum of both terms; the second one is 0 where no other views are there."""
@@ -179,7 +188,7 @@ class Consistency(nn.Module):
             with torch.no_grad():
                 weak = ema(batch.weak)
         term = self._far if self.config.method == "mean_teacher" else self._unlike
-        second = term(logits[batch.rows].float(), torch.sigmoid(weak.detach().float()), batch.group)
+        second = term(logits[batch.rows].float(), weak.detach().float(), batch.group)
         return self.known(logits, batch) + (weight * second).to(second.dtype)
 
     @torch.no_grad()
@@ -188,12 +197,16 @@ class Consistency(nn.Module):
         self.done += 1
         return self.config.weight * torch.exp(-5 * (1 - reached) ** 2)
 
-    def _far(self, logits: Tensor, said: Tensor, group: Group) -> Tensor:
-        return _mean(functional.mse_loss(torch.sigmoid(logits), said, reduction="none"), group)
+    def _far(self, logits: Tensor, weak: Tensor, group: Group) -> Tensor:
+        return _mean(functional.mse_loss(torch.sigmoid(logits), torch.sigmoid(weak), reduction="none"), group)
 
-    def _unlike(self, logits: Tensor, said: Tensor, group: Group) -> Tensor:
-        if self.config.align:
-            said = self._aligned(said, group)
+    def _unlike(self, logits: Tensor, weak: Tensor, group: Group) -> Tensor:
+        if not self.config.align:
+            said = torch.sigmoid(weak)
+        elif self.config.align_by == "ratio":
+            said = self._aligned(torch.sigmoid(weak), group)
+        else:
+            said = self._shifted(weak, group)
         sure = torch.maximum(said, 1 - said) >= self.config.confidence
         each = functional.binary_cross_entropy_with_logits(logits, (said >= 0.5).float(), reduction="none")
         return _mean(torch.where(sure, each, 0.0), group)
@@ -204,6 +217,13 @@ class Consistency(nn.Module):
         seen = self.seen.clamp(1e-6, 1 - 1e-6)
         positive, negative = said * self.share / seen, (1 - said) * (1 - self.share) / (1 - seen)
         return torch.where(self.share.isnan(), said, positive / (positive + negative))
+
+    @torch.no_grad()
+    def _shifted(self, weak: Tensor, group: Group) -> Tensor:
+        said = torch.sigmoid(weak - self.shift)
+        off = _column_means(said, group, self.share) - self.share
+        self.shift += off.nan_to_num()  # the share of a label can be unknown: that one is not moved
+        return said
 
 
 class Byol(nn.Module):

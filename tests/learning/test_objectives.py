@@ -9,6 +9,7 @@ from noisy_student.config import ConsistencyConfig
 from noisy_student.learning.distributed import ALONE
 from noisy_student.learning.losses import mean_loss, smoothed, weighted_bce
 from noisy_student.learning.objectives import AucMargin, Consistency, Noised, cost, supervised
+from noisy_student.targets.prevalence import prior_shift
 
 
 class Linear(nn.Module):
@@ -318,10 +319,35 @@ def test_a_label_of_unknown_share_is_not_aligned() -> None:
     assert (aligned[:, 1] < said[:, 1]).all()
 
 
+def test_a_shift_reaches_the_expected_prevalence_where_a_ratio_does_not() -> None:
+    """What is said with great confidence keeps its side by a ratio; the shift is that of the change of prior."""
+    draw = np.random.default_rng(3)
+    weak = torch.from_numpy(np.where(draw.random((4096, 3)) < 0.4, 8.0, -8.0) + draw.normal(0, 3, (4096, 3))).float()
+    share = torch.tensor([0.25, 0.5, float("nan")])
+    means = {}
+    for way in ("ratio", "shift"):
+        objective = Consistency(KNOWN, ConsistencyConfig(method="fixmatch", align_by=way), share, 10)
+        for step in range(600):
+            batch = weak[step % 64 :: 64]
+            objective._unlike(torch.zeros_like(batch), batch, ALONE)
+        said = objective._shifted(weak, ALONE) if way == "shift" else objective._aligned(torch.sigmoid(weak), ALONE)
+        means[way] = said.mean(dim=0)
+    torch.testing.assert_close(means["shift"][:2], share[:2], atol=0.02, rtol=0)
+    assert means["ratio"][0] > 0.35
+    assert means["ratio"][1] < 0.45
+    for way in means:
+        torch.testing.assert_close(means[way][2], torch.sigmoid(weak[:, 2]).mean())
+    for label in (0, 1):
+        probability = torch.sigmoid(weak[:, label].double()).numpy()
+        assert -float(objective.shift[label]) == pytest.approx(prior_shift(probability, float(share[label])), abs=0.4)
+
+
 def test_the_running_means_are_part_of_the_state_and_nothing_of_it_is_learnt() -> None:
     objective = Consistency(KNOWN, ConsistencyConfig(method="fixmatch"), SHARE, 10)
     objective(Linear(), Averaged(), compared([2, 3, 4, 5]))
     assert set(objective.state_dict()) == {"done", "seen"}
+    shifted = Consistency(KNOWN, ConsistencyConfig(method="fixmatch", align_by="shift"), SHARE, 10)
+    assert set(shifted.state_dict()) == {"done", "shift"}
     assert list(objective.parameters()) == []
     other = Consistency(KNOWN, ConsistencyConfig(method="fixmatch"), SHARE, 10)
     other.load_state_dict(objective.state_dict())
