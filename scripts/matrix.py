@@ -41,7 +41,10 @@ SMALL: Final = ("few", "mean_teacher", "fixmatch", "ours", "all")
 ABLATION: Final[Mapping[str, Sequence[str]]] = {
     "no term": ("student.refit.consistency={}",),
     "term alone": ("pseudo.loss_weight=1.0e-6",),
-    "labelled share": ("student.refit.consistency.prevalence=labelled", "pseudo.align=true"),
+    "published alignment": (
+        "student.refit.consistency={method: fixmatch, source: average, ramp: 0}",
+        "pseudo.align=true",
+    ),
     "no folds": (  # one network, taught by half of the budget and judged by the other
         "folds=1",
         "teacher.refit=null",
@@ -50,7 +53,7 @@ ABLATION: Final[Mapping[str, Sequence[str]]] = {
         "student.start=weights",
         "student.model.dropout=0.5",
         "student.noise.mixup.probability=0",
-        "student.consistency={method: fixmatch, source: average, ramp: 0, prevalence: teacher}",
+        "student.consistency={method: fixmatch, source: average, ramp: 0, prevalence: teacher, align_by: shift}",
         "generations={1: {optim: {steps: 375}}, 2: {optim: {steps: 675}}}",  # for as many films
         "student.optim.steps=1210",
     ),
