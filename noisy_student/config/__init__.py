@@ -361,8 +361,7 @@ class Config(Section):
 
     def trainings(self, generation: int) -> tuple[PhaseConfig, ...]:
         """Return those of :meth:`networks` that learn in ``generation``."""
-        every = self.networks(generation)
-        return tuple(phase for number, phase in enumerate(every) if not self.stays(generation, number))
+        return tuple(one for k, one in enumerate(self.networks(generation)) if not self.stays(generation, k))
 
     def phases(self) -> dict[int, PhaseConfig]:
         """Return the phases that differ, by generation: the last one stands for all generations after it."""
