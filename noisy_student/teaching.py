@@ -49,7 +49,8 @@ def make_targets(work: Workplace, generation: int) -> Traffic:
     if crossed:
         reads.append(run.folds)
         fold = folds.read(run.folds, known.images)
-    for number in training.fold_numbers(config, generation):
+    everyone = enumerate(training.fold_numbers(config, generation))
+    for number in (fold for place, fold in everyone if not config.stays(generation, place)):
         own = known if number is None else known.rows(fold != number)
         if teachers and len(pool):
             of = None if number == REFIT else number

@@ -224,6 +224,7 @@ def test_judges_that_stay_are_those_of_generation_0(refitted: Workplace, judged:
         assert same(*(of(generation, model) for generation in (0, 1, 2)))
         assert same(*(of(generation, pool) for generation in (0, 1, 2)))
         assert not same(of(0, model), refitted.run.generation(1) / model)
+        assert [of(g, f"fold-{number}/targets.parquet").is_file() for g in (0, 1, 2)] == [True, False, False]
     for name in ("predictions/valid.parquet", "predictions/labelled.parquet", "calibration-folds.json"):
         assert same(*(of(generation, name) for generation in (0, 1, 2)))
     speaks = "refit/checkpoint/best/model.safetensors"
