@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
     if not overwrite and (output / "config.resolved.json").exists() and started(run):
         check_same(read_snapshot(output / "config.resolved.json"), config, output)
     root = data_root(config.data)
-    networks = [(generation, phase) for generation in range(rounds + 1) for phase in config.trainings(generation)]
     state = "new" if not started(run) else "is replaced" if overwrite else "exists: needs --resume or --overwrite"
     plan: dict[str, Any] = {
         "output": f"{output} ({state})",
@@ -42,9 +40,10 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
         "generations": f"{rounds + 1} (a teacher and {rounds} student{'' if rounds == 1 else 's'})",
         "teacher": _network(config, 0),
         "student": _students(config, rounds),
-        "steps": _steps(config, networks, None, None),
+        "steps": _steps(amount(config, rounds)),
     }
-    staged = [f"generation {g}: {_staged(phase)}" for g, phase in networks if len(phase.phases()) > 1]
+    trainings = [(generation, phase) for generation in range(rounds + 1) for phase in config.trainings(generation)]
+    staged = [f"generation {g}: {_staged(phase)}" for g, phase in trainings if len(phase.phases()) > 1]
     if staged:
         plan["phases"] = "; ".join(dict.fromkeys(staged))
     unused = [str(generation) for generation in sorted(config.generations) if generation > rounds]
@@ -57,33 +56,42 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
     check_views(films, config)
     chosen, split = splits.assign(films, config.split)
     check_train(chosen, config)
-    labelled = manifest.select(chosen, split="train", labelled=True)
+    labelled, pool = (len(manifest.select(chosen, split="train", labelled=known)) for known in (True, False))
     size = len(films) * config.data.channels * config.data.image_size**2
     counts = {
         name: f"{part['images']:,} films of {part['patients']:,} patients" for name, part in split["counts"].items()
     }
-    plan["steps"] = _steps(config, networks, len(labelled), len(manifest.select(chosen, split="train", labelled=False)))
+    plan["steps"] = _steps(amount(config, rounds, labelled, pool))
     return plan | counts | {"decoded_films": f"{size / 1e6:,.0f} MB on disk, as much in memory where they fit"}
 
 
-def _steps(config: Config, networks: Sequence[tuple[int, PhaseConfig]], labelled: int | None, pool: int | None) -> str:
-    """Return the steps of all trainings and the films that they see, for so many labelled films and films of the pool.
+def amount(config: Config, rounds: int, labelled: int | None = None, pool: int | None = None) -> tuple[int, int] | None:
+    """Return the steps of all trainings and the films that they see, both views of a self-supervised start counted.
 
-    Where lengths are given in epochs, the steps of a cross-fitted run are those of its labelled films: a network learns
-    from the label budget without its fold, which is about as many.
+    ``labelled`` and ``pool`` are numbers of films; ``None`` is returned where it depends on them and they are not
+    known. Where lengths are given in epochs, the steps of a cross-fitted run are those of its labelled films: a network
+    learns from the label budget without its fold, which is about as many.
     """
     steps = seen = 0
-    for generation, phase in networks:
+    for generation in range(rounds + 1):
         films = None if labelled is None or pool is None else labelled + (pool if config.uses_pool(generation) else 0)
-        own = phase.total_steps(films)
-        if own is None:
-            return "depend on the films, which are not there yet (phases in epochs)"
-        steps += own
-        seen += own * phase.optim.batch_size
+        for phase in config.trainings(generation):
+            own = phase.total_steps(films)
+            if own is None:
+                return None
+            steps += own
+            seen += own * phase.optim.batch_size
     learnt = config.pretrain
     if learnt.method != "none":
         steps += learnt.optim.steps
         seen += 2 * learnt.optim.steps * learnt.optim.batch_size
+    return steps, seen
+
+
+def _steps(found: tuple[int, int] | None) -> str:
+    if found is None:
+        return "depend on the films, which are not there yet (phases in epochs)"
+    steps, seen = found
     return f"{steps:,} in all, {seen:,} films seen"
 
 

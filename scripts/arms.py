@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from noisy_student import generations, preflight, preparation, scoring, training
+from noisy_student import generations, plan, preflight, preparation, scoring, training
 from noisy_student.config import Config, ConsistencyConfig, FinetuneConfig, OptimConfig, PhaseConfig
 from noisy_student.data import manifest, split_files, splits
 from noisy_student.data.manifest import Manifest
@@ -85,16 +85,16 @@ def check(arm: str, base: Config, config: Config) -> None:
             )
 
 
-def unread(arm: str, config: Config) -> list[str]:
+def unread(arm: str, config: Config, rounds: int) -> list[str]:
     """Return the keys of a configuration that change nothing of an arm: a change of ours need not make rivals anew.
 
-    What ours would see of films decides how long the others learn; that is :func:`schedule`.
+    Of ours they read how many films it sees, which is the :func:`budget`; where the data decide that, all keys are.
     """
     make = ARMS.get(arm, iterated)
-    if make is iterated:
+    if make is iterated or (make in AS_LONG and budget(arm, config, rounds) is None):
         return []
-    phase, generation = ("teacher", 0) if make in (few, regressed) else ("student", 1)
-    others = [name for name in ("teacher", "student") if name != phase]
+    phase, generation = ("student", 1) if make in AS_LONG else ("teacher", 0)
+    others = ["teacher" if phase == "student" else "student"]
     if make is regressed:  # it asks the teacher's network with its start weights
         others += [f"teacher.{key}" for key in type(config.teacher).model_fields if key != "model"]
     later = [f"generations.{number}" for number in config.generations if number != generation]
@@ -105,18 +105,12 @@ def unread(arm: str, config: Config) -> list[str]:
     return ["folds", "pretrain", "promotion", "pseudo", *others, *later, *alone]
 
 
-def schedule(arm: str, config: Config, rounds: int) -> int | list[Any] | None:
-    """Return how many films an arm sees where that is as many as all trainings of ours, and else None; where lengths
-    are in epochs, what decides it beside the data.
+def budget(arm: str, config: Config, rounds: int) -> int | None:
+    """Return how many films an arm sees that sees as many as all trainings of ours; ``None`` where it is another arm,
+    or the data decide.
     """
-    if ARMS.get(arm, iterated) not in (with_pool, everything):
-        return None
-    optims = [phase.optim for generation in range(rounds + 1) for phase in config.trainings(generation)]
-    if config.pretrain.method != "none":
-        optims += [config.pretrain.optim] * 2
-    if not any(part.epochs for one in optims for part in one.phases):
-        return sum(one.steps * one.batch_size for one in optims)
-    return [[one.steps, one.batch_size, [[part.steps, part.epochs] for part in one.phases]] for one in optims]
+    found = plan.amount(config, rounds) if ARMS.get(arm, iterated) in AS_LONG else None
+    return None if found is None else found[1]
 
 
 def _value(config: Config, key: str) -> Any:
@@ -222,15 +216,10 @@ def device() -> str:
 
 def seen_by_ours(bench: Bench) -> int:
     """Return how many films all trainings of ours see together, both views of a self-supervised start counted."""
-    config, labelled = bench.work.config, len(manifest.select(bench.seen, split="train", labelled=True))
-    seen = 0
-    for generation in range(bench.rounds + 1):
-        films = labelled + (len(bench.pool) if generation else 0)
-        for phase in config.trainings(generation):
-            seen += phase.stretches(films)[-1].stop * phase.optim.batch_size
-    if config.pretrain.method != "none":
-        seen += 2 * config.pretrain.optim.steps * config.pretrain.optim.batch_size
-    return seen
+    labelled = len(manifest.select(bench.seen, split="train", labelled=True))
+    found = plan.amount(bench.work.config, bench.rounds, labelled, len(bench.pool))
+    assert found is not None, "the films are known"
+    return found[1]
 
 
 def supervised(phase: PhaseConfig) -> PhaseConfig:
@@ -388,5 +377,7 @@ ARMS: Final[dict[str, Arm]] = {
     "unpretrained": iterated,
     "unaligned": iterated,
 }
+AS_LONG: Final = (with_pool, everything)
+"""Arms that see as many films as all trainings of ours."""
 MATRIX: Final = ("few", "frozen", "pseudo", "mean_teacher", "fixmatch", "ours", "all")
 """The arms of the benchmark; the others are ours without one of its components."""

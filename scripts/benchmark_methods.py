@@ -109,12 +109,12 @@ def recipe_of(arm: str, given: argparse.Namespace) -> dict[str, Any]:
     """Return what makes two lines of an arm comparable: of the configuration what the arm takes from it."""
     config = load(given.config, [*given.set, *arms.SETTINGS.get(arm, ()), *own(arm, given)])
     recipe = {
-        "config": results.recipe_key(given.config, without=arms.unread(arm, config)),
+        "config": results.recipe_key(given.config, without=arms.unread(arm, config, given.rounds)),
         "set": given.set,
         "rounds": given.rounds,
         "few_steps": given.few_steps,
     }
-    if (films := arms.schedule(arm, config, given.rounds)) is not None:
+    if (films := arms.budget(arm, config, given.rounds)) is not None:
         recipe["budget"] = films
     if own(arm, given):
         recipe["own"] = own(arm, given)
