@@ -42,7 +42,11 @@ def promote(work: Workplace, generation: int) -> Traffic:
         return Traffic(own, [path])
     teachers = teachers_of(run, generation)
     if config.stays(generation, 0):
-        write_json(path, _unjudged(generation, teachers))
+        sentence = (
+            f"The networks that judge are those of generation {generation - 1}, so labelled films do not tell whether "
+            f"generation {generation} is better; next to teach: generation {generation}."
+        )
+        write_json(path, decision(generation, teachers, None, config.promotion, sentence))
         return Traffic([run.generation(generation - 1) / "promotion.json"], [path])
     parts = scoring.judging_films(config, manifest.read(run.manifest))
 
@@ -76,16 +80,6 @@ def promote(work: Workplace, generation: int) -> Traffic:
         reads += scoring.calibration_files(run, index)
         reads += [scoring.predictions_path(run, index, name) for name in parts]
     return Traffic(reads, [path])
-
-
-def _unjudged(generation: int, teachers: list[int]) -> dict[str, Any]:
-    """Return the content of ``promotion.json`` where the networks that judge are those of the generation before."""
-    return {
-        "generation": generation, "role": "student", "verdict": "unjudged", "promoted": True, "against": teachers[0],
-        "teachers": [generation], "auroc": None, "log_loss": None,
-        "sentence": f"The networks that judge are those of generation {generation - 1}, so labelled films do not tell "
-        f"whether generation {generation} is better; next to teach: generation {generation}.",
-    }  # fmt: skip
 
 
 def verdict(found: PairedComparison, config: PromotionConfig = DEFAULT) -> str:
@@ -129,11 +123,14 @@ def decision(
 
     Better: the student alone. Worse: the teacher stays. Undecided: the mean of teacher and student (all generations so
     far that were not worse), the student alone or the teacher, as ``config.undecided`` says. By the rule ``always`` it
-    is the student whatever the verdict.
+    is the student whatever the verdict. Where nothing was ``found``, as of the first teacher and of a student whose
+    judges stay, the ``sentence`` says why.
     """
+    against: int | list[int] | None = teachers if len(teachers) > 1 else teachers[0] if teachers else None
     if found is None:
+        role, word = ("student", "unjudged") if teachers else ("teacher", "first")
         return {
-            "generation": generation, "role": "teacher", "verdict": "first", "promoted": True, "against": None,
+            "generation": generation, "role": role, "verdict": word, "promoted": True, "against": against,
             "teachers": [generation], "auroc": None, "log_loss": None, "sentence": sentence,
         }  # fmt: skip
     word = verdict(found, config)
@@ -141,7 +138,6 @@ def decision(
     following = {"better": [generation], "worse": teachers, "undecided": unsure}[word]
     if config.rule == "always":
         following = [generation]
-    against: int | list[int] = teachers[0] if len(teachers) == 1 else teachers
     return {
         "generation": generation,
         "role": "student",

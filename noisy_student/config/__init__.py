@@ -231,13 +231,13 @@ class Config(Section):
             raise ValueError(f"{without[0]}.refit: is missing, and another generation has it; all have it or none")
 
     def _check_judges(self, phase: PhaseConfig, where: str) -> None:
-        rule, judges = self.promotion.rule, f"{where}.judges: those that 'stay'"
+        rule, who = self.promotion.rule, f"{where}.judges: those that 'stay'"
         if phase.refit is None:
             raise ValueError(f"{where}.judges: 'stay' goes with refit; without it nothing would learn. Leave it out")
         if rule != "always":
-            raise ValueError(f"{judges} judge every generation alike, so promotion.rule: {rule} needs 'learn'")
+            raise ValueError(f"{who} judge every generation alike, so promotion.rule: {rule} has to be always")
         if self.promotion.patience:
-            raise ValueError(f"{judges} never find a student better, which promotion.patience waits for; set it to 0")
+            raise ValueError(f"{who} never find a student better, which promotion.patience waits for; set it to 0")
 
     def _check_refit(self, generation: int, phase: PhaseConfig, where: str) -> None:
         if self.folds == 1:

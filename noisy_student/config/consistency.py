@@ -54,12 +54,10 @@ class ConsistencyConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         self.refuse_unused("method", _USED_BY)
-        if self.prevalence == "teacher" and not self.align:
-            raise ValueError("prevalence: does nothing with align: false; leave one of them out")
-        if self.align_by == "shift" and not self.align:
-            raise ValueError("align_by: does nothing with align: false; leave one of them out")
-        if self.align_by == "shift" and self.momentum != type(self).model_fields["momentum"].default:
-            raise ValueError("momentum: does nothing with align_by: shift, which keeps no running means; leave it out")
+        for key, published in (("prevalence", "labelled"), ("align_by", "ratio")):
+            if not self.align and getattr(self, key) != published:
+                raise ValueError(f"{key}: does nothing with align: false; leave one of them out")
+        self.refuse_unused("align_by", {"momentum": "ratio"})
         return self
 
     @property
