@@ -53,7 +53,9 @@ def bare(paths: list[Path], settings: DecodeSettings) -> tuple[float, float]:
 
 def together(paths: list[Path], settings: DecodeSettings, workers: int) -> tuple[float, float]:
     """Return what :func:`bare` does, of ``workers`` processes at the same time: films/s of all, and per processor."""
-    with multiprocessing.get_context("fork").Pool(workers) as pool:
+    # Not forked: a thread of this process that holds a lock just then leaves the child waiting for it for ever.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, initializer=context.Barrier(workers).wait) as pool:  # none begins before all are there
         rates = pool.starmap(bare, [(paths, settings)] * workers, chunksize=1)
     return sum(rate for rate, _ in rates), statistics.fmean(rate for _, rate in rates)
 
