@@ -59,14 +59,28 @@ def check_settings(config: Config, device: str, *, weights: bool = True) -> None
                     f"optim.freeze_bn: {model.name} has no batch norm whose statistics could be kept",
                     "Leave it out.",
                 )
+            depth = finetune.depths(blocks(network.backbone))
             for part in phase.phases():
-                finetune.learning_names(network, part, finetune.depths(blocks(network.backbone)))
+                finetune.learning_names(network, part, depth)
+            if phase.start == "weights" and not config.starts_from_pretraining(generation, number):
+                _check_untaught(phase, max(depth.values(), default=0))
             if weights or model.weights in origins.BY_NAME:
                 models.check_weights(network, model, folders)
             if phase.start == "weights" and (weights or model.weights.startswith(origins.XRV)):
                 cautions[origins.caution(config, model.weights, folders)] = None
     for sentence in filter(None, cautions):
         warnings.warn(sentence, ConfigWarning, stacklevel=2)
+
+
+def _check_untaught(phase: PhaseConfig, count: int) -> None:
+    """Raise where the first stretch leaves blocks, of ``count``, as they are that ``initialise: lowest`` begins anew."""
+    kept, first = phase.model.pretrained_blocks, phase.phases()[0].trainable
+    if kept is not None and isinstance(first, int) and first < count - kept:
+        raise ConfigError(
+            f"optim.phases: the first of them (trainable: {first}) leaves layers as they start, and of {count} blocks "
+            f"the highest {count - kept} begin anew (model.pretrained_blocks: {kept})",
+            f"Give {count - kept} or more, or 'all'.",
+        )
 
 
 @contextmanager

@@ -202,7 +202,7 @@ def test_layers_that_nothing_has_taught_do_not_stand_still(model: dict[str, Any]
     given = [f"teacher.model={json.dumps(model)}", "student.start=weights"]
     message = says(*given, "teacher.optim.freeze_bn=true")
     assert f"teacher.optim.freeze_bn: teacher.{reason}" in message
-    for first in ("head", "2"):
+    for first in ("head", "2") if model.get("initialise") != "lowest" else ("head",):
         message = says(*given, f"teacher.optim.phases=[{{trainable: {first}, steps: 3}}, {{}}]")
         assert f"teacher.optim.phases: the first of them (trainable: {first}) leaves layers" in message
         assert f"teacher.{reason}" in message

@@ -40,6 +40,26 @@ def test_networks_and_weights_of_every_generation_are_checked_before_the_run() -
         preflight.check_settings(load(None, ["generations.2.optim.phases=[{trainable: 9, steps: 3}, {}]"]), "cpu")
 
 
+def test_blocks_that_begin_anew_may_not_stand_still() -> None:
+    model = "{name: mobilenet_v2, weights: imagenet, initialise: lowest, pretrained_blocks: 12}"
+    for phase, count in (("student", 6), ("student", 7), ("generations.2", 6)):
+        given = [f"teacher.model={model}", f"student.model={model}", "student.start=weights"]
+        config = load(None, [*given, f"{phase}.optim.phases=[{{trainable: {count}}}]"])
+        if count == 7:  # of 19 blocks
+            preflight.check_settings(config, "cpu", weights=False)
+            continue
+        with pytest.raises(ConfigError, match=f"{phase}.optim.phases: .* of 19 blocks the highest 7 begin anew"):
+            preflight.check_settings(config, "cpu", weights=False)
+
+
+def test_blocks_that_a_self_supervised_start_has_taught_may_stand_still() -> None:
+    model = "{name: resnet18, weights: imagenet, initialise: lowest, pretrained_blocks: 3}"
+    given = [f"teacher.model={model}", "teacher.optim.phases=[{trainable: 1}]", "student.start=weights"]
+    with pytest.raises(ConfigError, match=r"teacher\.optim\.phases"):
+        preflight.check_settings(load(None, given), "cpu", weights=False)
+    preflight.check_settings(load(None, [*given, "pretrain.method=byol"]), "cpu", weights=False)
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

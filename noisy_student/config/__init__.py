@@ -318,8 +318,8 @@ class Config(Section):
         reason = f"{where}.model.{key} is '{getattr(model, key)}'"
         if network.optim.freeze_bn:
             raise ValueError(f"{where}.optim.freeze_bn: {reason}, and gives no statistics to keep; leave it out")
-        if (first := network.phases()[0].trainable) != "all":
-            raise ValueError(
+        if (first := network.phases()[0].trainable) != "all" and (first == "head" or model.initialise != "lowest"):
+            raise ValueError(  # how many blocks the network has, preflight knows
                 f"{where}.optim.phases: the first of them (trainable: {first}) leaves layers as they start, and "
                 f"{reason}: nothing has taught them; begin with trainable: all, or leave phases out"
             )
