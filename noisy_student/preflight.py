@@ -73,7 +73,7 @@ def check_settings(config: Config, device: str, *, weights: bool = True) -> None
 
 
 def _check_untaught(phase: PhaseConfig, count: int) -> None:
-    """Raise where the first stretch leaves blocks, of ``count``, as they are that ``initialise: lowest`` begins anew."""
+    """Raise where the first stretch leaves blocks (of ``count``) as they are that ``lowest`` begins anew."""
     kept, first = phase.model.pretrained_blocks, phase.phases()[0].trainable
     if kept is not None and isinstance(first, int) and first < count - kept:
         raise ConfigError(

@@ -10,17 +10,14 @@ from noisy_student.config.base import Section
 from noisy_student.config.changes import changed, laid_over
 from noisy_student.config.consistency import ConsistencyConfig
 from noisy_student.config.data import ColumnsConfig, DataConfig, DicomConfig, FoldersConfig, SplitConfig
-from noisy_student.config.learning import (
-    FinetuneConfig,
-    OptimConfig,
-    PhaseConfig,
-    StudentConfig,
-    labelled_places,
-)
+from noisy_student.config.evaluation import EvaluationConfig
+from noisy_student.config.learning import FinetuneConfig, OptimConfig, PhaseConfig, StudentConfig, labelled_places
 from noisy_student.config.loss import LossConfig, SamplerConfig
 from noisy_student.config.model import ModelConfig
 from noisy_student.config.noise import NoiseConfig, Operation
+from noisy_student.config.prediction import PredictionConfig
 from noisy_student.config.pretrain import PretrainConfig
+from noisy_student.config.promotion import PromotionConfig
 from noisy_student.config.pseudo import PseudoConfig, SelectConfig
 from noisy_student.config.synthetic import SyntheticConfig
 from noisy_student.config.targets import TargetsConfig
@@ -51,80 +48,6 @@ __all__ = [
     "SyntheticConfig",
     "TargetsConfig",
 ]
-
-
-class EvaluationConfig(Section):
-    """What is measured and how."""
-
-    macro_labels: tuple[str, ...] = ()
-    """Labels of the macro mean; empty means all of ``data.labels``."""
-    level: Literal["image", "study"] = "image"
-    """Unit of the headline figures; with ``study`` pseudo-labels too are what a teacher says of a study."""
-    aggregation: Literal["mean", "max", "frontal"] = "mean"
-    """How the logits of a study's films become one: their ``mean``, their ``max``, or the mean of the ``frontal`` ones
-    where a study has any, else of all. The calibration of studies is fitted after it."""
-    replicates: int = Field(2000, ge=100)
-    """Bootstrap replicates (patients are resampled)."""
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Coverage of the intervals."""
-    bins: int = Field(10, ge=2)
-    """Bins of equal mass for ECE and reliability diagrams."""
-    stratify: bool = False
-    """Resample patients within strata by their rarest finding, so that no resample loses a rare one; intervals then
-    hold for a test set with as many patients of each finding."""
-    target_sensitivity: float = Field(0.9, gt=0, le=1)
-    """Sensitivity of the second operating point: the highest threshold that reaches it on the judging films."""
-    target_specificity: float = Field(0.9, gt=0, le=1)
-    """Specificity of the third operating point: the lowest threshold that reaches it on the judging films."""
-    smallest_difference: float = Field(0.01, gt=0, lt=1)
-    """Difference of AUROC that would matter: where two models cannot be told apart, the report says how many patients
-    it would take to see this one."""
-    subgroup_patients: int = Field(50, ge=2)
-    """Groups (sex, age, view, projection, site) of fewer patients are marked as small and left out of the gap."""
-    age_bands: tuple[Annotated[int, Field(gt=0, le=150)], ...] = Field((18, 40, 60, 80), min_length=1)
-    """First years of the age bands after the youngest."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if list(self.age_bands) != sorted(set(self.age_bands)):
-            raise ValueError("age_bands: ages have to rise")
-        return self
-
-
-class PredictionConfig(Section):
-    """How a trained network is asked, on films of every split alike."""
-
-    tta: Literal["none", "flip"] | Annotated[int, Field(ge=2, le=32)] = "none"
-    """Test-time augmentation: ``none``, ``flip`` (the film and its mirror image) or a number of views: the film, and
-    others moved and scaled by at most 3 %, the same for a film whenever it is asked. The mean of the logits counts; n
-    views take n times as long."""
-
-
-class PromotionConfig(Section):
-    """When a student becomes the next teacher."""
-
-    rule: Literal["bound", "estimate", "always"] = "bound"
-    """``bound``: a student is better, or worse, where a one-sided bound shows it. ``estimate``: where its figures on
-    the judging films are, however uncertain. ``always``: every student teaches next and the last is the best,
-    as in Xie et al. 2020; the verdict of ``bound`` is written all the same."""
-    measure: Literal["both", "auroc", "log_loss"] = "both"
-    """What decides: the macro AUROC, the log loss, or ``both``: one of them, where the other does not contradict it."""
-    confidence: float = Field(0.9, gt=0.5, lt=1)
-    """Confidence of the bounds."""
-    undecided: Literal["mean", "student", "teacher"] = "mean"
-    """Next teacher when the verdict is undecided: the mean of the student and those who taught it, the student alone,
-    or those who taught it."""
-    patience: int = Field(0, ge=0)
-    """Stop after this many rounds in a row without a better student; 0 never stops early."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        default = type(self).model_fields
-        if self.rule == "always" and self.undecided != default["undecided"].default:
-            raise ValueError("undecided: does nothing with rule: always, by which every student teaches next")
-        if self.rule == "estimate" and self.confidence != default["confidence"].default:
-            raise ValueError("confidence: does nothing with rule: estimate, which looks at no bound")
-        return self
 
 
 class Config(Section):
