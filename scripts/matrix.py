@@ -80,7 +80,7 @@ FINDINGS: Final[Mapping[str, Sequence[str]]] = {
 films (arms "larger student" and "anew"), because there are weights of one network alone to start from on real ones."""
 VARIANTS: Final = {**ABLATION, **FINDINGS}
 ONE_STUDENT: Final = ("generations={}", "student.optim.steps=600")
-"""Variants are compared after one student, for two fifths of the films: three would be five hours more of two cores."""
+"""Variants are compared after one student, for two fifths of the films that three students see."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ class Cell:
     own: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Settings of single arms: the best recipe of its trials, where that is not the arm's usual one."""
     rounds: int = ROUNDS
+    """Students of ours."""
 
     @property
     def path(self) -> Path:
