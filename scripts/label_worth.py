@@ -35,6 +35,7 @@ ARMS: Final = ("ours", "mean_teacher", "fixmatch")
 NAME: Final = "label-worth"
 STEPS: Final[Mapping[int, int]] = {208: 150, 416: 300, 832: 600, 1664: 600}
 """Steps of few by label budget, chosen on development films."""
+SEEDS: Final = (0, 1, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,8 @@ def cell_of(budget: int) -> matrix.Cell:
     """Return the cell of few with this label budget: the validation films stay as many as they are."""
     labelled = budget - first_films()[1]
     first = matrix.CELLS[CELL]
-    return replace(first, few_steps=STEPS[budget], settings=(f"split.labelled_images={labelled}",), arms=("few",))
+    settings = (f"split.labelled_images={labelled}",)
+    return replace(first, few_steps=STEPS[budget], settings=settings, seeds=SEEDS, arms=("few",))
 
 
 def run(given: argparse.Namespace) -> None:

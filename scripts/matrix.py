@@ -7,6 +7,7 @@ processes at once. Without --data nothing is run, and the tables are made from t
 
     python scripts/matrix.py --data DIR --jobs 2
     python scripts/matrix.py --data DIR --jobs 2 --cells kermany160-variants --arms ours ablation
+    python scripts/matrix.py --data DIR --jobs 2 --cells kermany160-variants --arms findings --seeds 0 1 2
     python scripts/matrix.py --plots docs/pictures
 
 DIR has the folders kermany160 and nih1000; synthetic films are made in the folder synthetic of --output.
@@ -206,7 +207,7 @@ def run(given: argparse.Namespace) -> None:
         data = given.output if cell.data == SYNTHETIC else given.data
         if cell.data == SYNTHETIC:  # before several processes want them
             dataset.write_dataset(data / SYNTHETIC, cell.configuration().data.synthetic)
-        for seed in (seed for seed in cell.seeds if any((arm, seed) not in there for arm in names)):
+        for seed in (seed for seed in seeds_of(cell, given) if any((arm, seed) not in there for arm in names)):
             output = ["--output", str(given.output / name)]
             calls.append([*cell.call(name, data, names, [seed]), *output])
 
@@ -217,6 +218,11 @@ def run(given: argparse.Namespace) -> None:
         failed = sum(code != 0 for code in pool.map(one, calls))
     if failed:
         raise SystemExit(f"matrix: {failed} of {len(calls)} processes failed")
+
+
+def seeds_of(cell: Cell, given: argparse.Namespace) -> list[int]:
+    """Return the seeds to run: those of the cell, or of them those given."""
+    return [seed for seed in cell.seeds if given.seeds is None or seed in given.seeds]
 
 
 def asked(cell: Cell, names: Sequence[str] | None) -> list[str]:
@@ -292,6 +298,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("runs/matrix"), help="folder of the runs")
     parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS))
     parser.add_argument("--arms", nargs="+", help="in place of the cell's: arms, ablation, findings")
+    parser.add_argument("--seeds", type=int, nargs="+", help="of the cell's seeds these alone")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--plots", type=Path, help="draw every cell to an SVG in this folder")
     return parser.parse_args()
@@ -307,7 +314,7 @@ def main() -> None:
         cell = CELLS[name]
         names = asked(cell, given.arms)
         lines = cell.lines(name, list(dict.fromkeys(("few", "ours", "all", *names))))
-        seeds = [seed for seed in cell.seeds if all((arm, seed) in lines for arm in names)]
+        seeds = [seed for seed in seeds_of(cell, given) if all((arm, seed) in lines for arm in names)]
         if not seeds:
             continue
         found = results.summarise(lines, seeds)

@@ -121,7 +121,7 @@ def test_the_matrix_runs_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         matrix.dataset, "write_dataset", lambda root, config: made.append(root / str(config.train_patients))
     )
-    given = argparse.Namespace(arms=["few"], data=Path("data"), output=tmp_path, jobs=2)
+    given = argparse.Namespace(arms=["few"], seeds=None, data=Path("data"), output=tmp_path, jobs=2)
     given.cells = ["nih1000-20", "kermany160-52"]
     if code:
         with pytest.raises(SystemExit, match="8 of 8 processes failed"):
@@ -132,15 +132,15 @@ def test_the_matrix_runs_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mon
     roots = {call[call.index("--root") + 1] for call in calls}
     assert roots == {"data/nih1000", "data/kermany160"}
     calls.clear()
-    given.cells, given.arms = ["kermany160-variants"], ["ours", "findings"]
+    given.cells, given.arms, given.seeds = ["kermany160-variants"], ["ours", "findings"], [0, 3, 7]
     with pytest.raises(SystemExit) if code else nullcontext():
         matrix.run(given)
-    assert len(calls) == 5
+    assert sorted(call[call.index("--seeds") + 1] for call in calls) == ["0", "3"]  # the cell has no seed 7
     assert all({"ours", *matrix.FINDINGS} < set(call) for call in calls)
     assert all(f"weak teacher:{setting}" in call for call in calls for setting in matrix.VARIANTS["weak teacher"])
     calls.clear()
     assert made == []
-    given.cells, given.arms = ["synthetic-2"], ["few", "anew"]
+    given.cells, given.arms, given.seeds = ["synthetic-2"], ["few", "anew"], None
     with pytest.raises(SystemExit) if code else nullcontext():
         matrix.run(given)
     assert made == [tmp_path / "synthetic" / "2400"]
