@@ -80,11 +80,19 @@ def _left_out(said: Any, path: Sequence[str]) -> dict[Any, Any]:
     return kept
 
 
-def revision() -> str:
-    """Return the revision of the code, with a plus where files differ from it; "unknown" outside a repository."""
-    command = ["git", "describe", "--always", "--exclude=*", "--dirty=+"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
-    return done.stdout.strip() or "unknown"
+def revision(folder: Path = Path(__file__).parent) -> str:
+    """Return the revision of the code, with a plus where files differ from it, kept lines aside; "unknown" outside a
+    repository.
+    """
+
+    def git(*told: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *told], capture_output=True, text=True, check=False, cwd=folder)
+
+    name = git("rev-parse", "--short", "HEAD").stdout.strip()
+    if not name:
+        return "unknown"
+    differs = git("diff", "--quiet", "HEAD", "--", ":/", ":(top,exclude)docs/results").returncode
+    return f"{name}+" if differs else name
 
 
 def append(path: Path, line: Mapping[str, Any]) -> None:

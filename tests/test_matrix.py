@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,34 @@ def test_labels_and_generations_of_ours_stand_in_tables_of_their_own(monkeypatch
         "| 2 | 0.8200 | +0.0200 | −0.0100 | 0.3500 | 0.1000 | 0.0300 | 0.7500 |",
     ]
     assert results.generations(told, "few", [0, 1]) == ""
+
+
+def test_a_line_names_the_revision_of_the_code_and_whether_it_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import results
+
+    assert results.revision(tmp_path) == "unknown"
+
+    def git(*told: str) -> str:
+        who = "-c", "user.name=a", "-c", "user.email=a@b"
+        return subprocess.run(["git", *who, *told], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    kept, code = tmp_path / "docs" / "results" / "cell.jsonl", tmp_path / "scripts" / "code.py"
+    for path in (kept, code):
+        path.parent.mkdir(parents=True)
+        path.write_text("1\n", encoding="utf-8")
+    git("init", "-q")
+    assert results.revision(code.parent) == "unknown"  # nothing is committed yet
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    name = git("rev-parse", "--short", "HEAD").strip()
+    assert results.revision(code.parent) == name
+    kept.write_text("1\n2\n", encoding="utf-8")  # a run keeps a line: the code is still that of the revision
+    assert results.revision(code.parent) == name
+    code.write_text("2\n", encoding="utf-8")
+    assert results.revision(code.parent) == f"{name}+"
 
 
 def test_teachers_stand_against_one_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
