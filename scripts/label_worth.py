@@ -147,7 +147,8 @@ def plot(lines: results.Lines, seeds: Sequence[int], path: Path) -> None:
     figure = Figure(figsize=(6, 4), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.subplots()
-    axes.fill_between(curve.budgets, *np.quantile(curve.draws, (0.025, 0.975), axis=0), color="#dfe7ec")
+    band = np.quantile(curve.draws, (0.025, 0.975), axis=0)
+    axes.fill_between(curve.budgets, *band, color="#dfe7ec", label="its 95 % interval")
     axes.plot(curve.budgets, curve.area, "o-", color="#5b7b8c", label="few: supervised, labels alone")
     for arm, colour, mark in zip(ARMS, ("#31688e", "#b5651d", "#8a8a3a"), "Dsv", strict=True):
         area = found["arms"][arm]["mean"]
@@ -160,7 +161,7 @@ def plot(lines: results.Lines, seeds: Sequence[int], path: Path) -> None:
     axes.set_xticks(curve.budgets, [f"{budget:,}" for budget in curve.budgets])
     axes.minorticks_off()
     axes.set_xlabel("label budget (labelled and validation films)")
-    axes.set_ylabel(f"test macro AUROC, mean over seeds {', '.join(map(str, seeds))}")
+    axes.set_ylabel(f"test macro AUROC, mean over {len(seeds)} seeds")
     axes.legend(frameon=False, loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="svg", metadata={"Date": None})
