@@ -317,7 +317,7 @@ def main() -> None:
     for name in given.cells:
         cell = CELLS[name]
         names = asked(cell, given.arms)
-        lines = cell.lines(name, list(dict.fromkeys(("few", "ours", "all", *names))))
+        lines = cell.lines(name, list(dict.fromkeys((*names, "few", "ours", "all"))))
         seeds = [seed for seed in seeds_of(cell, given) if all((arm, seed) in lines for arm in names)]
         if not seeds:
             continue
