@@ -67,7 +67,7 @@ def check(arm: str, base: Config, config: Config) -> None:
     """Check the configuration of an arm beside ``base``, that of ours.
 
     Raises:
-        ConfigError: its settings change nothing, or ``generations`` gives back what they have taken away.
+        ConfigError: its settings change nothing, or a student gives back what they have taken away.
     """
     if arm not in ARMS and base == config:
         raise ConfigError(f"arm {arm}: its settings are what the configuration says already", "Leave the arm out.")
@@ -76,13 +76,25 @@ def check(arm: str, base: Config, config: Config) -> None:
         raise ConfigError(
             f"arm {arm}: {', '.join(SETTINGS[arm])} is what the configuration says already", "Leave the arm out."
         )
-    for generation in (number for number in config.generations if number > 0 and arm == "pseudo"):
-        phase = config.phase(generation)
-        if phase.noise.strength or phase.model.dropout or phase.model.stochastic_depth:
+    for generation in (number for number in config.phases() if number > 0 and arm == "pseudo"):
+        where = f"generations.{generation}" if generation in config.generations else "student"
+        if _noisy(config.phase(generation)):
             raise ConfigError(
-                f"generations.{generation}: brings noise to the arm pseudo, which is without",
-                f"Add --own pseudo:generations.{generation}.noise.strength=0, and the same for the model's noise.",
+                f"{where}: brings noise to the arm pseudo, which is without",
+                f"Add --own pseudo:{where}.noise.strength=0, and the same for the model's noise.",
             )
+        if any(_noisy(network) for network in config.networks(generation)):
+            raise ConfigError(
+                f"{where}: its refit or members bring noise to the arm pseudo, which is without",
+                f"Add --own 'pseudo:{where}.refit={{}}', or take it from the members.",
+            )
+
+
+def _noisy(phase: PhaseConfig) -> bool:
+    """Return whether a network is trained under noise, or to agree with itself under noise."""
+    noise, model = phase.noise, phase.model
+    mixed = noise.mixup.probability or noise.cutmix.probability
+    return bool(noise.strength or mixed or model.dropout or model.stochastic_depth or phase.consistency.on)
 
 
 def unread(arm: str, config: Config, rounds: int) -> list[str]:

@@ -116,6 +116,8 @@ def recipe_of(arm: str, given: argparse.Namespace) -> dict[str, Any]:
     }
     if (films := arms.budget(arm, config, given.rounds)) is not None:
         recipe["budget"] = films
+    if arm in arms.SETTINGS:
+        recipe["settings"] = list(arms.SETTINGS[arm])
     if own(arm, given):
         recipe["own"] = own(arm, given)
     if given.folds is not None:
@@ -126,6 +128,7 @@ def recipe_of(arm: str, given: argparse.Namespace) -> dict[str, Any]:
 def run_arm(arm: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """Return the line of an arm: its measures, what it did, and how long it took."""
     recipe, start = recipe_of(arm, given), time.perf_counter()
+    revision = results.revision()  # of the code that is about to run: a commit may come meanwhile
     config = config_of(arm, seed, given)
     folder = given.output / f"{arm.replace(' ', '-')}-{seed}-{text_hash(json.dumps(recipe))[:8]}"
     bench = arms.prepared(folder, config, given.rounds, given.few_steps)
@@ -134,7 +137,7 @@ def run_arm(arm: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     outcome = make(bench)
     asked = config.macro_labels(), config.targets.blank
     measures = results.measured(bench.test, outcome.scores, *asked, by_label=arm in BY_LABEL and given.trials is None)
-    head = {"arm": arm, "seed": seed, "recipe": recipe, "revision": results.revision(), "device": arms.device()}
+    head = {"arm": arm, "seed": seed, "recipe": recipe, "revision": revision, "device": arms.device()}
     about = outcome.about | ({"taken_over": taken} if taken else {})
     return head | {"seconds": round(time.perf_counter() - start), "about": about} | measures
 
@@ -188,6 +191,9 @@ def arguments(told: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Run what is missing, then print the table and the figures."""
     given = arguments()
+    for arm in given.arms:  # before the first of them takes its time
+        settings = [*given.set, *arms.SETTINGS.get(arm, ()), *own(arm, given)]
+        arms.check(arm, load(given.config, given.set), load(given.config, settings))
     for seed in given.seeds:
         for arm in given.arms:
             if (arm, seed) in kept(given):

@@ -178,7 +178,7 @@ def main() -> None:
         run(given)
     lines, seeds = measured()
     if not seeds:
-        raise SystemExit(f"label_worth: no seed has all lines of {CELL} and {NAME}; run them with --data DIR")
+        raise SystemExit(f"label_worth: no seed has all lines of {CELL} (matrix.py) and {NAME} (--data DIR); run them")
     print(table(lines, seeds))
     if given.plot is not None:
         plot(lines, seeds, given.plot)

@@ -320,6 +320,8 @@ def main() -> None:
         lines = cell.lines(name, list(dict.fromkeys((*names, "few", "ours", "all"))))
         seeds = [seed for seed in seeds_of(cell, given) if all((arm, seed) in lines for arm in names)]
         if not seeds:
+            missing = [arm for arm in names if all((arm, seed) not in lines for seed in seeds_of(cell, given))]
+            print(f"## {name}\n\nNo seed has all arms; without any line: {', '.join(missing) or 'none of them'}.\n")
             continue
         found = results.summarise(lines, seeds)
         cells[name] = lines, found

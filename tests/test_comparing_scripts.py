@@ -236,6 +236,24 @@ def test_pseudo_labels_without_noise_are_without_it_in_every_generation(monkeypa
     with pytest.raises(ConfigError, match=r"generations\.2: brings noise to the arm pseudo"):
         arms.check("pseudo", base, load(None, [*noisy, *arms.SETTINGS["pseudo"]]))
     arms.check("pseudo", base, load(None, [*noisy, *arms.SETTINGS["pseudo"], "generations.2.model.dropout=0"]))
+    termed = ["data.labels=[A]", "folds=3", "teacher.refit={}", "student.refit={consistency: {method: fixmatch}}"]
+    with pytest.raises(ConfigError, match=r"student: its refit or members bring noise"):
+        arms.check("pseudo", load(None, termed), load(None, [*termed, *arms.SETTINGS["pseudo"]]))
+    calm = [*termed, *arms.SETTINGS["pseudo"], "student.refit={}"]
+    arms.check("pseudo", load(None, termed), load(None, calm))
+
+
+def test_a_line_is_of_another_recipe_where_the_settings_of_its_arm_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import arms
+    import benchmark_methods
+
+    given = benchmark_methods.arguments(["--root", "films", "--config", str(SCRIPTS.parent / "configs" / "demo.yaml")])
+    before = benchmark_methods.recipe_of("mean_teacher", given), benchmark_methods.recipe_of("ours", given)
+    monkeypatch.setitem(arms.SETTINGS, "mean_teacher", (*arms.SETTINGS["mean_teacher"], "student.noise.strength=3"))
+    after = benchmark_methods.recipe_of("mean_teacher", given), benchmark_methods.recipe_of("ours", given)
+    assert before[0] != after[0]
+    assert before[1] == after[1]
 
 
 @pytest.mark.parametrize("arm", ["hard", "single", "unpretrained", "unaligned"])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from test_scripts import SCRIPTS
 
+from noisy_student import plan
 from noisy_student.config.load import load
 
 
@@ -102,6 +103,25 @@ def test_the_cells_of_the_matrix_and_their_arms_have_configurations(monkeypatch:
         for arm in given.arms:
             settings = [*given.set, *arms.SETTINGS.get(arm, ()), *benchmark_methods.own(arm, given)]
             arms.check(arm, base, load(given.config, settings))
+
+
+def test_in_every_cell_the_rivals_see_as_many_films_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import arms
+    import benchmark_methods
+    import matrix
+
+    compared = 0
+    for name, cell in matrix.CELLS.items():
+        names = [arm for arm in cell.arms if arms.ARMS.get(arm) in arms.AS_LONG]
+        given = benchmark_methods.arguments(cell.call(name, Path("films"), ("ours", *names), cell.seeds))
+        ours = plan.amount(load(given.config, [*given.set, *benchmark_methods.own("ours", given)]), given.rounds)
+        assert ours is not None
+        for arm in names:
+            settings = [*given.set, *arms.SETTINGS.get(arm, ()), *benchmark_methods.own(arm, given)]
+            assert arms.budget(arm, load(given.config, settings), given.rounds) == ours[1], (name, arm)
+            compared += 1
+    assert compared >= 18
 
 
 @pytest.mark.parametrize("code", [0, 3])
