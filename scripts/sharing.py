@@ -38,7 +38,7 @@ PARTS: Final = (
     Part(
         "training of generation 0",
         TRAINED,
-        lambda c: [c.folds, c.targets, c.teacher, c.networks(0)],
+        lambda c: [c.folds, c.targets, c.teacher, c.networks(0), c.macro_labels()],  # what validation looks at
     ),
     Part(
         "measures of generation 0",

@@ -197,6 +197,7 @@ def test_what_a_killed_copy_left_is_made_again(tmp_path: Path, monkeypatch: pyte
         ([], "a", ["self-supervised start", "training of generation 0"]),
         (["prediction.tta=flip"], "a", ["self-supervised start", "training of generation 0"]),
         (["teacher.pos_weight_cap=3"], "a", ["self-supervised start"]),
+        (["evaluation.macro_labels=[A]"], "a", ["self-supervised start"]),
         (["pretrain.method=none"], "a", []),
         ([], "b", []),
     ],
@@ -208,7 +209,7 @@ def test_no_more_is_taken_over_than_would_be_made_alike(
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import sharing
 
-    base = ["data.labels=[A]", "pretrain.method=byol"]
+    base = ["data.labels=[A, B]", "pretrain.method=byol"]
     source, target = Run(tmp_path / "source"), Run(tmp_path / "target")
     for run, text in ((source, "a"), (target, films)):
         run.path.mkdir()
