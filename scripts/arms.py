@@ -84,9 +84,10 @@ def check(arm: str, base: Config, config: Config) -> None:
                 f"Add --own pseudo:{where}.noise.strength=0, and the same for the model's noise.",
             )
         if any(_noisy(network) for network in config.networks(generation)):
+            said = where if config.generations.get(generation, {}).keys() & {"refit", "members"} else "student"
             raise ConfigError(
-                f"{where}: its refit or members bring noise to the arm pseudo, which is without",
-                f"Add --own 'pseudo:{where}.refit={{}}', or take it from the members.",
+                f"{said}: its refit or members bring noise to the arm pseudo, which is without",
+                f"Add --own 'pseudo:{said}.refit={{}}', or take it from the members.",
             )
 
 
