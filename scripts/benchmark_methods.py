@@ -95,7 +95,21 @@ def config_of(arm: str, seed: int, given: argparse.Namespace) -> Config:
         elif not split.is_file():
             arms.write_fold(base, seed, given.folds, split)
         shared.append(f"split.file={split}")
-    config = load(given.config, [*shared, *arms.SETTINGS.get(arm, ()), *own(arm, given)])
+    return checked(arm, given, shared)
+
+
+def configured(arm: str, given: argparse.Namespace, shared: Sequence[str]) -> Config:
+    """Return the configuration of an arm: ``shared`` settings, those of the arm, and those given for it alone."""
+    return load(given.config, [*shared, *arms.SETTINGS.get(arm, ()), *own(arm, given)])
+
+
+def checked(arm: str, given: argparse.Namespace, shared: Sequence[str]) -> Config:
+    """Return the configuration of an arm, as :func:`configured`.
+
+    Raises:
+        ConfigError: see :func:`arms.check`.
+    """
+    config = configured(arm, given, shared)
     arms.check(arm, load(given.config, shared), config)
     return config
 
@@ -107,7 +121,7 @@ def own(arm: str, given: argparse.Namespace) -> list[str]:
 
 def recipe_of(arm: str, given: argparse.Namespace) -> dict[str, Any]:
     """Return what makes two lines of an arm comparable: of the configuration what the arm takes from it."""
-    config = load(given.config, [*given.set, *arms.SETTINGS.get(arm, ()), *own(arm, given)])
+    config = configured(arm, given, given.set)
     recipe = {
         "config": results.recipe_key(given.config, without=arms.unread(arm, config, given.rounds)),
         "set": given.set,
@@ -192,8 +206,7 @@ def main() -> None:
     """Run what is missing, then print the table and the figures."""
     given = arguments()
     for arm in given.arms:  # before the first of them takes its time
-        settings = [*given.set, *arms.SETTINGS.get(arm, ()), *own(arm, given)]
-        arms.check(arm, load(given.config, given.set), load(given.config, settings))
+        checked(arm, given, given.set)
     for seed in given.seeds:
         for arm in given.arms:
             if (arm, seed) in kept(given):

@@ -13,7 +13,6 @@ import pytest
 from test_scripts import SCRIPTS
 
 from noisy_student import plan
-from noisy_student.config.load import load
 
 
 def lines(**areas: list[float]) -> dict[tuple[str, int], dict[str, Any]]:
@@ -91,7 +90,6 @@ def test_the_figures_of_the_matrix_are_those_of_its_cells(
 def test_the_cells_of_the_matrix_and_their_arms_have_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every arm changes something of the configuration of its cell."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    import arms
     import benchmark_methods
     import matrix
 
@@ -99,10 +97,8 @@ def test_the_cells_of_the_matrix_and_their_arms_have_configurations(monkeypatch:
         more = tuple(set(cell.own) - set(cell.arms))
         given = benchmark_methods.arguments(cell.call(name, Path("films"), (*cell.arms, *more), cell.seeds))
         assert (given.rounds, given.results) == (1 if name == "kermany160-variants" else 3, matrix.place(name))
-        base = load(given.config, given.set)
         for arm in given.arms:
-            settings = [*given.set, *arms.SETTINGS.get(arm, ()), *benchmark_methods.own(arm, given)]
-            arms.check(arm, base, load(given.config, settings))
+            benchmark_methods.checked(arm, given, given.set)
 
 
 def test_in_every_cell_the_rivals_see_as_many_films_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,11 +111,11 @@ def test_in_every_cell_the_rivals_see_as_many_films_as_ours(monkeypatch: pytest.
     for name, cell in matrix.CELLS.items():
         names = [arm for arm in cell.arms if arms.ARMS.get(arm) in arms.AS_LONG]
         given = benchmark_methods.arguments(cell.call(name, Path("films"), ("ours", *names), cell.seeds))
-        ours = plan.amount(load(given.config, [*given.set, *benchmark_methods.own("ours", given)]), given.rounds)
+        ours = plan.amount(benchmark_methods.checked("ours", given, given.set), given.rounds)
         assert ours is not None
         for arm in names:
-            settings = [*given.set, *arms.SETTINGS.get(arm, ()), *benchmark_methods.own(arm, given)]
-            assert arms.budget(arm, load(given.config, settings), given.rounds) == ours[1], (name, arm)
+            config = benchmark_methods.checked(arm, given, given.set)
+            assert arms.budget(arm, config, given.rounds) == ours[1], (name, arm)
             compared += 1
     assert compared >= 18
 
