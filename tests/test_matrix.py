@@ -35,11 +35,15 @@ def test_gap_closed_is_the_ratio_of_means_over_seeds(monkeypatch: pytest.MonkeyP
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import results
 
-    found = results.summarise(lines(few=[0.80, 0.82], ours=[0.85, 0.83], all=[0.90, 0.90]), [0, 1])
+    told = lines(few=[0.80, 0.82] * 2, ours=[0.85, 0.83] * 2, all=[0.90] * 4)
+    found = results.summarise(told, range(4))
     assert found["gap_closed"] == pytest.approx((0.84 - 0.81) / (0.90 - 0.81))
-    # Replicates move all arms alike, so only the seeds differ: (0.85 - 0.80) / 0.1 and (0.83 - 0.82) / 0.08.
-    assert found["gap_closed_ci"] == pytest.approx([0.125, 0.5])
-    assert found["arms"]["few"]["ours_minus"] == pytest.approx([0.01, 0.05])
+    # Replicates move all arms alike, so only the seeds differ. The furthest draws have seeds of one kind alone, one in
+    # sixteen of either, and are spread by Student's t with three degrees of freedom.
+    far = 0.01 * 3.1824 / 1.95996 * np.sqrt(4 / 3)
+    ends = [(0.03 - 2 * far) / (0.09 - far), (0.03 + 2 * far) / (0.09 + far)]
+    assert found["gap_closed_ci"] == pytest.approx(ends, rel=1e-3)
+    assert found["arms"]["few"]["ours_minus"] == pytest.approx([0.03 - 2 * far, 0.03 + 2 * far], rel=1e-3)
     close = results.summarise(lines(few=[0.89, 0.89], ours=[0.89, 0.90], all=[0.90, 0.90]), [0, 1])
     assert close["gap_closed"] is None
     assert close["all_minus_few_lower_bound"] == pytest.approx(0.01)
@@ -178,9 +182,9 @@ def test_labels_and_generations_of_ours_stand_in_tables_of_their_own(monkeypatch
         first = {"auroc": 0.8, "log_loss": 0.4, "brier": 0.1, "ece_debiased": 0.03, "pseudo_auroc": None}
         second = first | {"auroc": 0.79 + 0.04 * seed, "log_loss": 0.3 + 0.1 * seed, "pseudo_auroc": 0.7 + 0.1 * seed}
         line["about"]["measures"] = [first, second, second | {"auroc": 0.82}] if arm == "ours" else None
-    # Replicates move both alike, so only the seeds differ: by 0.05 and 0.03.
+    # Replicates move both alike, so only the seeds differ: by 0.05 and 0.03, spread 9.17 times as far by Student's t.
     assert results.labels(told, "ours", "few", [0, 1]).splitlines()[2:] == [
-        "| A | 0.800 | 0.840 | +0.040 (+0.030 to +0.050) |",
+        "| A | 0.800 | 0.840 | +0.040 (−0.052 to +0.132) |",
         "| B | – | – | – |",
     ]
     assert results.generations(told, "ours", [0, 1]).splitlines()[2:] == [
@@ -227,10 +231,11 @@ def test_teachers_stand_against_one_of_them(monkeypatch: pytest.MonkeyPatch) -> 
     head, base, other = list(compare_teachers.rows(told, [0, 1, 2], "base"))
     assert "minus base" in head
     assert base == "| base | 0.820 | 0.020 |  |"
-    # Replicates move both alike, so only the seeds differ: by 0.03, 0 and 0, whose mean over three draws is 0 to 0.03.
-    assert other == "| other | 0.830 | 0.010 | +0.010 (+0.000 to +0.030) |"
+    # Replicates move both alike, so only the seeds differ: by 0.03, 0 and 0, whose mean over three draws is 0 to 0.03,
+    # and 2.69 times as far from 0.01 by Student's t with two degrees of freedom (4.30 / 1.96 * sqrt(3 / 2)).
+    assert other == "| other | 0.830 | 0.010 | +0.010 (−0.017 to +0.064) |"
     _, base, other = list(compare_teachers.rows(told, [0, 1, 2], "other"))
-    assert base == "| base | 0.820 | 0.020 | −0.010 (−0.030 to +0.000) |"
+    assert base == "| base | 0.820 | 0.020 | −0.010 (−0.064 to +0.017) |"
     assert other == "| other | 0.830 | 0.010 |  |"
     assert "| – | −0.030 (−0.030 to −0.030) |" in list(compare_teachers.rows(told, [0], "other"))[1]
     told["other", 1]["test"] = "u"
@@ -243,16 +248,36 @@ def test_every_arm_closes_its_own_part_of_the_gap_and_stands_in_the_table(monkey
     import results
 
     found = results.summarise(lines(few=[0.8, 0.8], rival=[0.79, 0.81], ours=[0.85, 0.85], all=[0.9, 0.9]), [0, 1])
+    wide = 12.706 / 1.96 * np.sqrt(2)  # Student's t with one degree of freedom
     assert [found["arms"][arm]["gap_closed"] for arm in ("few", "rival", "ours", "all")] == pytest.approx(
         [0, 0, 0.5, 1]
     )
-    assert found["arms"]["rival"]["gap_closed_ci"] == pytest.approx([-0.1, 0.1])
-    assert found["arms"]["rival"]["ours_minus"] == pytest.approx([0.04, 0.06])
+    assert found["arms"]["rival"]["gap_closed_ci"] == pytest.approx([-0.1 * wide, 0.1 * wide], rel=1e-3)
+    assert found["arms"]["rival"]["ours_minus"] == pytest.approx([0.05 - 0.01 * wide, 0.05 + 0.01 * wide], rel=1e-3)
     rows = dict(line.strip("| ").split(" | ", 1) for line in results.table(found).splitlines()[2:])
     sd = np.std([0.79, 0.81], ddof=1)
     assert rows["rival"].startswith(f"0.8000 | {sd:.4f} | 0.7")
-    assert rows["rival"].endswith("| +0.0400 to +0.0600 | 0.00 (−0.10 to 0.10) | 9 | 1.0")
+    assert rows["rival"].endswith("| −0.0417 to +0.1417 | 0.00 (−0.92 to 0.92) | 9 | 1.0")
     assert "| – | 0.50 (0.50 to 0.50) |" in rows["ours"]  # nothing is compared with itself
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+@pytest.mark.parametrize("patients", [0.0, 1.0])
+def test_intervals_over_few_seeds_cover_what_they_promise(
+    count: int, patients: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import results
+
+    draws = np.random.default_rng(1)
+    covered = []
+    for _ in range(500):  # the truth is 0; seeds have a spread of 1, and the patients move all of them alike
+        of_seed = draws.normal(0, 1, count) + draws.normal(0, patients)
+        replicates = of_seed[:, None] + draws.normal(0, patients, results.REPLICATES)
+        low, high = np.quantile(results._over_seeds(replicates), (0.025, 0.975))
+        covered.append(low <= 0 <= high)
+    # Three standard errors of a share of 0.95 are 0.03; without the t 0.48 to 0.83 were covered by seeds alone.
+    assert np.mean(covered) >= 0.92
 
 
 def test_results_of_different_test_films_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
