@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_matrix import lines
+from test_results import lines
 from test_scripts import SCRIPTS
 
 

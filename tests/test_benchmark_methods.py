@@ -1,4 +1,4 @@
-"""The comparisons of methods and of teachers: what is run, on which films, what is kept and what is said of it."""
+"""The benchmark of methods: what its arms run, on which films, and what is kept of them."""
 
 from __future__ import annotations
 
@@ -63,6 +63,8 @@ RECIPE = {
     "teacher": {"optim": {"steps": 4}, "refit": {}},
     "student": {"optim": {"steps": 4}, "refit": {}, "start": "weights"},
 }
+
+
 OTHERS: dict[str, dict[str, Any]] = {
     "pseudo": {"pseudo": {"hard": True}, "promotion": {"rule": "always"}},
     "refits": {
@@ -296,23 +298,6 @@ def test_another_length_is_filled_by_the_stretches(
     assert [part.stop for part in arms.lasting(given, 100).stretches(10)] == stops
 
 
-def test_a_log_of_trials_says_how_many_each_method_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import results
-
-    tried = [
-        ("few", 0, [], 0.80), ("few", 1, [], 0.70), ("few", 0, ["a=1"], 0.78),
-        ("fixmatch", 0, ["b=2"], 0.9), ("few", 0, ["a=2"], 0.6),
-    ]  # fmt: skip
-    for arm, seed, own, area in tried:
-        recipe = {"set": ["threads=1"], "films": "development"} | ({"own": own} if own else {})
-        results.append(tmp_path / "log.jsonl", {"arm": arm, "seed": seed, "recipe": recipe, "auroc": area})
-    assert results.trials(tmp_path / "log.jsonl").splitlines()[2:] == [
-        "| few | 3 | 0.7800 | 1 | threads=1, a=1 |",
-        "| fixmatch | 1 | 0.9000 | 1 | threads=1, b=2 |",
-    ]
-
-
 @pytest.mark.slow
 def test_trials_are_logged_and_never_measured_on_test_films(tmp_path: Path) -> None:
     trials = tmp_path / "trials.jsonl"
@@ -396,75 +381,3 @@ def test_frozen_features_are_regressed_by_label(monkeypatch: pytest.MonkeyPatch)
     assert roc_auc_score(features[asked, 1] > 0, found[:, 3]) > 0.8  # fewer positives than folds
     whole = frozen.regress(features[seen], target[seen, :1], weight[seen, :1], patients, features[asked])
     assert whole[:, 0] == pytest.approx(found[:, 0])
-
-
-def test_teachers_are_compared_on_development_films(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No official test film, no patient on two sides; the folds of nih1000 take every patient once."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import development
-
-    official = pd.read_csv(real_data / "kermany160" / "labels.csv")
-    table, changes = development.kermany160(real_data / "kermany160", 0, official=False)
-    assert changes == []
-    assert not set(table["patient"]) & set(official.loc[official["split"] == "test", "patient"])
-    assert table.groupby("patient")["split"].nunique().max() == 1
-    assert 52 <= (table["split"] == "valid").sum() <= 70
-    root, tested = real_data / "nih1000", []
-    held_out = set((root / "test_list.txt").read_text().split())
-    for seed in range(development.FOLDS):
-        table, changes = development.nih1000(root, seed, official=False)
-        assert not set(table["image"].str.removeprefix("images/")) & held_out
-        assert table.groupby("patient")["split"].nunique().max() == 1
-        assert set(table["split"]) == {"train", "valid", "test"}
-        tested += table.loc[table["split"] == "test", "image"].tolist()
-    assert sorted(tested) == sorted(table["image"])
-    table, _ = development.nih1000(root, 0, official=True)
-    assert (table.loc[table["split"] == "test", list(development.NIH_LABELS)].sum() >= 20).all()
-    assert load(None, changes).data.labels == development.NIH_LABELS
-
-
-def test_an_arm_of_other_films_is_another_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import compare_teachers
-
-    config = SCRIPTS / "teachers.yaml"
-    given = argparse.Namespace(config=config, labelled=52, steps=150, data="kermany160", official=False)
-    told = [
-        compare_teachers.recipe_of(["a=1"], argparse.Namespace(**(vars(given) | change)))
-        for change in ({}, {"labelled": "all"}, {"data": "nih1000"}, {"official": True}, {"steps": 9})
-    ]
-    assert all(one != other for number, one in enumerate(told) for other in told[:number])
-    assert all(json.loads(json.dumps(recipe)) == recipe for recipe in told)
-
-
-def test_a_recipe_is_what_a_configuration_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import results
-
-    def key(text: str, *without: str) -> str:
-        (tmp_path / "c.yaml").write_text(text)
-        return str(results.recipe_key(tmp_path / "c.yaml", without))
-
-    said = key("seed: 0\npseudo: {hard: true}\n")
-    assert key("# why\npseudo:\n  hard: true   # so\nseed: 0\n") == said
-    assert key("seed: 0\npseudo: {hard: false}\n") != said
-    assert key("seed: 0\npseudo: {hard: false}\n", "pseudo") == key("seed: 0\n") != said
-    parts = "generations: {1: {refit: {start: weights}}, 2: {start: weights}}\n"
-    assert key(parts, "generations.2", "generations.1.refit") == key("{}")
-    assert key(parts, "generations.2", "student.refit") == key("generations: {1: {refit: {start: weights}}}")
-    assert key(parts, "generations.20") == key(parts)
-    dated = "split: {dates: {test: 2016-01-01}}\n"
-    assert key(dated) != key(dated.replace("2016", "2017"))
-
-
-def test_no_two_arms_of_the_comparison_of_teachers_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each differs from the base and from every other, frozen features apart, which train nothing."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import compare_teachers
-
-    base = compare_teachers.ALIKE
-    arms = {name: changes for table in compare_teachers.TABLES.values() for name, changes in table.items()}
-    del arms[compare_teachers.FROZEN]
-    path = SCRIPTS / "teachers.yaml"
-    configs = [load(path, [*base, *changes]) for changes in [(), *arms.values()]]
-    assert all(one != other for number, one in enumerate(configs) for other in configs[:number])
