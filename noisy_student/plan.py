@@ -42,8 +42,8 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
         "student": _students(config, rounds),
         "steps": _steps(amount(config, rounds)),
     }
-    trainings = [(generation, phase) for generation in range(rounds + 1) for phase in config.trainings(generation)]
-    staged = [f"generation {g}: {_staged(phase)}" for g, phase in trainings if len(phase.phases()) > 1]
+    trainings = [(generation, config.trainings(generation)) for generation in range(rounds + 1)]
+    staged = [f"generation {g}: {_staged(p)}" for g, those in trainings for p in those.values() if len(p.phases()) > 1]
     if staged:
         plan["phases"] = "; ".join(dict.fromkeys(staged))
     unused = [str(generation) for generation in sorted(config.generations) if generation > rounds]
@@ -74,8 +74,10 @@ def amount(config: Config, rounds: int, labelled: int | None = None, pool: int |
     """
     steps = seen = 0
     for generation in range(rounds + 1):
-        films = None if labelled is None or pool is None else labelled + (pool if config.uses_pool(generation) else 0)
-        for phase in config.trainings(generation):
+        for number, phase in config.trainings(generation).items():
+            films = None
+            if labelled is not None and pool is not None:
+                films = labelled + (pool if config.uses_pool(generation, number) else 0)
             own = phase.total_steps(films)
             if own is None:
                 return None

@@ -168,6 +168,8 @@ def _task(work: Workplace, generation: int, number: int) -> tuple[Task, list[Pat
     phase, path = config.networks(generation)[number], run.network(generation, fold) / "targets.parquet"
     whole = table.read(run.generation(generation) / "targets.parquet")
     targets = whole if fold is None else table.read(path)
+    if not config.uses_pool(generation, number):  # beside others that do; an epoch is of the films that it sees
+        targets = targets.rows(~targets.pseudo)
     start, reads = None, [*told, run.manifest, path, run.generation(generation) / "targets.parquet"]
     if config.starts_from_pretraining(generation, number):
         start = run.networks(PRETRAINING)[0]
@@ -179,7 +181,7 @@ def _task(work: Workplace, generation: int, number: int) -> tuple[Task, list[Pat
     # Of the whole table, also where a network learns from a part of it: the calibration takes out one shift for all.
     prevalence = None
     if phase.consistency.on:
-        statistics = run.generation(generation) / "targets.json"
+        statistics = path.with_suffix(".json")
         prevalence = expected_prevalence(config, phase, whole, statistics)
         reads += [statistics] if phase.consistency.prevalence == "teacher" else []
     goal = goals.goal(phase, whole, prevalence)

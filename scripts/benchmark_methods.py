@@ -23,7 +23,7 @@ With --folds N a seed's test films are those of one of N folds of all patients.
 With --trials FILE nothing is measured on test films: a part of the train patients takes their place, and every trial of
 every method becomes a line of FILE.
 
-    python scripts/benchmark_methods.py --root DIR --rounds 1 --seeds 0 1 2 --few-steps 150 --set threads=1
+    python scripts/benchmark_methods.py --root DIR --rounds 1 --few-steps 150 --own 'pseudo:student.refit={}'
     python scripts/benchmark_methods.py --root DIR --trials trials.jsonl --arms few --own few:teacher.optim.lr=3e-4
     python scripts/benchmark_methods.py --root DIR --arms ours third --own third:student.optim.labelled_share=0.33
     python scripts/benchmark_methods.py --quick --output DIR

@@ -68,7 +68,44 @@ def test_a_teacher_with_a_consistency_term_sees_the_pool() -> None:
     assert [plain.uses_pool(generation) for generation in (0, 1, 2)] == [False, True, True]
     assert load(None, [LABELS, "teacher.consistency.method=mean_teacher"]).uses_pool(0)
     member = "teacher.members=[{}, {consistency: {method: fixmatch}}]"
-    assert load(None, [LABELS, member]).uses_pool(0)
+    several = load(None, [LABELS, member])
+    assert several.uses_pool(0)
+    assert [several.uses_pool(0, number) for number in (0, 1)] == [False, True]
+    assert several.uses_pool(1, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        ("{method: none}", ("none", "ratio", "labelled", 0.99, 0.95)),
+        ("{method: mean_teacher, weight: 10}", ("mean_teacher", "ratio", "labelled", 0.99, 0.95)),
+        ("{align: false}", ("fixmatch", "ratio", "labelled", 0.99, 0.9)),
+        ("{align_by: ratio}", ("fixmatch", "ratio", "teacher", 0.99, 0.9)),
+        ("{confidence: 0.8}", ("fixmatch", "shift", "teacher", 0.99, 0.8)),
+    ],
+)
+def test_another_consistency_term_leaves_the_settings_of_the_old_one_behind(
+    change: str, left: tuple[str, str, str, float, float]
+) -> None:
+    term = "{method: fixmatch, confidence: 0.9, align_by: shift, prevalence: teacher, ramp: 0}"
+    config = load(None, [LABELS, f"student.consistency={term}", f"generations={{2: {{consistency: {change}}}}}"])
+    assert config.phase(1).consistency.align_by == "shift"
+    found = config.phase(2).consistency
+    assert (found.method, found.align_by, found.prevalence, found.momentum, found.confidence) == left
+    assert found.ramp == 0
+
+
+def test_a_momentum_of_the_ratio_is_left_behind_by_the_shift() -> None:
+    given = ["student.consistency={method: fixmatch, momentum: 0.9}", "generations.2.consistency.align_by=shift"]
+    config = load(None, [LABELS, *given])
+    assert (config.phase(1).consistency.momentum, config.phase(2).consistency.momentum) == (0.9, 0.99)
+
+
+def test_one_key_of_the_start_without_labels_leaves_its_other_defaults() -> None:
+    whole = load(None, []).pretrain.optim
+    assert (whole.steps, whole.lr) == (1000, 2e-3)
+    assert load(None, ["pretrain.optim.steps=300"]).pretrain.optim == whole.model_copy(update={"steps": 300})
+    assert load(None, ["pretrain.optim.lr=0.001"]).pretrain.optim == whole.model_copy(update={"lr": 1e-3})
 
 
 def test_a_sampler_of_the_labelled_alone_is_as_wide_as_the_batch() -> None:

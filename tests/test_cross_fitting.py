@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from small_runs import write_config
 
-from noisy_student import generations, plan, preparation, scoring, stages
+from noisy_student import generations, plan, preparation, scoring, stages, training
 from noisy_student.config.load import load
 from noisy_student.data import manifest, predictions
 from noisy_student.errors import ConfigError
@@ -192,6 +193,41 @@ def test_a_refit_learns_from_all_folds_and_says_what_its_generation_says(refitte
     assert np.abs(asked[0] - asked[K]).max() > 1e-3
     assert read_json(alone / "meta.json")["images_seen"] == 8 * 8
     assert read_json(run.networks(0)[0] / "meta.json")["images_seen"] == 8 * 10
+
+
+def test_a_refit_that_sees_the_pool_leaves_the_lengths_of_the_folds_in_epochs(tmp_path: Path) -> None:
+    """What a network does not draw is not part of its epoch; ``--dry-run`` says the same."""
+    epochs = "teacher.optim={steps: 0, phases: [{trainable: all, epochs: 2}], batch_size: 8}"
+    term = "teacher.refit={consistency: {method: fixmatch}}"
+    made = [
+        workplace(tmp_path, name, epochs, refit, "student.refit={}")
+        for name, refit in (("plain", "teacher.refit={}"), ("term", term))
+    ]
+    films = []
+    for work in made:
+        generations.run_stages(work, 0, ["targets"])
+        films.append([len(training._task(work, 0, number)[0].targets.images) for number in range(K + 1)])
+    chosen = manifest.read(made[0].run.manifest)
+    budget, pool = len(manifest.budget(chosen)), len(manifest.pool(chosen))
+    assert films[0][K] == budget == sum(films[0][:K])
+    assert films[1] == [*films[0][:K], budget + pool]
+    steps = [plan.amount(work.config, 0, budget, pool) for work in made]
+    each = [math.ceil(2 * budget / 8), math.ceil(2 * (budget + pool) / 8)]
+    assert steps == [(total, total * 8) for total in (3 * each[0], 2 * each[0] + each[1])]
+
+
+def test_a_network_of_a_fold_expects_of_the_pool_what_its_own_teacher_says(tmp_path: Path) -> None:
+    """Not what the other says of it, which has learnt from the films that judge this one."""
+    work = workplace(tmp_path, "run", "student.consistency={method: fixmatch, prevalence: teacher}")
+    run, pool = work.run, manifest.pool(manifest.read(work.run.manifest))
+    generations.run_stages(work, 0, [*generations.TRAINING, "predict-pool"])
+    generations.run_stages(work, 1, ["targets"])
+    said = [scoring.teaching(run, work.config, 0, pool, number).mean(axis=0) for number in range(K)]
+    assert np.abs(said[0] - said[1]).max() > 1e-3
+    for number in range(K):
+        task, reads = training._task(work, 1, number)
+        np.testing.assert_allclose(task.objective.share, said[number], rtol=1e-5)  # type: ignore[attr-defined]
+        assert run.network(1, number) / "targets.json" in reads
 
 
 @pytest.fixture(scope="module")

@@ -232,7 +232,7 @@ class Config(Section):
         """Raise where layers would stand still, or keep statistics, that nothing has taught.
 
         BatchNorm of a new network has the mean 0 and the variance 1 of no features: frozen so, MobileNet's come out at
-        1e-10 of their size.
+        1e-9 of their size.
         """
         model = network.model
         if network.start == "teacher" or model.keeps_statistics() or self._takes_pretraining(network):
@@ -282,9 +282,9 @@ class Config(Section):
         phase = self.phase(generation)
         return isinstance(phase, StudentConfig) and phase.judges == "stay" and number < self.folds
 
-    def trainings(self, generation: int) -> tuple[PhaseConfig, ...]:
-        """Return those of :meth:`networks` that learn in ``generation``."""
-        return tuple(one for k, one in enumerate(self.networks(generation)) if not self.stays(generation, k))
+    def trainings(self, generation: int) -> dict[int, PhaseConfig]:
+        """Return those of :meth:`networks` that learn in ``generation``, by their number."""
+        return {k: one for k, one in enumerate(self.networks(generation)) if not self.stays(generation, k)}
 
     def phases(self) -> dict[int, PhaseConfig]:
         """Return the phases that differ, by generation: the last one stands for all generations after it."""
@@ -299,9 +299,12 @@ class Config(Section):
         same = network.model.takes_all_of(self.teacher.model)
         return self.pretrain.method != "none" and network.start == "weights" and same
 
-    def uses_pool(self, generation: int) -> bool:
-        """Return whether ``generation`` sees the pool: every student does, and a teacher with a consistency term."""
-        return generation > 0 or any(network.consistency.on for network in self.networks(generation))
+    def uses_pool(self, generation: int, number: int | None = None) -> bool:
+        """Return whether network ``number`` of ``generation``, or any of them, sees the pool: every student does, and a
+        teacher with a consistency term.
+        """
+        networks = self.networks(generation)
+        return generation > 0 or any(one.consistency.on for one in (networks if number is None else [networks[number]]))
 
     def macro_labels(self) -> tuple[str, ...]:
         """Return the labels of the macro mean."""

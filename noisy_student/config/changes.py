@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from noisy_student.config.loss import USED_BY
+from noisy_student.config import consistency, loss
 
 
 def laid_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,15 +22,22 @@ def changed(phase: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
     Settings of ``phase`` that belong to a choice which ``changes`` make anew are left to their defaults: those of
     another loss, the class weights of ``weighted_bce``, the width of a hidden head, the blocks of ``initialise:
-    lowest``, and the steps where new phases say how long they take.
+    lowest``, those of another consistency term and of its alignment, and the steps where new phases say how long they
+    take.
     """
     gone: set[tuple[str, str]] = set()
     if _differ(phase, changes, "loss", "name"):
-        gone |= {("loss", key) for key in USED_BY} | {("pos_weight_cap", "")}
+        gone |= {("loss", key) for key in loss.USED_BY} | {("pos_weight_cap", "")}
     if _differ(phase, changes, "model", "head"):
         gone.add(("model", "head_hidden"))
     if _differ(phase, changes, "model", "initialise"):
         gone.add(("model", "pretrained_blocks"))
+    if _differ(phase, changes, "consistency", "method"):
+        gone |= {("consistency", key) for key in consistency.USED_BY}
+    if _differ(phase, changes, "consistency", "align"):
+        gone |= {("consistency", key) for key in ("align_by", "prevalence", "momentum")}
+    if _differ(phase, changes, "consistency", "align_by"):
+        gone.add(("consistency", "momentum"))
     if _differ(phase, changes, "optim", "phases") and _all_have_lengths(changes["optim"]["phases"]):
         gone.add(("optim", "steps"))
     kept = {

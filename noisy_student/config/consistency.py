@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from noisy_student.config.base import Section
 
-_USED_BY: Final = {
+USED_BY: Final = {
     "source": "fixmatch",
     "confidence": "fixmatch",
     "align": "fixmatch",
@@ -53,7 +53,7 @@ class ConsistencyConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        self.refuse_unused("method", _USED_BY)
+        self.refuse_unused("method", USED_BY)
         for key, published in (("prevalence", "labelled"), ("align_by", "ratio")):
             if not self.align and getattr(self, key) != published:
                 raise ValueError(f"{key}: does nothing with align: false; leave one of them out")

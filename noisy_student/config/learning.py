@@ -39,8 +39,9 @@ class FinetuneConfig(Section):
     films: Literal["all", "labelled"] = "all"
     """``labelled``: films of the pool take no part."""
     noise: bool = True
-    """``false``: neither input noise (mixing included) nor dropout and stochastic depth. A last stretch on labelled
-    films without noise is the clean fine-tuning of Touvron et al. 2019 that Xie et al. 2020 end with."""
+    """``false``: neither input noise (mixing included) nor dropout and stochastic depth; the other view of a
+    consistency term keeps its own. A last stretch on labelled films without noise is the clean fine-tuning of Touvron
+    et al. 2019 that Xie et al. 2020 end with."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -11,6 +11,15 @@ from noisy_student.config.learning import OptimConfig
 from noisy_student.config.noise import NoiseConfig
 
 
+class PretrainOptimConfig(OptimConfig):
+    """Optimisation of the start. A class of its own, so that a file which sets one key of it keeps these defaults."""
+
+    steps: int = Field(1000, ge=1)
+    """Training steps."""
+    lr: float = Field(2e-3, gt=0)
+    """Learning rate at the end of the warm-up."""
+
+
 class PretrainConfig(Section):
     """A self-supervised start on all films of the train split; labels are not looked at.
 
@@ -25,7 +34,7 @@ class PretrainConfig(Section):
     al., "MedAug: contrastive learning leveraging patient metadata", MLHC 2021). Refused where no film has one."""
     noise: NoiseConfig = NoiseConfig()
     """Input noise of the two views."""
-    optim: OptimConfig = OptimConfig(steps=1000, lr=2e-3)
+    optim: PretrainOptimConfig = PretrainOptimConfig()
     """Optimisation. A step sees two views for each film of its batch; ``ema_decay`` is the momentum of the target
     network, and what has to do with labels or a classifier is not used."""
     hidden: int = Field(1024, ge=1)

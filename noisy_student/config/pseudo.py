@@ -50,9 +50,9 @@ class PseudoConfig(Section):
 
     weight: Literal["confidence", "right", "resolution"] = "confidence"
     """``confidence``: a target p weighs |2p - 1| ** ``weight_power``. ``right``: it weighs the calibrated probability
-    that it is right, max(p, 1 - p) (after DiCaP 2025). ``resolution``: all targets of a label weigh the share of its
-    variance that the teacher's calibrated probabilities explain, so that a label that the teacher hardly tells from
-    its prevalence is learnt from the labelled films."""
+    that it is right, p for a likely positive and 1 - p for a likely negative (after DiCaP 2025). ``resolution``: all
+    targets of a label weigh the share of its variance that the teacher's calibrated probabilities explain, so that a
+    label that the teacher hardly tells from its prevalence is learnt from the labelled films."""
     loss_weight: float = Field(1.0, gt=0)
     """What a pseudo-target weighs beside a label, before its own weight (alpha of Lee 2013). The loss of a batch is the
     mean over its targets: with 1 here, ``weight_power`` 0 and a quarter of the batch labelled, a quarter of it are
