@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -112,13 +113,16 @@ def refitted(path: Path, generation: int) -> Consensus:
     Raises:
         UsageError: the file is of another generation, or is no calibration.
     """
-    found = read_json(path)
-    if not isinstance(found, dict) or "calibration" not in found or found.get("generation") != generation:
-        raise UsageError(
-            f"{path}: is no calibration of generation {generation} by ns recalibrate",
-            "Name a file of the run's folder recalibrated/, and its generation with --generation.",
-        )
-    return Consensus.from_json(found["calibration"])
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["generation"] == generation:
+            return Consensus.from_json(found["calibration"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError):  # another kind of file
+        pass
+    raise UsageError(
+        f"{path}: is no calibration of generation {generation} by ns recalibrate",
+        "Name a file of the run's folder recalibrated/, and its generation with --generation.",
+    )
 
 
 def opened(work: Workplace, other: Config, generation: int, *, own_test: bool = True) -> Opened:

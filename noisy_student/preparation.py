@@ -138,7 +138,8 @@ def write_splits(
     made = []
     places: Sequence[Path | None] = [None] * len(seeds) if output is None else split_files.places(output, seeds)
     for seed, path in zip(seeds, places, strict=True):
-        chosen, summary = splits.assign(films, config.split.model_copy(update={"seed": seed}))
+        asked = config.split.model_copy(update={"seed": seed})
+        chosen, summary = splits.assign(films, asked, config.data.max_bad_share)
         if path is not None:
             split_files.write(chosen, summary, path)
         labelled = manifest.select(chosen, split="train", labelled=True)
@@ -161,11 +162,12 @@ def check_films(config: Config, *, progress: bool = False) -> dict[str, Any]:
     """
     films = _films(config.data, progress=progress)
     try:
-        chosen = splits.assign(films, config.split)[0].frame.set_index("image")["split"]
+        whole = splits.assign(with_parents(films, config), config.split, config.data.max_bad_share)[0]
     except DataError:
         split = films.frame["split"]
     else:
-        split = films.frame["image"].map(chosen).fillna("left out")
+        chosen = whole.frame.set_index("image")["split"]
+        split = films.frame["image"].map(chosen).fillna(check.LEFT_OUT)
     films = manifest.replace(films, split=split)
     return check.check(
         films,

@@ -167,6 +167,31 @@ def test_check_finds_leakage_and_exits_with_3(root: Path, capsys: pytest.Capture
     assert "missing: 1\n  train/patient00003/study1/view1_frontal.jpg: there is no such file" in out
 
 
+def test_films_that_the_configuration_leaves_out_leak_into_nothing(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = np.random.default_rng(1)
+    table = pd.read_csv(root / "valid.csv")
+    table["Path"] = table["Path"].str.replace("valid/patient645", "test/patient655")
+    table.to_csv(root / "test.csv", index=False)
+    for path in table["Path"].str.removeprefix("CheXpert-v1.0-small/"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(1, 255, (64, 64), dtype=np.uint8)).save(root / path)
+    first = root / "valid" / "patient64541" / "study1" / "view1_frontal.jpg"
+    for number in (64542, 64543, 64544):  # in all validation patients, two of whom are left out
+        (root / "valid" / f"patient{number}" / "study1" / "view1_frontal.jpg").write_bytes(first.read_bytes())
+    given = ["--source", "chexpert", "--set", f"data.root={root}", "--set", "split.labelled_patients=2"]
+    code, out, _ = ns(capsys, "check", *given, "--set", "split.valid_images=4", "--json")
+    assert code == 0
+    (group,) = json.loads(out)["duplicates"]
+    assert (group["splits"], group["leakage"]) == (["left out", "valid"], False)
+    copy = root / "train" / "patient00003" / "study1" / "view1_frontal.jpg"
+    copy.write_bytes(first.read_bytes())
+    code, out, _ = ns(capsys, "check", *given, "--set", "split.valid_images=4")
+    assert code == 3
+    assert "across splits: 1" in out
+
+
 def test_check_files_films_under_the_official_split_where_the_configured_one_cannot_be_made(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -166,6 +166,13 @@ def test_a_folder_is_replaced_only_where_it_was_made_by_export(
         refused = ns("export", single[0], "-o", mine, *more)
         assert isinstance(refused.exception, UsageError)
         assert "was not made by ns export" in str(refused.exception)
+    other = tmp_path / "bert"  # a model of another program in the same form
+    other.mkdir()
+    for name, text in (("config.json", '{"model_type": "bert"}'), ("model.safetensors", "w"), ("thesis.tex", "years")):
+        (other / name).write_text(text)
+    refused = ns("export", single[0], "-o", other, "--overwrite")
+    assert "was not made by ns export" in str(refused.exception)
+    assert (other / "thesis.tex").read_text() == "years"
     (tmp_path / "link").symlink_to(mine)
     assert isinstance(ns("export", single[0], "-o", tmp_path / "link", "--overwrite").exception, UsageError)
     assert ns("export", single[0], "-o", tmp_path / "new").exit_code == 0
@@ -174,7 +181,7 @@ def test_a_folder_is_replaced_only_where_it_was_made_by_export(
     assert "add --overwrite" in str(again.exception)
     assert ns("export", single[0], "-o", tmp_path / "new", "--overwrite").exit_code == 0
     assert {path.name for path in (tmp_path / "new").iterdir()} == NAMES
-    assert {path.name for path in tmp_path.iterdir()} == {"mine", "link", "new"}
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "bert", "link", "new"}
     missing = ns("export", single[0], "-o", tmp_path / "other", "--generation", 4)
     assert "generation 4 is not trained" in str(missing.exception)
     assert not (tmp_path / "other").exists()

@@ -141,6 +141,26 @@ def test_with_the_data_it_counts_films_and_patients_without_reading_a_film(tmp_p
     assert files(tmp_path) == before
 
 
+def test_it_plans_with_the_labels_and_the_split_file_that_the_run_takes(tmp_path: Path, films: Path) -> None:
+    """Parents filled from their children, and a split file that names a film or two too many."""
+    table = pd.read_csv(films / "train.csv")
+    table["Enlarged Cardiomediastinum"] = 0.0
+    table["Cardiomegaly"] = [1.0, 0.0] * (len(table) // 2) + [0.0] * (len(table) % 2)
+    table.to_csv(films / "train.csv", index=False)
+    given = [*TINY[1:], f"data.root={films}", "data.source=chexpert"]
+    given += ["data.labels=[Enlarged Cardiomediastinum, Cardiomegaly]", "targets.blank=zeros"]
+    with pytest.raises(DataError, match="only negative targets"):
+        describe(load(None, given), tmp_path / "run", rounds=1)
+    given.append("targets.fill_parents=true")
+    assert describe(load(None, given), tmp_path / "run", rounds=1)["labelled"].endswith("of 10 patients")
+    preparation.write_splits(load(None, given), [0], tmp_path / "split.parquet")
+    table.iloc[:-2].to_csv(films / "train.csv", index=False)
+    fixed = [*given, f"split.file={tmp_path / 'split.parquet'}", "split.labelled_patients=null"]
+    with pytest.raises(DataError, match="does not have"):
+        describe(load(None, fixed), tmp_path / "run", rounds=1)
+    assert describe(load(None, [*fixed, "data.max_bad_share=0.2"]), tmp_path / "run", rounds=1)["labelled"]
+
+
 def test_wrong_tables_are_found_before_the_run(tmp_path: Path, films: Path) -> None:
     config = load(None, [*TINY, f"data.root={films}", "data.source=chexpert", "split.labelled_patients=25"])
     with pytest.raises(DataError, match=r"split\.labelled_patients: 25 are asked for"):

@@ -186,6 +186,12 @@ def test_folders_globs_tables_and_files_are_read_in_order(tmp_path: Path) -> Non
     (tmp_path / "none.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="has no column of paths"):
         listing.count([str(tmp_path / "none.csv")])
+    (tmp_path / "semicolons.csv").write_text("path;view\na.png;PA\n")
+    with pytest.raises(DataError, match="is separated by ';'"):
+        listing.count([str(tmp_path / "semicolons.csv")])
+    (tmp_path / "nothing.csv").write_text("")
+    with pytest.raises(DataError, match="it has no columns"):
+        listing.count([str(tmp_path / "nothing.csv")])
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="there are no films"):
         listing.count([str(tmp_path / "empty")])
@@ -237,6 +243,11 @@ def test_bad_films_are_listed_and_the_others_scored(single: Workplace, tmp_path:
     assert ns(single.run.path, paths[0], "-o", tmp_path / "out.csv", "--overwrite").exit_code == 0
     assert not (tmp_path / "out.bad.csv").exists()
     assert len(pd.read_csv(tmp_path / "out.csv")) == 1
+    table = tmp_path / "list.csv"
+    table.write_text(f"path\n{paths[0]}\n")
+    itself = ns(single.run.path, table, "-o", table, "--overwrite")
+    assert "is one of the films or tables asked for" in str(itself.exception)
+    assert table.read_text() == f"path\n{paths[0]}\n"
 
 
 def acquainted_model(work: Workplace) -> models.Model:

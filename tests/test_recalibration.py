@@ -208,6 +208,10 @@ def test_another_data_set_is_measured_with_the_new_calibration(work: Workplace, 
     assert alone.exit_code == 2
     with pytest.raises(UsageError, match="is no calibration of generation 0"):
         external.evaluate(work, load(hospital), 0, work.run.generation(0) / "calibration.json")
+    (other := hospital.with_name("other.json")).write_text('{"generation": 0, "calibration": {"labels": []}}')
+    for wrong in (hospital, other):
+        with pytest.raises(UsageError, match=rf"{wrong.name}: is no calibration of generation 0"):
+            external.evaluate(work, load(hospital), 0, wrong)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -122,13 +123,15 @@ def write(
         stop: asked between films whether to stop.
 
     Raises:
-        UsageError: ``output`` is there already, or was begun by another model or for other films.
+        UsageError: ``output`` is there already, is asked for itself, or was begun by another model or for other films.
         DataError: there are no films.
         StoppedError: ``stop()`` became true; the same call goes on.
         StorageError: something cannot be written.
     """
     if output.is_dir() or (output.exists() and not overwrite):
         raise UsageError(f"{output}: is there already", "Name another file, or add --overwrite.")
+    if output.exists() and any(os.path.exists(name) and output.samefile(name) for name in asked):  # noqa: PTH110
+        raise UsageError(f"{output}: is one of the films or tables asked for", "Name another file for the scores.")
     model, unknown = acquainted(model, workers=workers, progress=progress, stop=stop)
     total, part = listing.count(asked), output.with_name(f"{output.name}.part")
     columns = header(model, maps=maps is not None)

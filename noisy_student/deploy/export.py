@@ -92,7 +92,7 @@ def _check_place(output: Path, overwrite: bool) -> None:
         return
     if output.is_dir() and not output.is_symlink() and not any(output.iterdir()):
         return
-    if output.is_symlink() or not recipe.is_exported(output):
+    if output.is_symlink() or not recipe.is_ours(output):
         raise UsageError(f"{output}: is there and was not made by ns export", "Choose another --output.")
     if not overwrite:
         raise UsageError(f"{output}: is there already", "Name another folder, or add --overwrite.")

@@ -11,6 +11,7 @@ from typing import Final
 
 from noisy_student.data.score_tables import KEYS, plain
 from noisy_student.data.sources import dicom
+from noisy_student.data.sources.cells import refuse_other_separators
 from noisy_student.data.sources.files import FILMS, begins_like_dicom
 from noisy_student.data.streaming import Named
 from noisy_student.errors import DataError
@@ -82,6 +83,8 @@ def _of_table(path: Path) -> Iterator[Named]:
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
         rows = csv.reader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         header = next(rows, [])
+        if header:
+            refuse_other_separators(path, header)
         column = _column(header)
         if column is None:
             raise DataError(

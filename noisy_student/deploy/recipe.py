@@ -22,6 +22,7 @@ from noisy_student.stats.operating import KINDS, Threshold
 FORMAT: Final = 1
 """Of an exported ``config.json``."""
 CONFIG: Final = "config.json"
+MODEL_TYPE: Final = "noisy_student"
 _MODEL: Final = ("model", "labels", "channels", "image_size", "normalisation", "mean", "deviation", "parameters")
 
 
@@ -64,7 +65,7 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as JSON values, with the keys by which tools of Hugging Face read a ``config.json``."""
         return {
-            "model_type": "noisy_student",
+            "model_type": MODEL_TYPE,
             "problem_type": "multi_label_classification",
             "id2label": {str(number): name for number, name in enumerate(self.labels)},
             "label2id": {name: number for number, name in enumerate(self.labels)},
@@ -129,7 +130,7 @@ def of_folder(folder: Path) -> Recipe:
         UsageError: the folder was not written by ``ns export``, or by another version.
     """
     stored = read_json(folder / CONFIG)
-    if not isinstance(stored, dict) or stored.get("model_type") != "noisy_student" or stored.get("format") != FORMAT:
+    if not isinstance(stored, dict) or stored.get("model_type") != MODEL_TYPE or stored.get("format") != FORMAT:
         raise UsageError(
             f"{folder / CONFIG}: was not written by ns export of this version", "Export the run again, or name a run."
         )
@@ -158,8 +159,19 @@ def of_folder(folder: Path) -> Recipe:
 
 
 def is_exported(path: Path) -> bool:
-    """Return whether ``path`` holds a model that ``ns export`` wrote."""
+    """Return whether ``path`` has the form of a folder by ``ns export``, which other models have too."""
     return (path / CONFIG).is_file() and (path / "model.safetensors").is_file()
+
+
+def is_ours(path: Path) -> bool:
+    """Return whether ``ns export`` wrote the folder ``path``, and not another program in the same form."""
+    if not is_exported(path):
+        return False
+    try:
+        stored = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(stored, dict) and stored.get("model_type") == MODEL_TYPE
 
 
 def opened(path: Path, generation: int | None) -> tuple[Run, Config, int]:

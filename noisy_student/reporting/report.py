@@ -250,9 +250,11 @@ def _references(path: Path) -> dict[str, Any] | None:
     for name, arm in given.items():
         if arm is None:
             continue
-        ends = [arm.get("auroc"), *(arm.get("ci") or ())] if isinstance(arm, dict) else [None]
-        if not all(isinstance(end, int | float) and 0 <= end <= 1 for end in ends):
-            raise NoisyStudentError(f"{path}: {name} has no auroc (and ci) between 0 and 1", hint)
+        auroc, ci = (arm.get("auroc"), arm.get("ci")) if isinstance(arm, dict) else (None, None)
+        ends = [auroc] if ci is None else [auroc, *ci] if isinstance(ci, list) and len(ci) == 2 else [None]
+        known = all(isinstance(end, int | float) and 0 <= end <= 1 for end in ends)
+        if not known or (ci is not None and ci[0] > ci[1]):
+            raise NoisyStudentError(f"{path}: {name} has no auroc (and ci, [low, high]) between 0 and 1", hint)
     return {
         name: None
         if (arm := given.get(name)) is None

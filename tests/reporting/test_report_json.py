@@ -85,6 +85,9 @@ def test_reference_arms_come_from_their_file(small):
         ({"supervised_many": None}, "something else"),
         ({"supervised_all": {"auroc": 88}}, "supervised_all has no auroc"),
         ({"supervised_all": {"auroc": 0.8, "ci": [0.7, 9]}}, "supervised_all has no auroc"),
+        ({"supervised_all": {"auroc": 0.8, "ci": 0.3}}, "supervised_all has no auroc"),
+        ({"supervised_all": {"auroc": 0.8, "ci": [0.7]}}, "supervised_all has no auroc"),
+        ({"supervised_all": {"auroc": 0.8, "ci": [0.9, 0.7]}}, "supervised_all has no auroc"),
         ({"supervised_all": 0.8}, "supervised_all has no auroc"),
     ],
 )

@@ -59,7 +59,9 @@ def read_table(path: Path, columns: Collection[str] | None = None) -> pd.DataFra
     try:
         return _read_parquet(path, wanted) if path.suffix.lower() in _PARQUET else _read_csv(path, wanted)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: is missing", "Set data.root to the folder that holds this table.") from error
+        raise DataError(
+            f"{path}: is missing", "Name the table's own path, or set data.root to the folder that holds it."
+        ) from error
     except IsADirectoryError as error:
         raise DataError(f"{path}: is a folder, not a table", "Name a CSV or Parquet file.") from error
     except UnicodeDecodeError as error:
@@ -77,7 +79,7 @@ def _read_csv(path: Path, wanted: set[str] | None) -> pd.DataFrame:
     _, header = next(records, (0, []))
     if not header:
         raise DataError(f"{path}: is not a CSV table (it is empty)", "Save it as UTF-8 CSV with a header row.")
-    _refuse_other_separators(path, header)
+    refuse_other_separators(path, header)
     _refuse_doubles(path, header)
     names = [name if name.strip() else f"Unnamed: {k}" for k, name in enumerate(header)]
     keep = [k for k, name in enumerate(names) if wanted is None or name in wanted]
@@ -90,7 +92,8 @@ def _read_csv(path: Path, wanted: set[str] | None) -> pd.DataFrame:
     return frame
 
 
-def _refuse_other_separators(path: Path, header: Sequence[str]) -> None:
+def refuse_other_separators(path: Path, header: Sequence[str]) -> None:
+    """Raise :class:`DataError` where a table's first line, read by commas, shows that others separate its cells."""
     first = ",".join(header).strip()
     if header[0].strip().lower().startswith("sep=") and not any(map(str.strip, header[1:])):
         raise DataError(
