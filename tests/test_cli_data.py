@@ -185,6 +185,8 @@ def test_films_that_the_configuration_leaves_out_leak_into_nothing(
     assert code == 0
     (group,) = json.loads(out)["duplicates"]
     assert (group["splits"], group["leakage"]) == (["left out", "valid"], False)
+    _, out, _ = ns(capsys, "check", *given, "--set", "split.valid_images=4")
+    assert "exact, left out and valid\n" in out
     copy = root / "train" / "patient00003" / "study1" / "view1_frontal.jpg"
     copy.write_bytes(first.read_bytes())
     code, out, _ = ns(capsys, "check", *given, "--set", "split.valid_images=4")
