@@ -186,6 +186,7 @@ def test_a_student_starts_from_its_teacher_only_with_the_same_network() -> None:
     assert load(None, ["student.start=teacher"]).student.start == "teacher"
     message = fails(None, "student.start=teacher", "student.model.name=resnet18").message
     assert "needs the same network" in message
+    assert "generation 0 has another (network small_resnet)" in message
 
 
 def test_members_lay_their_changes_over_their_phase(write) -> None:

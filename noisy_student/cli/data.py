@@ -167,8 +167,8 @@ def check(
         count = len(found["duplicates"])
         click.echo(f"groups of equal or nearly equal films: {count:,}, across splits: {found['leakage']:,}")
         for group in found["duplicates"] if verbose else found["duplicates"][:_SHOWN]:
-            splits = " and ".join(name or "no split" for name in group["splits"])
-            where = f"leak between {splits}" if group["leakage"] else splits if len(group["splits"]) > 1 else "same split"
+            where = " and ".join(name or "no split" for name in group["splits"])
+            where = f"leak between {where}" if group["leakage"] else where if len(group["splits"]) > 1 else "same split"
             click.echo(f"  {', '.join(group['images'])}: {group['kind']}, {where}")
     if found["leakage"] or any(found["problems"].get(kind) for kind in SERIOUS):
         raise click.exceptions.Exit(3)

@@ -225,7 +225,7 @@ class Config(Section):
             if not network.model.takes_all_of(other):
                 raise ValueError(
                     f"{where}.start: 'teacher' needs the same network, head and normalisation in every generation "
-                    f"before it, and generation {earlier} has another; use 'weights'"
+                    f"before it, and generation {earlier} has another (network {other.name}); use 'weights'"
                 )
 
     def _check_start(self, network: PhaseConfig, where: str) -> None:

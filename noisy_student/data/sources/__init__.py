@@ -67,7 +67,8 @@ def load(config: DataConfig, *, images: bool = True) -> Manifest:
     root = config.root
     if root is None or not root.is_dir():
         raise DataError(f"data.root: {root or 'no folder given'} is not a folder", "Set data.root to the data set.")
-    reader: Reader = _MODULES[config.source].load
+    source = _MODULES[config.source]
+    reader: Reader = source.load
     manifest = reader(root, config, images)
     if config.views == "frontal":
         manifest = manifests.rows(manifest, manifest.frame["view"].to_numpy() == "frontal")
@@ -76,7 +77,11 @@ def load(config: DataConfig, *, images: bool = True) -> Manifest:
         if not found.all():
             _log.warning("%d of %d films are not below %s and are left out", (~found).sum(), len(found), root)
         manifest = manifests.rows(manifest, found)
-    manifests.check(manifest)
+    try:
+        manifests.check(manifest)
+    except DataError as error:  # of the films of all tables together
+        tables = ", ".join(str(path) for path in source.tables(root, config) if path.exists()) or str(root)
+        raise DataError(f"{tables}: {error.message.removeprefix('manifest: ')}", error.hint) from error
     return manifest
 
 
