@@ -71,8 +71,8 @@ def by_hand(run: Run, split: str) -> list[np.ndarray]:
     for number, member in enumerate(read_json(run.generation(0) / "calibration.json")["members"]):
         columns = []
         for label, platt in member["labels"].items():
-            log_odds = platt["slope"] * (frame[f"member-{number}:{label}"] - platt["shift"]) + platt["intercept"]
-            columns.append(expit(log_odds.to_numpy(dtype=np.float64)))
+            said = frame[f"member-{number}:{label}"].to_numpy(dtype=np.float64)  # stored in single precision
+            columns.append(expit(platt["slope"] * (said - platt["shift"]) + platt["intercept"]))
         each.append(np.stack(columns, axis=1))
     return each
 
