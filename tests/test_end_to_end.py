@@ -86,7 +86,7 @@ SPREAD = {f"predictions/{split}-spread.parquet" for split in ("pool", "test")}
 SEVERAL = {
     "folds=2": (
         "fold",
-        {*WEIGHTS, "targets.parquet", "predictions/pool.parquet"},
+        {*WEIGHTS, "targets.parquet", "targets.json", "predictions/pool.parquet"},
         {*SPREAD, "predictions/labelled.parquet"},
         {"folds.parquet"},
     ),
