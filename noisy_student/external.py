@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,7 @@ from noisy_student.data import manifest, near_duplicates, splits
 from noisy_student.data.cache import Cache
 from noisy_student.data.decode import decode
 from noisy_student.data.manifest import Manifest
-from noisy_student.errors import DataError, UsageError
+from noisy_student.errors import DataError, NoisyStudentError, UsageError
 from noisy_student.labels import shared
 from noisy_student.runs import Run, read_json
 from noisy_student.stats.consensus import Consensus
@@ -114,10 +113,10 @@ def refitted(path: Path, generation: int) -> Consensus:
         UsageError: the file is of another generation, or is no calibration.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         if found["generation"] == generation:
             return Consensus.from_json(found["calibration"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError):  # another kind of file
+    except (NoisyStudentError, ValueError, KeyError, TypeError, AttributeError):  # another kind of file
         pass
     raise UsageError(
         f"{path}: is no calibration of generation {generation} by ns recalibrate",

@@ -7,8 +7,8 @@ from typing import Any
 
 from noisy_student.config import Config, PhaseConfig
 from noisy_student.config.load import check_same, config_hash, read_snapshot
-from noisy_student.data import manifest, sources, splits
-from noisy_student.preparation import STAGE, check_train, check_views, data_root, with_parents
+from noisy_student.data import manifest, sources
+from noisy_student.preparation import STAGE, assigned, check_train, check_views, data_root
 from noisy_student.runs import Run
 
 
@@ -52,9 +52,9 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
     if not sources.is_there(config.data, root):
         missing = "is made when the run starts" if config.data.source == "synthetic" else "is not there"
         return plan | {"films": f"unknown: the data set {missing}"}
-    films = with_parents(sources.load(config.data.model_copy(update={"root": root})), config)
+    films = sources.load(config.data.model_copy(update={"root": root}))
     check_views(films, config)
-    chosen, split = splits.assign(films, config.split, config.data.max_bad_share)
+    chosen, split = assigned(films, config)
     check_train(chosen, config)
     labelled, pool = (len(manifest.select(chosen, split="train", labelled=known)) for known in (True, False))
     size = len(films) * config.data.channels * config.data.image_size**2

@@ -107,6 +107,13 @@ def with_parents(films: Manifest, config: Config) -> Manifest:
     return manifest.with_values(films, fill_parents(manifest.values(films), films.labels))
 
 
+def assigned(films: Manifest, config: Config) -> tuple[Manifest, dict[str, Any]]:
+    """Return the films that the split of the configuration takes, parents filled, and what it did; see
+    :func:`noisy_student.data.splits.assign`.
+    """
+    return splits.assign(with_parents(films, config), config.split, config.data.max_bad_share)
+
+
 def examine(config: Config, *, images: bool, progress: bool = False) -> tuple[Manifest, Floats, Floats, int | None]:
     """Return the films of the data set, their targets and weights (N, K), and how many of the films are not there.
 
@@ -162,7 +169,7 @@ def check_films(config: Config, *, progress: bool = False) -> dict[str, Any]:
     """
     films = _films(config.data, progress=progress)
     try:
-        whole = splits.assign(with_parents(films, config), config.split, config.data.max_bad_share)[0]
+        whole, _ = assigned(films, config)
     except DataError:
         split = films.frame["split"]
     else:
@@ -219,9 +226,9 @@ def prepare(run: Run, config: Config, *, progress: bool = False, stop: Callable[
     if run.is_complete(STAGE):
         run.verify(STAGE)
         return source.cache
-    readable = with_parents(manifest.rows(source.manifest, source.cache.ok), config)
+    readable = manifest.rows(source.manifest, source.cache.ok)
     check_views(readable, config)
-    films, split = splits.assign(readable, config.split, config.data.max_bad_share)
+    films, split = assigned(readable, config)
     check_train(films, config)
     seen, sealed = manifest.seal(films)
     manifest.write(seen, run.manifest)

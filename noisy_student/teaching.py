@@ -72,9 +72,9 @@ def make_targets(work: Workplace, generation: int) -> Traffic:
         if number is not None:
             lesson = lessons[-1] if lessons else None
             own, place = _with_pool(own, shown, lesson), run.network(generation, number)
+            table.write(own, place / "targets.parquet")
+            write_json(place / "targets.json", _statistics(own, lesson, None, teachers))
             writes += [place / "targets.parquet", place / "targets.json"]
-            table.write(own, writes[-2])
-            write_json(writes[-1], _statistics(own, lesson, None, teachers))
     refit = config.phase(generation).refit is not None
     made, earlier = (lessons[-1] if refit else mean_of(lessons)) if lessons else None, None
     if made is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -130,7 +129,7 @@ def write(
     """
     if output.is_dir() or (output.exists() and not overwrite):
         raise UsageError(f"{output}: is there already", "Name another file, or add --overwrite.")
-    if output.exists() and any(os.path.exists(name) and output.samefile(name) for name in asked):  # noqa: PTH110
+    if output.exists() and any(Path(name).exists() and output.samefile(name) for name in asked):
         raise UsageError(f"{output}: is one of the films or tables asked for", "Name another file for the scores.")
     model, unknown = acquainted(model, workers=workers, progress=progress, stop=stop)
     total, part = listing.count(asked), output.with_name(f"{output.name}.part")
