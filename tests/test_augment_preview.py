@@ -51,12 +51,13 @@ def given(root: Path) -> list[str]:
 
 
 def test_films_are_of_many_findings_and_of_the_train_table(root: Path) -> None:
-    chosen = _films(data_of(root), 3)
+    chosen, pixels = _films(data_of(root), 3)
+    assert pixels.shape == (3, 1, 32, 32)
     assert len(chosen) == 3
     assert all(int(name.split(".")[0]) < 8 for name in chosen.frame["image"])
     shown = set(", ".join(_findings(chosen)).split(", "))
     assert {"A", "B"} <= shown
-    everything = _films(data_of(root), 32)
+    everything, _ = _films(data_of(root), 32)
     assert len(everything) == 8
     assert sorted(_findings(everything)) == ["A", "A", "A, B", "B", *["no label"] * 4]
 
@@ -64,7 +65,7 @@ def test_films_are_of_many_findings_and_of_the_train_table(root: Path) -> None:
 def test_a_table_without_a_train_split_is_shown_all(root: Path) -> None:
     frame = pd.read_csv(root / "labels.csv")
     frame[frame["split"] == "test"].to_csv(root / "labels.csv", index=False)
-    assert len(_films(data_of(root), 5)) == 2
+    assert len(_films(data_of(root), 5)[0]) == 2
 
 
 def test_the_picture_shows_the_noise_of_the_generation(root: Path, ns: Any) -> None:
@@ -73,7 +74,7 @@ def test_the_picture_shows_the_noise_of_the_generation(root: Path, ns: Any) -> N
     code, said, err = ns(str(out), *given(root), *noise, "--films", "2", "--generation", "2", "--strengths", "0, 9")
     assert (code, err) == (0, "")
     assert said == f"2 films under the noise of generation 2 are in {out}\n"
-    chosen = _films(data_of(root), 2)
+    chosen, _ = _films(data_of(root), 2)
     films = np.stack(
         [
             np.asarray(Image.open(root / name).resize((32, 32), Image.Resampling.BILINEAR))
@@ -96,6 +97,24 @@ def test_without_a_configuration_it_draws_a_few_phantoms(
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.mode == "L"
     assert 3 <= len(list((tmp_path / "cache").rglob("*.jpg"))) < 200  # not the thousands of the demo
+
+
+def test_another_film_takes_the_place_of_one_that_cannot_be_read(root: Path, ns: Any) -> None:
+    out, first = root / "sheet.png", _films(data_of(root), 2)[0].frame["image"].iloc[0]
+    (root / first).write_bytes(b"no film")
+    assert first not in set(_films(data_of(root), 8)[0].frame["image"])
+    code, said, err = ns(str(out), *given(root), "--films", "2")
+    assert (code, said) == (0, f"2 films under the noise of generation 1 are in {out}\n")
+    assert f"ns: warning: {root / first}: cannot be decoded" in err
+    assert "the film is left out" in err
+    out.unlink()
+    for number in range(8):
+        (root / f"{number}.png").unlink(missing_ok=True)
+    code, _, err = ns(str(out), *given(root), "--films", "2")
+    assert code == 3
+    assert err.count("ns: warning: ") == 2  # not a line for each film of a set whose folder is wrong
+    assert "Restore the file from its source" in err
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("strengths", ["", "eleven", "3,11", "-1", "nan"])

@@ -183,6 +183,10 @@ def test_folders_globs_tables_and_files_are_read_in_order(tmp_path: Path) -> Non
     assert listing.count([str(root)]) == 5
     with pytest.raises(DataError, match="matches no file"):
         listing.count([str(tmp_path / "*.gif")])
+    with pytest.raises(DataError, match=r"nowhere\.csv: is missing"):
+        listing.count(["x.png", str(tmp_path / "nowhere.csv")])
+    (tmp_path / "a[1].csv").write_text("path\na.png\n")
+    assert listing.count([str(tmp_path / "a[1].csv")]) == 1  # a name, not a pattern
     (tmp_path / "none.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="has no column of paths"):
         listing.count([str(tmp_path / "none.csv")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,10 @@ from noisy_student.cli import options
 from noisy_student.config import DataConfig, SyntheticConfig
 from noisy_student.config.noise import STRONGEST
 from noisy_student.data.manifest import Manifest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @click.command("augment-preview")
@@ -35,23 +40,18 @@ def augment_preview(
     Every operation stands alone at the strength of the configuration, then the whole policy at several strengths. The
     films show as many different findings as there are; without a configuration they are synthetic.
     """
-    import numpy as np
     from PIL import Image
 
     from noisy_student.config.load import DEMO, load
-    from noisy_student.data.decode import decode
     from noisy_student.errors import UsageError
     from noisy_student.learning import augment
-    from noisy_student.preparation import data_root, decode_settings
     from noisy_student.runs import atomic
 
     if out.is_dir():
         raise UsageError(f"{out}: is a directory", f"Name a picture, such as {out / 'sheet.png'}.")
     dial = _strengths(strengths)
     config = load(config_path or DEMO, overrides)
-    films = _films(config.data, count)
-    root, settings = data_root(_few(config.data)), decode_settings(config.data)
-    pixels = np.stack([decode(root / image, settings) for image in films.frame["image"]])
+    films, pixels = _films(config.data, count)
     sheet = augment.preview(
         pixels,
         config.phase(generation).noise,
@@ -90,30 +90,47 @@ def _few(data: DataConfig) -> DataConfig:
     return data.model_copy(update={"synthetic": SyntheticConfig(**data.synthetic.model_dump() | few)})
 
 
-def _films(data: DataConfig, count: int) -> Manifest:
-    """Return ``count`` films of the train table (fewer where there are fewer), of as many findings as there are."""
+def _films(data: DataConfig, count: int) -> tuple[Manifest, npt.NDArray[np.uint8]]:
+    """Return ``count`` films of the train table (fewer where there are fewer), of as many findings as there are.
+
+    With them their pixels (N, C, S, S). A film that cannot be read is left out with a warning, for another.
+
+    Raises:
+        DataError: more than ``count`` films cannot be read, or none can.
+    """
     import numpy as np
 
     from noisy_student.data import manifest, sources, synthetic
-    from noisy_student.preparation import data_root
+    from noisy_student.data.decode import decode
+    from noisy_student.errors import DataError
+    from noisy_student.preparation import data_root, decode_settings
 
     data = _few(data)
-    root = data_root(data)
+    root, settings = data_root(data), decode_settings(data)
     if data.source == "synthetic":
         synthetic.write_dataset(root, data.synthetic)
     films = sources.load(data.model_copy(update={"root": root}))
     if len(found := manifest.select(films, split="train")):
         films = found
-    positive = manifest.values(films) == 1
-    order = np.random.default_rng(0).permutation(len(films))  # tables are often sorted by class
-    chosen: list[int] = []
-    while len(chosen) < min(count, len(films)):
-        left = order[~np.isin(order, chosen)]
+    positive, images = manifest.values(films) == 1, films.frame["image"].to_numpy(dtype=object)
+    left = np.random.default_rng(0).permutation(len(films))  # tables are often sorted by class
+    chosen: dict[int, npt.NDArray[np.uint8]] = {}
+    bad = 0
+    while len(chosen) < count and len(left):
         # The film whose findings are shown least so far.
-        shown = positive[chosen].sum(axis=0)
+        shown = positive[list(chosen)].sum(axis=0)
         cost = np.where(positive[left], shown, np.inf).min(axis=1, initial=np.inf)
-        chosen.append(int(left[np.argmin(cost)]))
-    return manifest.rows(films, np.isin(np.arange(len(films)), chosen))
+        film = int(left[np.argmin(cost)])
+        left = left[left != film]
+        try:
+            chosen[film] = decode(root / images[film], settings)
+        except DataError as error:
+            bad += 1
+            if bad > count or not (chosen or len(left)):
+                raise
+            click.echo(f"ns: warning: {error.message}; the film is left out", err=True)
+    rows = sorted(chosen)
+    return manifest.rows(films, np.isin(np.arange(len(films)), rows)), np.stack([chosen[row] for row in rows])
 
 
 def _findings(films: Manifest) -> list[str]:

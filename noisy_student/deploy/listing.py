@@ -26,17 +26,17 @@ def films(asked: Sequence[str]) -> Iterator[Named]:
 
     An entry is a film, a folder (all films below it), a glob, or a table with a column of paths. Films of a table are
     called as they are there; a relative path is looked for beside the table, then beside the table's folder (CheXpert's
-    tables name their own folder), then in the working folder. A file that is not there is yielded as well: it is for
+    tables name their own folder), then in the working folder. A film that is not there is yielded as well: it is for
     the decoder to say so. A film named twice comes twice. In memory are the names of one folder at a time.
 
     Raises:
-        DataError: a glob matches nothing, or a table has no column of paths.
+        DataError: a glob matches nothing, or a table is missing or has no column of paths.
     """
     for entry in asked:
         path = Path(entry)
         if path.is_dir():
             yield from _below(entry)
-        elif path.suffix.lower() in TABLES and path.is_file():
+        elif path.suffix.lower() in TABLES and (path.exists() or not glob.has_magic(entry)):
             yield from _of_table(path)
         elif glob.has_magic(entry) and not path.exists():
             found = sorted(glob.glob(entry, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
@@ -80,6 +80,8 @@ def _is_film(path: str) -> bool:
 
 
 def _of_table(path: Path) -> Iterator[Named]:
+    if not path.is_file():
+        raise DataError(f"{path}: is missing", "Check the name of the table; a film is named by its own file.")
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
         rows = csv.reader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         header = next(rows, [])
