@@ -28,8 +28,8 @@ def check_settings(config: Config, device: str, *, weights: bool = True) -> None
     Weights that may have seen labels of the pool or the test films are warned of.
 
     Raises:
-        ConfigError: a network is not known, or not with these settings, has fewer blocks
-            than are to learn, or its normalisation contradicts its weights.
+        ConfigError: a network is not known, or not with these settings, has fewer blocks than are to learn, or its
+            normalisation contradicts its weights.
         WeightsError: the weights are not there, or belong to another network.
         UsageError: there is no such device.
     """
@@ -48,12 +48,11 @@ def check_settings(config: Config, device: str, *, weights: bool = True) -> None
     for generation, number, phase in networks:
         model = phase.model
         with _placed(config, generation, number):
-            if model.head == "hidden" and phase.optim.bn_images == 1:
-                raise ConfigError(
-                    "optim.bn_images: 1 film has no variance, which the batch norm of head: hidden needs",
-                    "Set it to 0 or to 2 and more.",
-                )
             network = models.build(model, config.data.labels, config.data.channels, config.data.image_size, seed=0)
+            if phase.optim.bn_images == 1 and finetune.has_statistics(network):
+                raise ConfigError(
+                    "optim.bn_images: 1 film has no variance, which batch norm needs", "Set it to 0 or to 2 and more."
+                )
             if phase.optim.freeze_bn and not finetune.has_statistics(network.backbone):
                 raise ConfigError(
                     f"optim.freeze_bn: {model.name} has no batch norm whose statistics could be kept",

@@ -184,7 +184,7 @@ def _task(work: Workplace, generation: int, number: int) -> tuple[Task, list[Pat
         statistics = path.with_suffix(".json")
         prevalence = expected_prevalence(config, phase, whole, statistics)
         reads += [statistics] if phase.consistency.prevalence == "teacher" else []
-    goal = goals.goal(phase, whole, prevalence)
+    goal = goals.goal(phase, whole, prevalence, phase.stretches(len(targets.images))[-1].stop)
     task = course.Task(
         generation=generation,
         fold=fold,
@@ -264,7 +264,8 @@ def _bn_films(work: Workplace, films: Manifest, count: int, device: torch.device
 def clean_sample(films: Manifest, count: int, seed: int) -> Manifest:
     """Return ``count`` films (at least one), drawn blindly, on which BatchNorm statistics are estimated.
 
-    A random draw matters: tables are often sorted by class, and the statistics of one class ruin a model.
+    A random draw matters: tables are often sorted by class, and the statistics of one class ruin a model. They come in
+    the order of the table.
     """
     order = generator(_BN_FILMS, seed).permutation(len(films))[: max(1, count)]
     return manifest.rows(films, np.isin(np.arange(len(films)), order))

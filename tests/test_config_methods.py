@@ -55,7 +55,14 @@ LABELS = "data.labels=[A, B]"
             ["teacher.consistency={method: fixmatch, prevalence: teacher}"],
             "teacher.consistency.prevalence: generation 0 has no teacher",
         ),
+        (
+            ["student.consistency={method: fixmatch, align: false, momentum: 0.9}"],
+            "momentum: does nothing with align: false",
+        ),
         (["generations.2.consistency.source=average"], "source: does nothing with method: none"),
+        (["student.consistency.weight=3"], "student.consistency.*weight: does nothing with method: none"),
+        (["teacher.consistency={ramp: 0}"], "teacher.consistency.*ramp: does nothing with method: none"),
+        (["generations={0: {judges: stay}}"], r"generations\.0\.judges: generation 0 has no networks before it"),
     ],
 )
 def test_it_is_refused(settings: list[str], message: str) -> None:
@@ -92,7 +99,7 @@ def test_another_consistency_term_leaves_the_settings_of_the_old_one_behind(
     assert config.phase(1).consistency.align_by == "shift"
     found = config.phase(2).consistency
     assert (found.method, found.align_by, found.prevalence, found.momentum, found.confidence) == left
-    assert found.ramp == 0
+    assert found.ramp == (0.2 if found.method == "none" else 0)
 
 
 def test_a_momentum_of_the_ratio_is_left_behind_by_the_shift() -> None:

@@ -14,6 +14,7 @@ from noisy_student import generations, plan, preparation, scoring, stages, train
 from noisy_student.config.load import load
 from noisy_student.data import manifest, predictions
 from noisy_student.errors import ConfigError
+from noisy_student.learning.objectives import Consistency
 from noisy_student.runs import REFIT, Run, file_hash, read_json
 from noisy_student.stats import calibration
 from noisy_student.targets import folds, table
@@ -214,6 +215,22 @@ def test_a_refit_that_sees_the_pool_leaves_the_lengths_of_the_folds_in_epochs(tm
     steps = [plan.amount(work.config, 0, budget, pool) for work in made]
     each = [math.ceil(2 * budget / 8), math.ceil(2 * (budget + pool) / 8)]
     assert steps == [(total, total * 8) for total in (3 * each[0], 2 * each[0] + each[1])]
+
+
+def test_a_consistency_term_rises_over_the_steps_of_its_own_network(tmp_path: Path) -> None:
+    """A network of a fold has a shorter epoch than one that learns from every fold."""
+    epochs = "student.optim={steps: 0, phases: [{trainable: all, epochs: 2}], batch_size: 8}"
+    term = "student.consistency={method: mean_teacher, ramp: 1}"
+    work = workplace(tmp_path, "run", "teacher.refit={}", "student.refit={}", epochs, term)
+    generations.run_stages(work, 0, [*generations.TRAINING, "predict-pool"])
+    generations.run_stages(work, 1, ["targets"])
+    rising = []
+    for number in range(K + 1):
+        task, _ = training._task(work, 1, number)
+        assert isinstance(task.objective, Consistency)
+        assert task.objective.rising == task.phase.stretches(len(task.targets.images))[-1].stop
+        rising.append(task.objective.rising)
+    assert max(rising[:K]) < rising[K]
 
 
 def test_a_network_of_a_fold_expects_of_the_pool_what_its_own_teacher_says(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from small_runs import TINY, in_process, ns, write_config
 from noisy_student import generations, preparation, scoring, training
 from noisy_student.config.load import load
 from noisy_student.data import manifest
-from noisy_student.learning import goals, objectives
+from noisy_student.learning import goals, losses, objectives
 from noisy_student.targets import table
 from noisy_student.workplace import Workplace
 
@@ -108,7 +108,7 @@ def test_every_setting_of_a_loss_changes_what_a_batch_costs() -> None:
         made = goals.goal(phase, targets)
         batch = objectives.Noised(
             films,
-            torch.from_numpy(target),
+            losses.smoothed(torch.from_numpy(target), phase.loss.smoothing),
             torch.ones(40, 2),
             torch.from_numpy(made.pos_weight).expand(40, 2),
         )

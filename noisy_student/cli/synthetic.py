@@ -41,12 +41,13 @@ def synthetic(
         if picture is not None and picture.is_dir():
             raise UsageError(f"{picture}: is a directory", f"Name a picture, such as {picture / 'sheet.png'}.")
     made: dict[str, Any] = {}
+    size = {"size": config.size} if "size" in config.model_fields_set else {}  # else one that a person can look at
     with options.hint_on_failure("Choose another place."):
         if preview is not None:
-            phantoms.contact_sheet(preview, seed=config.seed, prevalence=config.prevalence)
+            phantoms.contact_sheet(preview, **size, seed=config.seed, prevalence=config.prevalence)
             made["preview"] = str(preview)
         if findings is not None:
-            phantoms.findings_sheet(findings, seed=config.seed)
+            phantoms.findings_sheet(findings, **size, seed=config.seed)
             made["findings"] = str(findings)
         if out is not None:
             if overwrite:

@@ -133,6 +133,8 @@ class Config(Section):
         """Raise where a generation's phase is wrong, or starts from a teacher that can be another network."""
         for generation, changes in self.generations.items():
             base = self._base(generation)
+            if generation == 0 and "judges" in changes:
+                raise ValueError("generations.0.judges: generation 0 has no networks before it; leave it out")
             # Validated under its own name, so that an error names generations.2.noise.strength.
             _Phases.model_validate({"generations": {generation: changed(base.model_dump(), changes)}})
         named = self.phases()

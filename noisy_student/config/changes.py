@@ -34,6 +34,8 @@ def changed(phase: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
         gone.add(("model", "pretrained_blocks"))
     if _differ(phase, changes, "consistency", "method"):
         gone |= {("consistency", key) for key in consistency.USED_BY}
+        if changes["consistency"]["method"] == "none":
+            gone |= {("consistency", key) for key in consistency.SHARED}
     if _differ(phase, changes, "consistency", "align"):
         gone |= {("consistency", key) for key in ("align_by", "prevalence", "momentum")}
     if _differ(phase, changes, "consistency", "align_by"):

@@ -17,6 +17,8 @@ USED_BY: Final = {
     "momentum": "fixmatch",
 }
 """Setting -> the method that it belongs to."""
+SHARED: Final = ("weight", "ramp", "strength")
+"""Settings of every method."""
 
 
 class ConsistencyConfig(Section):
@@ -54,8 +56,12 @@ class ConsistencyConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         self.refuse_unused("method", USED_BY)
-        for key, published in (("prevalence", "labelled"), ("align_by", "ratio")):
-            if not self.align and getattr(self, key) != published:
+        defaults = {key: field.default for key, field in type(self).model_fields.items()}
+        for key in SHARED:
+            if not self.on and getattr(self, key) != defaults[key]:
+                raise ValueError(f"{key}: does nothing with method: none; choose a method or leave it out")
+        for key in ("prevalence", "align_by", "momentum"):
+            if not self.align and getattr(self, key) != defaults[key]:
                 raise ValueError(f"{key}: does nothing with align: false; leave one of them out")
         self.refuse_unused("align_by", {"momentum": "ratio"})
         return self

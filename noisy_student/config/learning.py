@@ -76,7 +76,8 @@ class OptimConfig(Section):
     batch_size: int = Field(64, ge=2)
     """Films per step, labelled and pseudo-labelled together."""
     labelled_share: float = Field(0.25, gt=0, le=1)
-    """Share of labelled films in a student's batch (the teacher's is 1, unless its ``consistency`` uses the pool)."""
+    """Share of labelled films in a student's batch, in which the pool has one place at least (the teacher's is 1,
+    unless its ``consistency`` uses the pool)."""
     lr: float = Field(1e-3, gt=0)
     """Peak learning rate of the classifier, and of all layers unless ``backbone_lr_ratio`` is below 1."""
     backbone_lr_ratio: float = Field(1.0, gt=0, le=1)

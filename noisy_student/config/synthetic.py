@@ -12,10 +12,10 @@ from noisy_student.config.base import Section
 class SyntheticConfig(Section):
     """Size of the synthetic data set that source ``synthetic`` makes when it is not there yet."""
 
-    train_patients: int = Field(3000, ge=1)
-    """Patients of the train table (2.1 films each when enriched, 3.5 as in CheXpert)."""
-    valid_patients: int = Field(150, ge=1)
-    """Patients of the validation table."""
+    train_patients: int = Field(3000, ge=1, le=64540)
+    """Patients of the train table (2.1 films each when enriched, 3.5 as in CheXpert); no more than CheXpert has."""
+    valid_patients: int = Field(150, ge=1, le=200)
+    """Patients of the validation table; no more than CheXpert has."""
     test_patients: int = Field(600, ge=1)
     """Patients of the test table."""
     size: int = Field(64, ge=32, le=2048)

@@ -7,7 +7,7 @@ model and its start weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ def start_state(task: Task, device: torch.device) -> State:
 def _name(model: Path) -> str:
     """Return ``gen-0`` or ``gen-0, fold-1`` for a model folder of a run."""
     folder = model.parent.parent
-    several = folder.name.startswith(("fold-", "member-"))
+    several = folder.name.startswith(("fold-", "member-", "refit"))
     return f"{folder.parent.name}, {folder.name}" if several else folder.name
 
 
@@ -150,7 +150,9 @@ class Course:
             tuple(whole if part.does.films == "all" else whole.labelled_alone() for part in self.stretches),
             tuple(part.stop for part in self.stretches),
         )
-        self.batches = Batches(task.films, task.targets, order, task.pos_weight, task.group, partners=task.partners)
+        # Smoothed before they are mixed: a mixture holds the class weight of what is positive on either film.
+        soft = replace(task.targets, target=losses.smoothed(task.targets.target, task.phase.loss.smoothing))
+        self.batches = Batches(task.films, soft, order, task.pos_weight, task.group, partners=task.partners)
         self.autocast = autocaster(device, task.precision, self.state.network)
         self._set = -1  # the stretch that the network is set to learn in
         synchronise_batch_norm(self.state.network, task.group, device)

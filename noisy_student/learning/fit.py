@@ -179,8 +179,10 @@ def clean_copy(task: Task, state: State) -> models.Network:
     wanted = task.phase.optim.bn_images
     if wanted:
         numbers = np.arange(min(wanted, len(task.bn_films)))
-        # Equal parts: every batch counts alike, and BatchNorm of a 1 x 1 map fails on a batch of one.
-        parts = np.array_split(numbers, max(1, len(numbers) // 64))
+        # Equal parts: every batch counts alike, and BatchNorm of a 1 x 1 map fails on a batch of one. Each takes films
+        # from all over the table: within one of a sorted table there would be the variance of one class alone.
+        count = max(1, len(numbers) // 64)
+        parts = [numbers[first::count] for first in range(count)]
         films: Iterable[Tensor] = (augment.to_float(task.bn_films.gather(part)) for part in parts)
         optim.reestimate_batchnorm(network, films, finetune.standing_still(state.network))
     return network.eval()

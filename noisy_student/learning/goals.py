@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from noisy_student.config import PhaseConfig
 from noisy_student.learning import losses, objectives, sampling
@@ -26,11 +25,16 @@ class Goal:
     """By how much the sampler raises the log-odds; 0 where that is not known."""
 
 
-def goal(phase: PhaseConfig, targets: Targets, prevalence: npt.NDArray[np.float64] | None = None) -> Goal:
+def goal(
+    phase: PhaseConfig,
+    targets: Targets,
+    prevalence: npt.NDArray[np.float64] | None = None,
+    steps: int | None = None,
+) -> Goal:
     """Return what a generation with this table of ``targets`` minimises.
 
     ``prevalence`` (K,) is what a consistency term expects of the pool, NaN where that is not known; ``None`` takes the
-    labelled films' share of positives.
+    labelled films' share of positives. ``steps`` are those of the training, where it learns from a part of the table.
 
     Labelled films are a part of the batches of a student, and of a teacher that sees the pool: what is theirs alone
     (class weights, the sampler) shifts its logits by less than it says, and is left to Platt.
@@ -38,12 +42,8 @@ def goal(phase: PhaseConfig, targets: Targets, prevalence: npt.NDArray[np.float6
     loss, labelled, none = phase.loss, ~targets.pseudo, np.zeros(len(targets.labels))
     known = targets.target[labelled], targets.weight[labelled]
     pos_weight = losses.positive_weights(*known, phase.pos_weight_cap)
-
-    def soften(target: Tensor) -> Tensor:
-        return losses.smoothed(target, loss.smoothing)
-
     if loss.name == "auc_margin":  # scores without a scale of their own: nothing is known of their shift
-        margin = objectives.AucMargin(len(targets.labels), loss.margin, soften)
+        margin = objectives.AucMargin(len(targets.labels), loss.margin)
         return Goal(margin, pos_weight, none, none)
     adjustment = losses.prior_adjustment(*known, loss.tau if loss.name == "logit_adjusted" else 0)
     shift, drawn = 0 - adjustment.astype(np.float64), none
@@ -59,12 +59,13 @@ def goal(phase: PhaseConfig, targets: Targets, prevalence: npt.NDArray[np.float6
         )
         shift += np.log(pos_weight.astype(np.float64))
         drawn = sampling.odds_shift(targets, order, phase.sampler.balance)
-    parts = losses.summed_loss(loss, adjustment), losses.mean_loss, soften
+    parts = losses.summed_loss(loss, adjustment), losses.mean_loss
     objective = objectives.supervised(*parts)
     if unlabelled:
         share = torch.from_numpy(share_of_positives(targets) if prevalence is None else prevalence)
-        steps = phase.stretches(len(targets.images))[-1].stop
-        objective = objectives.Consistency(objectives.cost(*parts), phase.consistency, share, steps)
+        whole = phase.stretches(len(targets.images))[-1].stop
+        known_cost = objectives.cost(*parts)
+        objective = objectives.Consistency(known_cost, phase.consistency, share, whole if steps is None else steps)
     return Goal(objective, pos_weight, shift, drawn)
 
 

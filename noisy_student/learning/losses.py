@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from torch.nn import functional
 
 from noisy_student.config import LossConfig
 
+Values = TypeVar("Values", Tensor, npt.NDArray[np.float32])
 Summed = tuple[Tensor, Tensor]
 SummedLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Summed]
 
@@ -106,7 +108,7 @@ def _summed(positive: Tensor, negative: Tensor, target: Tensor, weight: Tensor) 
     return torch.where(known, loss * weight, 0.0).sum(), weight.sum()
 
 
-def smoothed(target: Tensor, smoothing: float) -> Tensor:
+def smoothed(target: Values, smoothing: float) -> Values:
     """Return ``target * (1 - smoothing) + smoothing / 2`` (Szegedy et al. 2016, for labels that are yes or no)."""
     return target * (1 - smoothing) + smoothing / 2 if smoothing else target
 

@@ -46,27 +46,23 @@ class Objective(Protocol):
 
 SummedLoss = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 Mean = Callable[[Tensor, Tensor], Tensor]
-Change = Callable[[Tensor], Tensor]
 Cost = Callable[[Tensor, Noised], Tensor]
 """Logits (B, K) and the batch they are of to a scalar."""
 
 
-def cost(loss: SummedLoss, mean: Mean, soften: Change = lambda target: target) -> Cost:
-    """Return ``mean`` of the summed ``loss`` and its weights, as a function of logits and batch.
-
-    ``soften`` changes the targets first, as label smoothing does.
-    """
+def cost(loss: SummedLoss, mean: Mean) -> Cost:
+    """Return ``mean`` of the summed ``loss`` and its weights, as a function of logits and batch."""
 
     def of(logits: Tensor, batch: Noised) -> Tensor:
-        summed, weight = loss(logits.float(), soften(batch.target), batch.weight, batch.pos_weight)
+        summed, weight = loss(logits.float(), batch.target, batch.weight, batch.pos_weight)
         return mean(summed, batch.group.total(weight))
 
     return of
 
 
-def supervised(loss: SummedLoss, mean: Mean, soften: Change = lambda target: target) -> Objective:
+def supervised(loss: SummedLoss, mean: Mean) -> Objective:
     """Return the objective of plain training on the targets table: the :func:`cost` of what the network says."""
-    of = cost(loss, mean, soften)
+    of = cost(loss, mean)
 
     def objective(model: nn.Module, ema: nn.Module, batch: Noised) -> Tensor:  # noqa: ARG001 - part of the protocol
         return of(model(batch.images), batch)
@@ -90,9 +86,9 @@ class AucMargin(nn.Module):
         alpha: (K,) weight of the distance between them; it starts at ``margin``, likewise.
     """
 
-    def __init__(self, labels: int, margin: float, soften: Change = lambda target: target) -> None:
+    def __init__(self, labels: int, margin: float) -> None:
         super().__init__()
-        self.margin, self.soften = margin, soften
+        self.margin = margin
         self.a = nn.Parameter(torch.full((labels,), 0.5))
         self.b = nn.Parameter(torch.full((labels,), 0.5))
         self.alpha = nn.Parameter(torch.full((labels,), margin))
@@ -101,7 +97,7 @@ class AucMargin(nn.Module):
         """Return the mean cost of the labels of which the batch has positives and negatives; 0 where none has."""
         with torch.no_grad():
             self.alpha.clamp_(min=0)
-        return self.loss(model(batch.images).float(), self.soften(batch.target), batch.weight, batch.group)
+        return self.loss(model(batch.images).float(), batch.target, batch.weight, batch.group)
 
     def loss(self, logits: Tensor, target: Tensor, weight: Tensor, group: Group = ALONE) -> Tensor:
         """Return the mean cost of ``logits`` (B, K) with ``target`` in [0, 1] and ``weight`` >= 0, both (B, K)."""

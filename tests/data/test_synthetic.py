@@ -245,6 +245,17 @@ def test_the_command_writes_the_second_sheet_and_takes_the_prevalence(
     done = CliRunner().invoke(command, [*arguments, "--set", "seed=9", "--set", "prevalence=chexpert"])
     assert done.exit_code == 0, done.output
     assert asked == {"path": tmp_path / "f.png", "first": tmp_path / "p.png", "seed": 9, "prevalence": "chexpert"}
+    assert CliRunner().invoke(command, [*arguments, "--set", "size=64"]).exit_code == 0
+    assert asked["size"] == 64
+
+
+@pytest.mark.parametrize(("split", "most"), [("train", 64540), ("valid", 200)])
+def test_no_split_has_more_patients_than_there_are_numbers_before_the_next(split: str, most: int) -> None:
+    following = {"train": "valid", "valid": "test"}[split]
+    assert dataset.FIRST_PATIENT[split] + most == dataset.FIRST_PATIENT[following]
+    assert SyntheticConfig(**{f"{split}_patients": most})
+    with pytest.raises(ValueError, match=f"less than or equal to {most}"):
+        SyntheticConfig(**{f"{split}_patients": most + 1})
 
 
 def test_the_benchmark_prints_films_per_second(

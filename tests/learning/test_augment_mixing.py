@@ -9,7 +9,7 @@ from films import augment, films, only
 
 from noisy_student.config import NoiseConfig
 from noisy_student.learning.augment import Mixing, draw_mixing, mix, to_float
-from noisy_student.learning.losses import weighted_bce
+from noisy_student.learning.losses import smoothed, weighted_bce
 
 COUNT, LABELS = 16, 5
 
@@ -28,11 +28,13 @@ def mixing_of(noise, count=COUNT, step=0, **coordinates):
     return draw_mixing(noise, **{"seed": 0, "generation": 1, "position": position} | coordinates)
 
 
+@pytest.mark.parametrize("smoothing", [0, 0.1])
 @pytest.mark.parametrize("names", [("mixup",), ("cutmix",), ("mixup", "cutmix")], ids="-".join)
-def test_the_loss_of_the_mixture_is_the_mixture_of_the_losses(names):
+def test_the_loss_of_the_mixture_is_the_mixture_of_the_losses(names, smoothing):
     """lam * loss(x, a) + (1 - lam) * loss(x, b), summed over films and labels, and the same for the sum of weights."""
     mixing = mixing_of(only(*names, probability=0.5))
     target, weight, pos_weight = labels()
+    target = smoothed(target, smoothing)  # as batches are: before they are mixed
     logits = torch.from_numpy(np.random.default_rng(1).normal(0, 3, (COUNT, LABELS))).requires_grad_()
     images = to_float(films(COUNT))
     mixed = weighted_bce(logits, *mix(mixing, images, target, weight, pos_weight)[1:])

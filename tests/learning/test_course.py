@@ -25,9 +25,9 @@ from tasks import (
 )
 from torch import nn
 
-from noisy_student.config import ConsistencyConfig, FinetuneConfig, ModelConfig, NoiseConfig, OptimConfig
+from noisy_student.config import ConsistencyConfig, FinetuneConfig, LossConfig, ModelConfig, NoiseConfig, OptimConfig
 from noisy_student.errors import ConfigError
-from noisy_student.learning import augment, checkpoint, fit, losses, models, objectives, optim, sampling
+from noisy_student.learning import augment, checkpoint, course, fit, losses, models, objectives, optim, sampling
 from noisy_student.learning.batches import Batches, Films
 from noisy_student.runs import Run, read_json
 from noisy_student.targets.table import Targets
@@ -84,6 +84,24 @@ def test_mixed_films_come_with_mixed_targets_weights_and_class_weights(run: Run)
     assert not torch.equal(found.target, batch.target)
 
 
+def test_targets_are_smoothed_before_films_are_mixed(run: Run) -> None:
+    """What a step costs is then the mixture of what both films cost, class weights included (test_augment_mixing)."""
+    noise = NoiseConfig().only("mixup", probability=0.6)
+    task = make_task(steps=1, phases=())
+    phase = task.phase.model_copy(update={"noise": noise, "loss": LossConfig(smoothing=0.2)})
+    task = replace(task, phase=phase)
+    batch = fit.Course(task).batches.at(0)
+    plain = fit.Course(replace(task, phase=phase.model_copy(update={"loss": LossConfig()}))).batches.at(0)
+    torch.testing.assert_close(batch.target, 0.8 * plain.target + 0.1)
+    watcher = Watcher()
+    fit.fit(run, replace(task, objective=watcher))
+    mixing = augment.draw_mixing(noise, seed=4, generation=1, position=batch.position)
+    assert mixing is not None
+    expected = augment.mix(mixing, augment.to_float(batch.clean), batch.target, batch.weight, batch.pos_weight)
+    torch.testing.assert_close(watcher.batches[0].target, expected[1])
+    torch.testing.assert_close(watcher.batches[0].pos_weight, expected[3])
+
+
 def test_rates_are_those_of_the_phase_a_step_is_in() -> None:
     task = make_task(steps=9, phases=GRADUAL, warmup_share=0.0, lr=0.1, backbone_lr_ratio=0.5)
     course, config = fit.Course(task), task.phase.optim
@@ -122,6 +140,14 @@ def test_phases_in_epochs_count_the_films_of_the_table(run: Run) -> None:
     assert read_json(run.generation(1) / "checkpoint" / "best" / "meta.json")["steps"] == 5
     with pytest.raises(ConfigError, match="take 6 steps of 5 for 48 films and leave none"):
         fit.Course(make_task(steps=5, phases=[{"epochs": 2}, {}], batch_size=16))
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("gen-1", "gen-1"), ("gen-0/fold-1", "gen-0, fold-1"), ("gen-2/refit", "gen-2, refit"), ("pretrain", "pretrain")],
+)
+def test_an_origin_names_the_generation_and_which_of_its_networks(folder: str, name: str) -> None:
+    assert course._name(Path("run", folder, "checkpoint", "best")) == name
 
 
 def test_more_blocks_than_there_are_is_an_error() -> None:

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from noisy_student.config import SamplerConfig
 from noisy_student.errors import DivergedError, StoppedError
 from noisy_student.learning import augment, checkpoint, fit, goals, models, objectives, optim
+from noisy_student.learning.batches import Films
 from noisy_student.learning.blocks import blocks
 from noisy_student.learning.predict import predict
 from noisy_student.runs import Run, read_json
@@ -364,6 +365,21 @@ def test_estimated_statistics_are_those_of_clean_films(run: Run) -> None:
         network(augment.to_float(task.bn_films.gather(np.arange(16))))
     mean = inputs[0].double().mean(dim=(0, 2, 3))
     torch.testing.assert_close(network.get_submodule(norm).running_mean.double(), mean, rtol=1e-4, atol=1e-6)
+
+
+def test_statistics_of_a_sorted_table_are_those_of_a_shuffled_one() -> None:
+    """128 dark films and then 128 bright ones: batches of one kind would know nothing of how the kinds differ."""
+    draw = np.random.default_rng(0)
+    pixels = draw.integers(0, 64, (256, 1, 32, 32), dtype=np.uint8)
+    pixels[128:] += 160
+    found = {}
+    for name, order in {"sorted": np.arange(256), "shuffled": draw.permutation(256)}.items():
+        task = make_task(steps=1, phases=(), bn_images=256)
+        task = replace(task, bn_films=Films(pixels, order, CPU))
+        found[name] = fit.clean_copy(task, fit.start_state(task, CPU)).state_dict()
+    variances = [name for name in found["sorted"] if name.endswith("running_var")]
+    for name in variances:
+        torch.testing.assert_close(found["sorted"][name], found["shuffled"][name], rtol=0.2, atol=1e-6)
 
 
 def test_frozen_statistics_stay_those_of_the_start_while_scales_learn(run: Run) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from noisy_student.config import ConsistencyConfig, LossConfig, PhaseConfig, SamplerConfig
 from noisy_student.learning.goals import Goal, goal
+from noisy_student.learning.losses import smoothed
 from noisy_student.learning.objectives import Noised
 from noisy_student.learning.sampling import sampler
 from noisy_student.stats import calibration
@@ -78,9 +79,8 @@ def trained(given: PhaseConfig, steps: int = 400) -> tuple[Goal, Floats]:
     if given.sampler != SamplerConfig():
         weight = weight * torch.from_numpy(drawn_weight(given, targets)).float()[:, None]
     images = nn.functional.one_hot(torch.from_numpy(cells), len(TRUE)).float()
-    batch = Noised(
-        images, torch.from_numpy(targets.target), weight, torch.from_numpy(made.pos_weight).expand(len(cells), 2)
-    )
+    target = smoothed(torch.from_numpy(targets.target), given.loss.smoothing)
+    batch = Noised(images, target, weight, torch.from_numpy(made.pos_weight).expand(len(cells), 2))
     own = list(made.objective.parameters()) if isinstance(made.objective, nn.Module) else []
     optimizer = torch.optim.Adam([*model.parameters(), *own], lr=0.1)
     decline = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

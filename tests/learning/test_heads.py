@@ -124,10 +124,14 @@ def test_a_generation_starts_from_the_self_supervised_one_where_the_head_is_the_
     assert not load(None, [*given, "student.model.head=hidden"]).starts_from_pretraining(1)
 
 
-def test_one_film_for_the_statistics_is_refused() -> None:
-    config = load(None, ["teacher.model.head=hidden", "teacher.optim.bn_images=1", "student.start=weights"])
-    with pytest.raises(ConfigError, match="bn_images: 1 film has no variance"):
-        preflight.check_settings(config, "cpu")
+@pytest.mark.parametrize("name", ["small_resnet", "vit_b_16"])
+def test_one_film_for_the_statistics_is_refused_where_there_are_any(name: str) -> None:
+    model = f"teacher.model={{name: {name}, head: hidden}}"
+    with pytest.raises(ConfigError, match=r"^teacher\.optim\.bn_images: 1 film has no variance"):
+        preflight.check_settings(load(None, [model, "teacher.optim.bn_images=1", "student.start=weights"]), "cpu")
+    plain = load(None, [f"teacher.model.name={name}", "teacher.optim.bn_images=1", "student.start=weights"])
+    with nullcontext() if name == "vit_b_16" else pytest.raises(ConfigError, match="bn_images: 1 film"):
+        preflight.check_settings(plain, "cpu")
 
 
 @pytest.mark.parametrize(("name", "refused"), [("convnext_tiny", True), ("resnet18", False)])

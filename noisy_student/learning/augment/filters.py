@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from noisy_student.learning.augment.texture import column
+from noisy_student.learning.augment.arrays import column, placed
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,7 +28,7 @@ def blur(images: Tensor, sigma: Floats) -> Tensor:
     # Each film's own radius, so that a film's kernel does not depend on the widest of its batch.
     weights = np.exp(-0.5 * (offsets / sigma[:, None]) ** 2) * (np.abs(offsets) <= reach[:, None])
     weights /= weights.sum(axis=1, keepdims=True)
-    taps = torch.from_numpy(weights.astype(np.float32)).to(images.device)[:, :, None, None, None]
+    taps = placed(weights.astype(np.float32), images.device)[:, :, None, None, None]
     for axis, padding in ((2, (0, 0, radius, radius)), (3, (radius, radius, 0, 0))):
         padded = functional.pad(images, padding, mode="reflect")
         length = images.shape[axis]
@@ -63,7 +63,7 @@ def coarsen(images: Tensor, loss: Floats) -> Tensor:
     """Return ``images`` averaged to 1 - ``loss`` (B,) of their size and enlarged again; few different losses, < 1."""
     result, size = images.clone(), images.shape[-1]
     for value in np.unique(loss[loss > 0]):
-        rows = torch.from_numpy(np.flatnonzero(loss == value)).to(images.device)
+        rows = placed(np.flatnonzero(loss == value), images.device)
         side = max(2, math.ceil(size * (1.0 - value)))
         small = functional.interpolate(images[rows], (side, side), mode="area")
         result[rows] = functional.interpolate(small, (size, size), mode="bilinear", align_corners=False)

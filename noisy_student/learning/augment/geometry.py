@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from kornia.geometry.transform import remap
 from torch import Tensor
 from torch.nn import functional
 
+from noisy_student.learning.augment.arrays import placed
 from noisy_student.learning.augment.draws import Draws
 
 Floats = npt.NDArray[np.float64]
@@ -52,15 +52,15 @@ def warp(images: Tensor, draws: Draws, pixels: Tensor) -> Tensor:
     inverse = np.linalg.inv(matrices(draws, size))  # from a noisy pixel to the clean one it shows
     # Homogeneous coordinates in which pixel centres lie between the edges -1 and 1.
     inverse[:, :2] = inverse[:, :2] * (2.0 / size) + inverse[:, 2:] * (1.0 / size - 1.0)
-    rows = torch.from_numpy(inverse.astype(np.float32)).to(images.device)[:, :, :, None, None]
+    rows = placed(inverse.astype(np.float32), images.device)[:, :, :, None, None]
     x, y = (_plane(rows[:, axis], pixels) for axis in (0, 1))
     if (chosen := np.flatnonzero(draws.perspective.any(axis=1))).size:
-        tilted = torch.from_numpy(chosen).to(images.device)
+        tilted = placed(chosen, images.device)
         depth = _plane(rows[tilted, 2], pixels)
         x[tilted], y[tilted] = x[tilted] / depth, y[tilted] / depth
     if (chosen := np.flatnonzero(draws.elastic.any(axis=(1, 2, 3)))).size:
-        bent = torch.from_numpy(chosen).to(images.device)
-        knots = torch.from_numpy(2.0 * draws.elastic[chosen].astype(np.float32)).to(images.device)
+        bent = placed(chosen, images.device)
+        knots = placed(2.0 * draws.elastic[chosen].astype(np.float32), images.device)
         shift = functional.interpolate(knots, (size, size), mode="bicubic", align_corners=True)
         x[bent] += shift[:, 0]
         y[bent] += shift[:, 1]

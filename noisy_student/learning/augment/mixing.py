@@ -18,8 +18,8 @@ from torch import Tensor
 
 from noisy_student import randomness
 from noisy_student.config.noise import STRONGEST, NoiseConfig
+from noisy_student.learning.augment.arrays import column, placed
 from noisy_student.learning.augment.draws import rectangles
-from noisy_student.learning.augment.texture import column
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -101,19 +101,19 @@ def mix(
     chosen = np.flatnonzero(taken)
     if not len(chosen):
         return images, target, weight, pos_weight
-    rows, others = (torch.from_numpy(index).to(device) for index in (chosen, mixing.partner[chosen]))
+    rows, others = (placed(index, device) for index in (chosen, mixing.partner[chosen]))
     mine, theirs = images[rows], images[others]
     share = column(mixing.share[chosen], images)
     blended = mine * (1.0 - share) + theirs * share
     pixels = torch.arange(size, device=device, dtype=torch.float32)
-    top, left, bottom, right = torch.from_numpy(edges[chosen].astype(np.float32)).to(device)[:, :, None].unbind(1)
+    top, left, bottom, right = placed(edges[chosen].astype(np.float32), device)[:, :, None].unbind(1)
     down, across = (pixels >= top) & (pixels < bottom), (pixels >= left) & (pixels < right)
     mixed = images.clone()
     mixed[rows] = torch.where((down[:, :, None] & across[:, None, :])[:, None], theirs, blended)
 
-    part = torch.from_numpy(taken.astype(np.float32)).to(device)[:, None]
+    part = placed(taken.astype(np.float32), device)[:, None]
     known = torch.where(weight > 0, target, 0.0)  # a target that counts for nothing may be NaN
-    other = torch.from_numpy(mixing.partner).to(device)
+    other = placed(mixing.partner, device)
     ours, others_weight = weight * (1.0 - part), weight[other] * part
     positive, others_positive = ours * known, others_weight * known[other]
     total, share_of_ones = ours + others_weight, positive + others_positive

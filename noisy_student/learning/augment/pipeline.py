@@ -12,6 +12,7 @@ from torch import Tensor
 
 from noisy_student.config.noise import NoiseConfig
 from noisy_student.learning.augment import filters, geometry, texture, tone
+from noisy_student.learning.augment.arrays import placed
 from noisy_student.learning.augment.draws import Draws, draw
 from noisy_student.learning.augment.mixing import draw_mixing, mix
 
@@ -125,5 +126,5 @@ class Augment:
         rows = np.flatnonzero(amount)
         if len(rows) in (0, len(images)):
             return change(images, rows) if len(rows) else images
-        index = torch.from_numpy(rows).to(self.device)
+        index = placed(rows, self.device)
         return images.index_copy_(0, index, change(images.index_select(0, index), rows))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from noisy_student import randomness
+from noisy_student.learning.augment.arrays import column, placed
 from noisy_student.learning.augment.draws import BANK
 
 Floats = npt.NDArray[np.float64]
@@ -27,7 +28,7 @@ class Grain:
         The variance is ``gaussian ** 2 + poisson ** 2 * intensity``: a detector's, and that of a Poisson number of
         quanta, whose normal limit holds well where ``poisson`` is below 0.1 (more than 100 quanta at white).
         """
-        field = self._windows[torch.from_numpy(offset).to(images.device)].view(-1, 1, *images.shape[2:])
+        field = self._windows[placed(offset, images.device)].view(-1, 1, *images.shape[2:])
         if not poisson.any():
             return images + field * column(sign * gaussian, images)
         # The root of a rounded square is the number itself, so a film without quantum noise has the same bits here.
@@ -48,18 +49,13 @@ def paint(images: Tensor, fill: Tensor, erase: Floats, grid: Floats, pixels: Ten
         pixels: (S,) the numbers 0 ... S - 1 on the device.
     """
     size = len(pixels)
-    edges = torch.from_numpy(np.rint(erase * size).astype(np.float32)).to(images.device)
+    edges = placed(np.rint(erase * size).astype(np.float32), images.device)
     top, left, bottom, right = edges[:, :, None].unbind(1)
     down, across = (pixels >= top) & (pixels < bottom), (pixels >= left) & (pixels < right)  # (B, S)
     inside = down[:, :, None] & across[:, None, :]
     if grid[:, 1].any():
-        lines = torch.from_numpy(np.rint(grid * size).astype(np.float32)).to(images.device)
+        lines = placed(np.rint(grid * size).astype(np.float32), images.device)
         period, side, first_row, first_column = lines[:, :, None].unbind(1)
         down, across = ((pixels + first).remainder(period) < side for first in (first_row, first_column))
         inside |= down[:, :, None] & across[:, None, :]
     return torch.where(inside[:, None], fill[:, :, None, None], images)
-
-
-def column(values: Floats, images: Tensor) -> Tensor:
-    """Return ``values`` (B,) as float32 on the device of ``images``, shaped to broadcast over them."""
-    return torch.from_numpy(values.astype(np.float32)).to(images.device)[:, None, None, None]

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from noisy_student.learning.augment.arrays import column, placed
 from noisy_student.learning.augment.draws import Draws
 
 CLIP: Final = 4.0
@@ -42,25 +43,25 @@ def table(images: Tensor, draws: Draws) -> Tensor:
     device = images.device
     # Tables are made in double precision on the CPU: its vectorised and scalar powers differ in the last bit, and which
     # one an entry meets depends on the batch. Rounding to float32 hides that; GPUs have one power.
-    precise = torch.float64 if device.type == "cpu" else torch.float32
+    precise, narrow = (torch.float64, np.float64) if device.type == "cpu" else (torch.float32, np.float32)
     levels = to_float(torch.arange(256, device=device)).to(precise).expand(len(images), 256)
     share = draws.equalize
     if (chosen := np.flatnonzero(share)).size:
-        rows = torch.from_numpy(chosen).to(device)
-        blend = torch.from_numpy(share[chosen]).to(device, precise)[:, None]
+        rows = placed(chosen, device)
+        blend = placed(share[chosen].astype(narrow), device)[:, None]
         levels = levels.clone()
         levels[rows] += blend * (equalized(images[rows]).to(precise) / 255.0 - levels[rows])
     cut = draws.window
     columns = [cut[:, 0], 1.0 / (1.0 - cut.sum(axis=1)), draws.contrast, draws.gamma, draws.brightness]
     if any(np.ptp(column) or column[0] != neutral for column, neutral in zip(columns, (0, 1, 1, 1, 0), strict=True)):
-        parameters = torch.from_numpy(np.stack(columns, axis=1)).to(device, precise)[:, :, None]
+        parameters = placed(np.stack(columns, axis=1, dtype=narrow), device)[:, :, None]
         low, stretch, contrast, gamma, brightness = parameters.unbind(1)
         mean = levels.gather(1, mean_level(images))
         levels, mean = (((values - low) * stretch).clamp(0.0, 1.0) for values in (levels, mean))
         levels = (levels * contrast + mean * (1.0 - contrast)).clamp_(0.0, 1.0)
         levels = (levels.pow(gamma) + brightness).clamp_(0.0, 1.0)
     if draws.posterize.any():
-        step = torch.from_numpy(2**draws.posterize).to(device)[:, None]
+        step = placed(2**draws.posterize, device)[:, None]
         whole = (levels * 255.0).round().long()
         levels = torch.where(step > 1, (whole - whole % step).to(precise) / 255.0, levels)
     return levels.float()
@@ -104,7 +105,7 @@ def clahe(images: Tensor, share: npt.NDArray[np.float64], clip: float = CLIP) ->
     count, channels, size, _ = images.shape
     device, tiles = images.device, 8 if size >= 64 else 4
     place = np.arange(size)
-    tile = torch.from_numpy(place * tiles // size).to(device)  # the tile of a row or column
+    tile = placed(place * tiles // size, device)  # the tile of a row or column
     flat = images.view(count, channels, -1).long()
     number = (tile[:, None] * tiles + tile[None, :]).flatten()
     counts = histogram(grey(images) + number * 256, tiles**2 * 256).view(count, tiles**2, 256)
@@ -113,8 +114,8 @@ def clahe(images: Tensor, share: npt.NDArray[np.float64], clip: float = CLIP) ->
     # From tile centre to tile centre, the outermost tables going on to the rim.
     position = np.clip((place + 0.5) * tiles / size - 0.5, 0.0, tiles - 1.0)
     lower = np.minimum(position.astype(np.int64), tiles - 2)
-    weight = torch.from_numpy((position - lower).astype(np.float32)).to(device)
-    first = torch.from_numpy(lower).to(device)
+    weight = placed((position - lower).astype(np.float32), device)
+    first = placed(lower, device)
 
     def of_tiles(down: int, right: int) -> Tensor:
         corner = ((first[:, None] + down) * tiles + first[None, :] + right).flatten()
@@ -126,7 +127,7 @@ def clahe(images: Tensor, share: npt.NDArray[np.float64], clip: float = CLIP) ->
 
     upper, below = (between(of_tiles(down, 0), of_tiles(down, 1), weight) for down in (0, 1))
     result = between(upper, below, weight[:, None])
-    blend = torch.from_numpy(share.astype(np.float32)).to(device)[:, None, None, None]
+    blend = column(share, images)
     return between(images.to(torch.float32), result, blend).round_().to(torch.uint8)
 
 
