@@ -18,7 +18,7 @@ from noisy_student.data.decode import decode
 from noisy_student.data.manifest import Manifest
 from noisy_student.errors import DataError, NoisyStudentError, UsageError
 from noisy_student.labels import shared
-from noisy_student.runs import Run, read_json
+from noisy_student.runs import Run, file_hash, read_json, text_hash
 from noisy_student.stats.consensus import Consensus
 from noisy_student.workplace import Workplace
 
@@ -78,7 +78,7 @@ def evaluate(work: Workplace, other: Config, generation: int, calibration: Path 
     those of :func:`opened`.
 
     Raises:
-        UsageError: the file is of another generation, or is no calibration.
+        UsageError: the file is of other networks, or is no calibration.
     """
     run, config = work.run, work.config
     data = opened(work, other, generation)
@@ -86,7 +86,9 @@ def evaluate(work: Workplace, other: Config, generation: int, calibration: Path 
     logits = prediction.said(
         work, generation, prediction.predict_networks(work, generation, data.films, data.pixels, title)
     )
-    fitted = scoring.calibrations(run, generation) if calibration is None else refitted(calibration, generation)
+    fitted = (
+        scoring.calibrations(run, generation) if calibration is None else refitted(calibration, run, config, generation)
+    )
     labels = [ours for ours, _ in data.pairs]
     columns = tuple(config.data.labels.index(name) for name in labels)
     blank, said = other.targets.blank, np.asarray(logits, dtype=np.float64)
@@ -106,20 +108,27 @@ def evaluate(work: Workplace, other: Config, generation: int, calibration: Path 
     }
 
 
-def refitted(path: Path, generation: int) -> Consensus:
+def weights_of(run: Run, config: Config, generation: int) -> str:
+    """Return a hash of all that the networks' own words depend on: their weights and how films are decoded."""
+    hashes = [file_hash(folder / "model.safetensors") for folder in run.networks(generation)]
+    return text_hash(f"{hashes} {preparation.decode_settings(config.data)}")
+
+
+def refitted(path: Path, run: Run, config: Config, generation: int) -> Consensus:
     """Return the calibration of a file of ``ns recalibrate``.
 
     Raises:
-        UsageError: the file is of another generation, or is no calibration.
+        UsageError: the file is of other networks, or is no calibration.
     """
     try:
         found = read_json(path)
-        if found["generation"] == generation:
+        # A calibration of other networks, or of other labels, would give numbers like any.
+        if found["generation"] == generation and found["weights"] == weights_of(run, config, generation):
             return Consensus.from_json(found["calibration"])
     except (NoisyStudentError, ValueError, KeyError, TypeError, AttributeError):  # another kind of file
         pass
     raise UsageError(
-        f"{path}: is no calibration of generation {generation} by ns recalibrate",
+        f"{path}: is no calibration of generation {generation} of {run.path} by ns recalibrate",
         "Name a file of the run's folder recalibrated/, and its generation with --generation.",
     )
 
@@ -171,9 +180,10 @@ def _not_seen(work: Workplace, other: Config, films: Manifest, pixels: Cache, ow
     """Return the films without the patients of the run's train and validation films, and without those of its test
     films unless ``own_test``.
 
-    In the run's own folder a film is known by its path. Elsewhere it is the run's where path and patient are: the
-    folder may be a copy. Other data sets can be laid out alike (every CheXpert has a patient00001), so where the run's
-    films are still there some of them are compared.
+    In the run's own folder a film is known by its path, and a patient by name too where the table is the run's own or
+    calls the patients of the films that both have by the same names. Elsewhere a film is the run's where path and
+    patient are: the folder may be a copy. Other data sets can be laid out alike (every CheXpert has a patient00001), so
+    where the run's films are still there some of them are compared.
 
     Raises:
         DataError: no film is left.
@@ -187,6 +197,8 @@ def _not_seen(work: Workplace, other: Config, films: Manifest, pixels: Cache, ow
         return films
     seen = own if not own_test else own[own["split"] != "test"]
     used = patient[pd.MultiIndex.from_frame(films.frame[key]).isin(pd.MultiIndex.from_frame(seen[key]))]
+    if len(key) == 1 and _same_names(work.config, other, own, films.frame):
+        used = pd.concat([used, seen["patient"]])
     left = manifest.rows(films, (~patient.isin(used)).to_numpy())
     if not len(left):
         raise DataError(
@@ -195,6 +207,13 @@ def _not_seen(work: Workplace, other: Config, films: Manifest, pixels: Cache, ow
             "Name another data set, or measure the run's own test films with ns evaluate without --config.",
         )
     return left
+
+
+def _same_names(config: Config, other: Config, own: pd.DataFrame, films: pd.DataFrame) -> bool:
+    """Return whether a patient's name means the same patient in two tables of one folder."""
+    tables = [(data.source, data.csv) for data in (config.data, other.data)]
+    both = films[["image", "patient"]].merge(own[["image", "patient"]], on="image")
+    return tables[0] == tables[1] or (len(both) > 0 and bool((both["patient_x"] == both["patient_y"]).all()))
 
 
 def _are_copies(config: Config, images: list[str], pixels: Cache) -> bool:

@@ -16,6 +16,8 @@ from noisy_student.runs import PRETRAINING, Run, read_json
 
 FORMAT: Final = 1
 """Of ``meta.json``."""
+OF_RUN: Final = "weights of "
+"""How the origin of a network begins that goes on from another of its own run, whose name follows."""
 BY_NAME: Final = ("none", "imagenet")
 """``model.weights`` that are no place on disk and have seen no films of ours."""
 XRV: Final = "xrv:"

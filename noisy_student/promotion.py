@@ -177,13 +177,17 @@ def _sentence(
         said += f", by {' and '.join(shown(found, word, config))}, than"
     return (
         f"On {found.patients} {who} generation {generation} {said} {named(teachers)}{change}; "
-        f"next to teach: {named(following)}.{_without_bounds(found)}"
+        f"next to teach: {named(following)}.{_without_bounds(found, config)}"
     )
 
 
-def _without_bounds(found: PairedComparison) -> str:
-    """Return why the macro AUROC took no part in the verdict and what is left, as a sentence; empty where it did."""
-    if found.auroc.value is None or found.auroc.lower is not None:
+def _without_bounds(found: PairedComparison, config: PromotionConfig) -> str:
+    """Return why the macro AUROC took no part in the verdict and what is left, as a sentence; empty where it did, or
+    was not to.
+    """
+    unasked = config.rule == "estimate" or config.measure == "log_loss"
+    if unasked or found.auroc.value is None or found.auroc.lower is not None:
         return ""
-    left = "the log loss alone decides" if found.log_loss.lower is not None else "nothing is left to decide by"
+    loss = config.measure == "both" and found.log_loss.lower is not None
+    left = "the log loss alone decides" if loss else "nothing is left to decide by"
     return f" The macro AUROC has {found.auroc.reason}: {left}."

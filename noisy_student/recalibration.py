@@ -91,6 +91,7 @@ def recalibrate(work: Workplace, local: Config, generation: int) -> dict[str, An
     few = _pooled(chosen or fitted.fitted[0].image, labels)
     return {
         "generation": generation,
+        "weights": external.weights_of(run, config, generation),
         "source": local.data.source,
         **data.matched(config.data.labels),
         "films": len(films),

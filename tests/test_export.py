@@ -19,7 +19,7 @@ from safetensors import safe_open
 from small_runs import write_config
 
 import noisy_student
-from noisy_student import generations, preparation
+from noisy_student import external, generations, preparation
 from noisy_student.cli import cli
 from noisy_student.config import Config, ModelConfig
 from noisy_student.config.load import load as load_config
@@ -29,7 +29,7 @@ from noisy_student.data.streaming import decode_some
 from noisy_student.deploy import export
 from noisy_student.errors import NoisyStudentError, UsageError, WeightsError
 from noisy_student.learning import deployed, models, onnx_graph
-from noisy_student.runs import read_json, write_json
+from noisy_student.runs import Run, read_json, write_json
 from noisy_student.stats.calibration import Calibration, Platt
 from noisy_student.stats.consensus import Consensus, Fitted
 from noisy_student.stats.links import Link
@@ -149,9 +149,16 @@ def test_a_folder_that_is_damaged_or_of_another_kind_says_so(made: Path, tmp_pat
     write_json(copy / "config.json", config | {"format": 99})
     with pytest.raises(UsageError, match="was not written by ns export of this version"):
         noisy_student.load(copy)
-    del config["decode"]
-    write_json(copy / "config.json", config)
-    with pytest.raises(NoisyStudentError, match="is incomplete or damaged"):
+    for key, value in (("decode", {}), ("operating_points", [])):
+        write_json(copy / "config.json", config | {key: value})
+        with pytest.raises(NoisyStudentError, match=r"config\.json: is incomplete or damaged"):
+            noisy_student.load(copy)
+    write_json(copy / "config.json", config | {"calibration": {"labels": {"Edema": {"intercept": 1}}}})
+    with pytest.raises(NoisyStudentError, match=r"config\.json: calibration cannot be read"):
+        noisy_student.load(copy)
+    write_json(copy / "config.json", config | {"networks": [{"labels": ["Edema"], "model": {}}]})
+    shutil.copy(made / "model.safetensors", copy)
+    with pytest.raises(WeightsError, match="does not hold this model"):
         noisy_student.load(copy)
 
 
@@ -194,13 +201,20 @@ def test_another_calibration_goes_into_the_folder(
     fitted = read_json(single[0] / "gen-0" / "calibration.json")
     for platt in fitted["labels"].values():
         platt["intercept"] += 1
-    write_json(tmp_path / "ward.json", {"generation": 0, "calibration": fitted})
+    weights = external.weights_of(Run(single[0]), single[1], 0)
+    write_json(tmp_path / "ward.json", {"generation": 0, "weights": weights, "calibration": fitted})
     done = ns("export", single[0], "-o", tmp_path / "new", "--calibration", tmp_path / "ward.json")
     assert done.exit_code == 0, done.output
     pixels = films(single[1], 20)
     new, own = (noisy_student.load(path, device="cpu").predict(pixels) for path in (tmp_path / "new", single[0]))
     np.testing.assert_allclose(np.log(new / (1 - new)) - np.log(own / (1 - own)), 1, atol=1e-6)
-    assert "calibrated on local films" in (tmp_path / "new" / "README.md").read_text()
+    card = (tmp_path / "new" / "README.md").read_text()
+    assert "calibrated on local films" in card
+    assert "Brier score and ECE are those of the run's own calibration, which is not the one in this folder." in card
+    write_json(tmp_path / "ward.json", {"generation": 0, "weights": "of another run", "calibration": fitted})
+    refused = ns("export", single[0], "-o", tmp_path / "more", "--calibration", tmp_path / "ward.json")
+    assert "is no calibration of generation 0" in str(refused.exception)
+    assert not (tmp_path / "more").exists()
 
 
 # -- the card --------------------------------------------------------------------------------------------------------
@@ -220,6 +234,8 @@ def test_the_card_says_what_is_in_the_run_and_nothing_of_the_machine(
         assert f"\n## {section}\n" in text
     assert "Not for clinical use" in text
     assert f"**Label budget**: {budget['images']} films of {budget['patients']} patients" in text
+    assert "\nStart weights: none.\n" in text
+    assert "which is not the one in this folder" not in text
     for label, cell in entry["test"]["labels"].items():
         assert f"| {label} | {cell['auroc']:.3f} ({cell['ci'][0]:.3f}–{cell['ci'][1]:.3f})" in text
     for column, part in entry["subgroups"]["columns"].items():

@@ -196,6 +196,16 @@ def test_patients_of_the_runs_own_training_are_left_out(work: Workplace, folder:
     inside = external.evaluate(work, load(None, [*given, f"data.root={root}"]), 0)["splits"]["test"]["image"]
     assert inside["n"] == len(tables[2])
     assert inside["patients"] == tables[2]["Path"].str.extract(r"(patient\d+)")[0].nunique()
+    # Another film of a patient, in a table that calls those of films that both have the same, and one that does not.
+    table = pd.read_csv(root / "whole.csv")
+    first = table[table["Effusion"].notna()].iloc[[0]]
+    shutil.copy(root / first["image"].item(), root / "other.jpg")
+    more = pd.concat([first.assign(image="other.jpg"), table.tail(len(tables[2]))])
+    others = np.where(more["image"] == "other.jpg", more["patient"], "x" + more["patient"])
+    for name, frame in {"more": more, "renamed": more.assign(patient=others)}.items():
+        frame.to_csv(root / f"{name}.csv", index=False)
+        found = external.opened(work, load(None, [*given, f"data.root={root}", f"data.csv={name}.csv"]), 0)
+        assert ("other.jpg" in found.films.frame["image"].tolist()) == (name == "renamed")
     elsewhere = as_copy(load(None, [*given, f"data.root={root}"]), folder / "copy")
     assert external.evaluate(work, elsewhere, 0)["splits"]["test"]["image"] == inside  # a copy has the same patients
     # Without the run's own films nothing can be compared: the same path and patient are enough.

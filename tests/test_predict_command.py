@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.covariance import ledoit_wolf
 from small_runs import content, write_config
 
-from noisy_student import evaluation, generations, preparation, scoring
+from noisy_student import evaluation, external, generations, preparation, scoring
 from noisy_student.cli import cli
 from noisy_student.config.load import load as load_config
 from noisy_student.data import manifest, predictions, streaming
@@ -113,11 +113,12 @@ def test_a_calibration_moves_probabilities_and_thresholds_and_leaves_decisions(
     single: Workplace, tmp_path: Path
 ) -> None:
     config = single.config
-    found = {"generation": 0, "calibration": scoring.calibrations(single.run, 0).to_json()}
-    for platt in found["calibration"]["labels"].values():  # type: ignore[index]
+    fitted = scoring.calibrations(single.run, 0).to_json()
+    for platt in fitted["labels"].values():
         platt["intercept"] -= 1.5
     path = tmp_path / "local.json"
-    write_json(path, found)
+    weights = external.weights_of(single.run, config, 0)
+    write_json(path, {"generation": 0, "weights": weights, "calibration": fitted})
     paths, _ = measured_films(single)
     for name, more in (("own", ()), ("local", ("--calibration", path))):
         assert ns(single.run.path, *paths, "-o", tmp_path / f"{name}.csv", *more).exit_code == 0
@@ -160,7 +161,7 @@ def test_maps_are_drawn_for_what_is_called_positive(ensemble: Workplace, tmp_pat
 # -- what it reads ---------------------------------------------------------------------------------------------------
 
 
-def test_folders_globs_tables_and_files_are_read_in_order(tmp_path: Path) -> None:
+def test_folders_globs_tables_and_files_are_read_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("b/2.png", "b/1.JPG", "a.dcm", "notes.txt", ".hidden.png", "b/1.2.840.5", "b/plain"):
         path = tmp_path / "films" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -181,6 +182,11 @@ def test_folders_globs_tables_and_files_are_read_in_order(tmp_path: Path) -> Non
         ("x", "x"),
     ]
     assert listing.count([str(root)]) == 5
+    assert list(listing.films([str(tmp_path / "*.csv")])) == list(listing.films([str(tmp_path / "list.csv")]))
+    monkeypatch.chdir(root / "b")  # a table that is named from inside its folder has one above it all the same
+    Path("inside.csv").write_text("path\nb/2.png\n")
+    assert list(listing.films(["inside.csv"])) == [("b/2.png", below[3])]
+    Path("inside.csv").unlink()
     with pytest.raises(DataError, match="matches no file"):
         listing.count([str(tmp_path / "*.gif")])
     with pytest.raises(DataError, match=r"nowhere\.csv: is missing"):
@@ -293,6 +299,46 @@ def test_an_interrupted_table_goes_on_and_ends_as_it_would_have(
     for name in ("csv", "bad.csv"):
         assert (tmp_path / f"out.{name}").read_bytes() == (tmp_path / f"whole.{name}").read_bytes()
     assert not part.exists()
+
+
+@pytest.mark.parametrize("last", ["the bad list", "the rows"])
+def test_a_kill_after_the_last_film_loses_nothing(
+    single: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def replace(source: Path, target: Path) -> Path:
+        moved = really(source, target)
+        if target.name == {"the bad list": "out.bad.csv", "the rows": "out.csv"}[last]:
+            raise Killed
+        return moved
+
+    paths, _ = measured_films(single)
+    model, asked, really = acquainted_model(single), [*paths[:3], str(tmp_path / "gone.png")], Path.replace
+    answers.write(model, asked, tmp_path / "whole.csv")
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(Killed):
+        answers.write(model, asked, tmp_path / "out.csv")
+    monkeypatch.undo()
+    if last == "the rows":
+        with pytest.raises(UsageError, match="is there already"):
+            answers.write(model, asked, tmp_path / "out.csv")
+    else:
+        assert answers.write(model, asked, tmp_path / "out.csv").resumed == 4
+    for name in ("csv", "bad.csv"):
+        assert (tmp_path / f"out.{name}").read_bytes() == (tmp_path / f"whole.{name}").read_bytes()
+    assert not (tmp_path / "out.csv.part").exists()
+
+
+def test_maps_of_one_table_are_in_one_folder(single: Workplace, tmp_path: Path) -> None:
+    paths, _ = measured_films(single)
+    model = acquainted_model(single)
+    with pytest.raises(StoppedError):
+        answers.write(model, paths[:2], tmp_path / "out.csv", maps=tmp_path / "one", stop=lambda: True)
+    with pytest.raises(UsageError, match="with other options"):
+        answers.write(model, paths[:2], tmp_path / "out.csv", maps=tmp_path / "other")
+    assert answers.write(model, paths[:2], tmp_path / "out.csv", maps=tmp_path / "one").scored == 2
 
 
 def test_other_films_do_not_go_on_with_it(single: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

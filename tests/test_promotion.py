@@ -329,6 +329,11 @@ def test_a_label_of_one_patient_leaves_the_decision_to_the_log_loss_and_says_so(
     assert said["sentence"].endswith(
         "The macro AUROC has no interval, only 1 patient with Fracture: the log loss alone decides."
     )
+    by_auroc = promotion.decision(1, [0], found, PromotionConfig(measure="auroc"))
+    assert by_auroc["verdict"] == "undecided"
+    assert by_auroc["sentence"].endswith("only 1 patient with Fracture: nothing is left to decide by.")
+    for config in (PromotionConfig(measure="log_loss"), PromotionConfig(rule="estimate")):  # bounds were not asked for
+        assert promotion.decision(1, [0], found, config)["sentence"].endswith("next to teach: generation 1.")
     alone = compare(truth, teacher, student, np.arange(80), (0, 1), 200, 0, 0.9, names=LABELS)
     assert promotion.decision(1, [0], alone)["verdict"] == "undecided"
     assert promotion.decision(1, [0], alone)["sentence"].endswith("nothing is left to decide by.")

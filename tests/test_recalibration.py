@@ -196,7 +196,9 @@ def test_another_data_set_is_measured_with_the_new_calibration(work: Workplace, 
     labels = [one["splits"]["test"]["image"]["labels"]["Pleural Effusion"] for one in (plain, refitted)]
     assert labels[1]["log_loss"] < labels[0]["log_loss"]  # these are the films that it was fitted to
     points = [of["operating_points"] for of in labels]
-    moved = evaluation.thresholds(work.run, work.config, 0, external.refitted(path, 0))["image"]["Pleural Effusion"]
+    moved = evaluation.thresholds(work.run, work.config, 0, external.refitted(path, work.run, work.config, 0))["image"][
+        "Pleural Effusion"
+    ]
     for kind, point in points[0].items():  # thresholds move with the probabilities; between two judging films lies one
         assert points[1][kind]["threshold"] == moved[kind].value != point["threshold"]
         assert all(abs(points[1][kind][count] - point[count]) <= 1 for count in ("tp", "fp"))
@@ -208,6 +210,9 @@ def test_another_data_set_is_measured_with_the_new_calibration(work: Workplace, 
     assert alone.exit_code == 2
     with pytest.raises(UsageError, match="is no calibration of generation 0"):
         external.evaluate(work, load(hospital), 0, work.run.generation(0) / "calibration.json")
+    write_json(path, found | {"weights": "of other networks"})
+    with pytest.raises(UsageError, match="is no calibration of generation 0"):
+        external.evaluate(work, load(hospital), 0, path)
     (other := hospital.with_name("other.json")).write_text('{"generation": 0, "calibration": {"labels": []}}')
     for wrong in (hospital, other):
         with pytest.raises(UsageError, match=rf"{wrong.name}: is no calibration of generation 0"):

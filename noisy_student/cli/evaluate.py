@@ -156,10 +156,12 @@ def _evaluate_elsewhere(
     if as_json:
         options.print_json(found)
         return
-    measures = found["splits"]["test"][config.evaluation.level]
+    level = config.evaluation.level
+    measures, unit = found["splits"]["test"][level], f"test {'study' if level == 'study' else 'film'}"
     click.echo(
-        f"Generation {chosen} of {run_path} on {measures['n']:,} test films of {measures['patients']:,} patients of "
-        f"{config_path.stem}: AUROC over {words.plural(len(found['compared']), 'shared label')} "
+        f"Generation {chosen} of {run_path} on {words.plural(measures['n'], unit)} of "
+        f"{words.plural(measures['patients'], 'patient')} of {config_path.stem}: AUROC over "
+        f"{words.plural(len(found['compared']), 'shared label')} "
         f"{words.interval(measures['macro']['auroc'], measures['macro']['ci'])}"
     )
     for pair in found["compared"]:

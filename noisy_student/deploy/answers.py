@@ -127,14 +127,17 @@ def write(
         StoppedError: ``stop()`` became true; the same call goes on.
         StorageError: something cannot be written.
     """
+    part = output.with_name(f"{output.name}.part")
+    with storage_errors(part):
+        if part.is_dir() and {entry.name for entry in part.iterdir()} <= {BAD, _STATE}:  # its rows are in place
+            shutil.rmtree(part)
     if output.is_dir() or (output.exists() and not overwrite):
         raise UsageError(f"{output}: is there already", "Name another file, or add --overwrite.")
     if output.exists() and any(Path(name).exists() and output.samefile(name) for name in asked):
         raise UsageError(f"{output}: is one of the films or tables asked for", "Name another file for the scores.")
     model, unknown = acquainted(model, workers=workers, progress=progress, stop=stop)
-    total, part = listing.count(asked), output.with_name(f"{output.name}.part")
-    columns = header(model, maps=maps is not None)
-    state = {"key": model.recipe.key, "columns": columns}
+    total, columns = listing.count(asked), header(model, maps=maps is not None)
+    state = {"key": model.recipe.key, "columns": columns, "maps": maps and str(maps.absolute())}
     with storage_errors(output):
         if overwrite and part.is_dir():
             shutil.rmtree(part)
@@ -173,9 +176,11 @@ def write(
                 done, bad = done + len(chunk.pixels), bad + len(chunk.reasons)
                 bar.update(len(chunk.names))
         listed = output.with_name(f"{output.stem}.bad.csv")
-        listed.unlink(missing_ok=True)
-        if bad:
-            (part / BAD).replace(listed)
+        if bad:  # a copy: until the rows are in place a call that is killed here goes on
+            with atomic(listed) as temporary:
+                shutil.copyfile(part / BAD, temporary)
+        else:
+            listed.unlink(missing_ok=True)
         (part / ROWS).replace(output)
         fsync_file(output.parent)
         shutil.rmtree(part)

@@ -14,7 +14,7 @@ from noisy_student import __version__, origins
 from noisy_student.config import Config
 from noisy_student.deploy.recipe import Recipe
 from noisy_student.reporting import report, words
-from noisy_student.runs import Run, read_json
+from noisy_student.runs import PRETRAINING, Run, read_json
 
 NAME: Final = "README.md"
 NOT_CLINICAL: Final = "**Research software. Not for clinical use.**"
@@ -40,7 +40,7 @@ def card(run: Run, config: Config, recipe: Recipe, *, onnx: bool) -> str:
         "## Data\n\n" + _data(run, config),
         "## Label policy\n\n" + _policy(config),
         "## Training\n\n" + _training(run, number),
-        "## Figures\n\n" + _figures(config, entry),
+        "## Figures\n\n" + _figures(config, entry, recipe.calibrated_with),
         "## Subgroups\n\n" + _subgroups(entry),
         "## Calibration and operating points\n\n" + _points(recipe),
         "## Limits\n\n" + _limits(config, recipe),
@@ -132,13 +132,24 @@ def _training(run: Run, number: int) -> str:
     metas = [origins.read_meta(folder) for folder in run.networks(number)]
     seen = sorted({name for meta in metas for name in meta.get("labels_seen", ())})
     cautions = list(dict.fromkeys(text for meta in metas for text in meta.get("cautions", ())))
-    text = "\n".join(rows)
+    text = "\n".join(rows) + f"\n\nStart weights: {'; '.join(_starts(run, number)) or 'none on record'}."
     if seen:
         text += f"\n\nWeights, or teachers, were trained with labels of: {', '.join(seen)}."
     return text + "".join(f"\n\n**Caution**: {sentence}." for sentence in cautions)
 
 
-def _figures(config: Config, entry: Mapping[str, Any] | None) -> str:
+def _starts(run: Run, number: int) -> list[str]:
+    """Return where the weights came from with which networks of generations up to ``number`` began, but for those that
+    went on from others of the run.
+    """
+    folders = [run.generation(PRETRAINING) / "checkpoint" / "best"]
+    folders += [folder for index in range(number + 1) for folder in run.trained(index)]
+    found = [origins.read_meta(folder).get("origin") for folder in folders if (folder / "meta.json").is_file()]
+    first = [str(origin) for origin in found if origin and not str(origin).startswith(origins.OF_RUN)]
+    return [report.without_paths(origin) for origin in dict.fromkeys(first)]
+
+
+def _figures(config: Config, entry: Mapping[str, Any] | None, calibrated_with: str | None) -> str:
     if entry is None:
         return "Not measured: this generation has not been evaluated (`ns evaluate`)."
     test, level = entry["test"], config.evaluation.level
@@ -158,6 +169,8 @@ def _figures(config: Config, entry: Mapping[str, Any] | None) -> str:
         )
         figures = " | ".join(words.number(cell[key]) for key in ("ap", "brier", "ece"))
         rows.append(f"| {label} | {auroc} | {figures} | {cell['positives']} |")
+    if calibrated_with is not None:
+        rows += ["", "Brier score and ECE are those of the run's own calibration, which is not the one in this folder."]
     paired = entry["paired"]
     if paired is not None:
         change = words.signed(paired["macro"]["difference"], paired["macro"]["ci"])

@@ -24,10 +24,11 @@ TABLES: Final = (".csv", ".tsv")
 def films(asked: Sequence[str]) -> Iterator[Named]:
     """Yield the films that ``asked`` names, in a stable order, each as (what to call it, the path of its file).
 
-    An entry is a film, a folder (all films below it), a glob, or a table with a column of paths. Films of a table are
-    called as they are there; a relative path is looked for beside the table, then beside the table's folder (CheXpert's
-    tables name their own folder), then in the working folder. A film that is not there is yielded as well: it is for
-    the decoder to say so. A film named twice comes twice. In memory are the names of one folder at a time.
+    An entry is a film, a folder (all films below it, but for folders that are links), a glob, or a table with a column
+    of paths. Films of a table are called as they are there; a relative path is looked for beside the table, then beside
+    the table's folder (CheXpert's tables name their own folder), then in the working folder. A film that is not there
+    is yielded as well: it is for the decoder to say so. A film named twice comes twice. In memory are the names of one
+    folder at a time.
 
     Raises:
         DataError: a glob matches nothing, or a table is missing or has no column of paths.
@@ -43,7 +44,12 @@ def films(asked: Sequence[str]) -> Iterator[Named]:
             if not found:
                 raise DataError(f"{entry}: matches no file", "Check the pattern; a quoted one is expanded by ns.")
             for name in found:
-                yield from _below(name) if os.path.isdir(name) else [(name, name)]  # noqa: PTH112 - one call a film
+                if os.path.isdir(name):  # noqa: PTH112 - one call a film
+                    yield from _below(name)
+                elif os.path.splitext(name)[1].lower() in TABLES:  # noqa: PTH122
+                    yield from _of_table(Path(name))
+                else:
+                    yield name, name
         else:
             yield entry, entry
 
@@ -93,7 +99,8 @@ def _of_table(path: Path) -> Iterator[Named]:
                 f"{path}: has no column of paths (it has {', '.join(header) or 'no columns'})",
                 "Name the column of the films path or image.",
             )
-        places = [path.parent, path.parent.parent, Path()]
+        folder = path.absolute().parent
+        places = [folder, folder.parent, Path()]
         for row in rows:
             if len(row) > column and row[column].strip():
                 yield row[column], _found(row[column].strip(), places)

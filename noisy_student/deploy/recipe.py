@@ -15,7 +15,7 @@ from noisy_student.errors import DataError, UsageError
 from noisy_student.measures import Points
 from noisy_student.origins import read_meta
 from noisy_student.preparation import decode_settings
-from noisy_student.runs import Run, file_hash, read_json, text_hash
+from noisy_student.runs import Run, read_json, text_hash
 from noisy_student.stats.consensus import Consensus
 from noisy_student.stats.operating import KINDS, Threshold
 
@@ -93,7 +93,7 @@ def of_run(run: Run, config: Config, generation: int, calibration: Path | None =
     calibration that is used: another calibration moves probabilities and thresholds together, and decisions stay.
 
     Raises:
-        UsageError: the generation is not trained and calibrated, or the file is of another one.
+        UsageError: the generation is not trained and calibrated, or the file is of other networks.
     """
     if not run.is_complete("calibrate", generation):
         raise UsageError(
@@ -101,10 +101,9 @@ def of_run(run: Run, config: Config, generation: int, calibration: Path | None =
             f"Choose among {', '.join(map(str, run.generations()))}, or finish it with ns iterate --resume.",
         )
     own = run.generation(generation) / "calibration.json"
-    fitted = None if calibration is None else external.refitted(calibration, generation)
+    fitted = None if calibration is None else external.refitted(calibration, run, config, generation)
     folders = run.networks(generation)
     metas = tuple(_described(read_meta(folder)) for folder in folders)
-    hashes = [file_hash(folder / "model.safetensors") for folder in folders]
     asked = config.prediction
     return Recipe(
         name=run.path.resolve().name,
@@ -118,7 +117,7 @@ def of_run(run: Run, config: Config, generation: int, calibration: Path | None =
         seed=config.seed,
         precision=config.precision,
         threads=config.threads,
-        weights=text_hash(f"{hashes} {decode_settings(config.data)}"),
+        weights=external.weights_of(run, config, generation),
         calibrated_with=None if calibration is None else calibration.name,
     )
 
@@ -154,7 +153,9 @@ def of_folder(folder: Path) -> Recipe:
             weights=stored["weights"],
             calibrated_with=stored["calibrated_with"],
         )
-    except (KeyError, TypeError) as error:
+    except DataError as error:
+        raise DataError(f"{folder / CONFIG}: {error.message}", "Export the run again.") from error
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder / CONFIG}: is incomplete or damaged ({error})", "Export the run again.") from error
 
 

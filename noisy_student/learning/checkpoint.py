@@ -111,7 +111,7 @@ def load_together(path: Path, metas: Sequence[Mapping[str, Any]]) -> list[Networ
                 networks.append(network.eval())
     except FileNotFoundError:
         raise WeightsError(f"{path}: is missing", "Export the run again.") from None
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, KeyError) as error:
         raise WeightsError(f"{path}: does not hold this model ({str(error).splitlines()[0]})") from error
     return networks
 

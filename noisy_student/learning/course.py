@@ -24,6 +24,7 @@ from noisy_student.learning.blocks import blocks
 from noisy_student.learning.distributed import ALONE, Group, synchronise_batch_norm
 from noisy_student.learning.sampling import Partners, Staged, sampler
 from noisy_student.learning.state import State
+from noisy_student.origins import OF_RUN
 from noisy_student.randomness import hash_u64
 from noisy_student.targets.table import Targets
 
@@ -102,7 +103,7 @@ def start_state(task: Task, device: torch.device) -> State:
         origin = models.load_weights(network, config, task.search, seed=seed)
     else:
         checkpoint.load_weights_into(network, task.start)
-        origin = f"weights of {_name(task.start)}"
+        origin = f"{OF_RUN}{_name(task.start)}"
     network.to(device).to(memory_format=torch.channels_last)
     own = task.objective.to(device) if isinstance(task.objective, nn.Module) else nn.Module()
     decays = task.phase.optim.layer_decay != 1 or any(part.layer_decay for part in task.phase.phases())

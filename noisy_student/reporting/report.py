@@ -89,9 +89,9 @@ def gather(run: Run, indices: Sequence[int], shown: int | None) -> dict[str, Any
         "best": best,
         "best_reason": reason,
         "budget": _need(split, "budget", run.path / "split.json"),
-        "split": _shorten({key: value for key, value in split.items() if key != "budget"}),
-        "config": _shorten(config),
-        "environment": _shorten(_optional(run.path / "environment.json") or {}),
+        "split": without_paths({key: value for key, value in split.items() if key != "budget"}),
+        "config": without_paths(config),
+        "environment": without_paths(_optional(run.path / "environment.json") or {}),
         "references": _references(run.path / "references.json"),
     }
 
@@ -258,7 +258,7 @@ def _references(path: Path) -> dict[str, Any] | None:
     return {
         name: None
         if (arm := given.get(name)) is None
-        else {"auroc": arm["auroc"], "ci": arm.get("ci"), "source": str(_shorten(arm.get("source") or "")) or None}
+        else {"auroc": arm["auroc"], "ci": arm.get("ci"), "source": str(without_paths(arm.get("source") or "")) or None}
         for name in REFERENCES
     }
 
@@ -277,18 +277,19 @@ def _calibration(fitted: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _model(metas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    first = metas[0] if metas else {}
     models = [meta.get("model") for meta in metas]
     names = [model.get("name") if isinstance(model, Mapping) else model for model in models]
     name = " + ".join(dict.fromkeys(map(str, names))) if any(names) else None
-    origin = first.get("origin")
+    origins = dict.fromkeys(str(meta["origin"]) for meta in metas if meta.get("origin") is not None)
+    cautions = dict.fromkeys(sentence for meta in metas for sentence in meta.get("cautions", ()))
+    sizes = [meta["parameters"] for meta in metas if meta.get("parameters") is not None]
     seen = [meta["images_seen"] for meta in metas if meta.get("images_seen") is not None]
     return {
         "networks": len(metas),
         "name": name,
-        "origin": None if origin is None else "; ".join(_shorten([str(origin), *first.get("cautions", ())])),
+        "origin": "; ".join(without_paths([*origins, *cautions])) or None,
         "images_seen": sum(seen) if seen else None,
-        "parameters": first.get("parameters"),
+        "parameters": sum(sizes) if sizes else None,
     }
 
 
@@ -315,14 +316,14 @@ def _need(mapping: Mapping[str, Any], key: str, path: Path) -> Any:
     return mapping[key]
 
 
-def _shorten(value: Any) -> Any:
+def without_paths(value: Any) -> Any:
     """Cut absolute paths to their last part, those inside a text too, and no address of the web: a report is passed on,
     and a path can name a person or a machine.
     """
     if isinstance(value, dict):
-        return {key: _shorten(part) for key, part in value.items()}
+        return {key: without_paths(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_shorten(part) for part in value]
+        return [without_paths(part) for part in value]
     if not isinstance(value, str):
         return value
     if re.match(r"(/|~|\\\\|[A-Za-z]:[\\/])", value):  # a path and nothing else, whatever signs it holds

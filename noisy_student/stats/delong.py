@@ -109,7 +109,8 @@ def interval(truth: npt.ArrayLike, score: npt.ArrayLike, patients: npt.ArrayLike
     """
     found = areas(truth, np.asarray(score, dtype=np.float64)[None], patients)
     value, variance = float(found.auroc[0]), float(found.covariance[0, 0])
-    if (nothing := _without(found, value, variance, "the scores separate the classes completely")) is not None:
+    how = "separate the classes completely" if value in (0.0, 1.0) else "are all the same"
+    if (nothing := _without(found, value, variance, f"the scores {how}")) is not None:
         return nothing
     half = _z(confidence) * np.sqrt(variance) / (value * (1 - value))
     low, high = expit(logit(value) - half), expit(logit(value) + half)
@@ -127,8 +128,10 @@ def difference(
     found = areas(truth, np.stack([np.asarray(score_a), np.asarray(score_b)]), patients)
     contrast = np.array([-1.0, 1.0])
     value, variance = float(contrast @ found.auroc), float(contrast @ found.covariance @ contrast)
-    if (nothing := _without(found, value, variance, "the two scores rank the cases alike")) is not None:
-        same = nothing.value is not None and found.reason is None and abs(value) < NO_SPREAD
+    alike = abs(value) < NO_SPREAD
+    how = "rank the cases alike" if alike else "differ by as much whichever cases are looked at"
+    if (nothing := _without(found, value, variance, f"the two scores {how}")) is not None:
+        same = alike and nothing.value is not None and found.reason is None
         return replace(nothing, p_value=1.0) if same else nothing
     half = _z(confidence) * np.sqrt(variance)
     p_value = float(2 * ndtr(-abs(value) / np.sqrt(variance)))

@@ -220,6 +220,15 @@ def test_paths_within_a_text_are_cut_too(small, written, shown):
     assert report["generations"][1]["model"]["origin"] == f"none; {shown}"
 
 
+def test_what_is_known_of_start_weights_is_told_of_every_network(small):
+    fake_run.make_ensemble(small, 1)
+    for network, more in enumerate([{"parameters": 7}, {"parameters": 25, "origin": "films", "cautions": ["seen"]}]):
+        meta = small.network(1, member=network) / "checkpoint" / "best" / "meta.json"
+        write_json(meta, read_json(meta) | more)
+    model = read_json(write_overall(small)[0])["generations"][1]["model"]
+    assert (model["networks"], model["parameters"], model["origin"]) == (2, 32, "none; films; seen")
+
+
 def test_calibration_is_by_label_in_either_form(small, report):
     fitted = report["generations"][1]["calibration"]["labels"]
     assert list(fitted) == list(fake_run.LABELS)

@@ -146,6 +146,11 @@ def test_what_is_not_defined_says_why() -> None:
     same = delong.difference([0, 1, 0, 1], [1, 2, 3, 4], [1, 2, 3, 4], np.arange(4), 0.95)
     assert (same.value, same.ci, same.p_value) == (0.0, None, 1.0)
     assert same.reason == "the two scores rank the cases alike"
+    flat = delong.interval([0, 1, 0, 1], [0.5] * 4, np.arange(4), 0.95)
+    assert (flat.value, flat.ci, flat.reason) == (0.5, None, "the scores are all the same")
+    turned = delong.difference([0, 1, 0, 1], [4, 1, 3, 2], [1, 3, 2, 4], np.arange(4), 0.95)
+    assert (turned.value, turned.p_value) == (1.0, None)
+    assert turned.reason == "the two scores differ by as much whichever cases are looked at"
     with pytest.raises(DataError, match="score is NaN"):
         delong.interval([0.0, 1.0], [np.nan, 1.0], [0, 1], 0.95)
 
