@@ -67,11 +67,11 @@ PADCHEST: Final[dict[str, tuple[str, ...]]] = {
     "Pneumonia": ("pneumonia", "atypical pneumonia"),
     "Atelectasis": (
         "atelectasis", "laminar atelectasis", "lobar atelectasis", "segmental atelectasis", "round atelectasis",
-        "total atelectasis",
+        "total atelectasis", "atelectasis basal",
     ),
     "Pneumothorax": ("pneumothorax", "hydropneumothorax"),
     "Pleural Effusion": (
-        "pleural effusion", "loculated pleural effusion", "loculated fissural effusion", "hydropneumothorax",
+        "pleural effusion", "loculated pleural effusion", "loculated fissural effusion", "hydropneumothorax", "empyema",
     ),
     "Pleural Thickening": ("pleural thickening", "apical pleural thickening", "calcified pleural thickening"),
     "Fracture": (

@@ -141,7 +141,11 @@ def write_splits(
     Raises:
         DataError: a table is wrong, or the split cannot be made.
     """
-    films = with_parents(_films(config.data, images=False, progress=progress), config)
+    try:  # where the films are there, under the names that a run will have them
+        found = _films(config.data, images=True, progress=progress)
+    except DataError:
+        found = _films(config.data, images=False, progress=progress)
+    films = with_parents(found, config)
     made = []
     places: Sequence[Path | None] = [None] * len(seeds) if output is None else split_files.places(output, seeds)
     for seed, path in zip(seeds, places, strict=True):
@@ -162,21 +166,24 @@ def write_splits(
 def check_films(config: Config, *, progress: bool = False) -> dict[str, Any]:
     """Return what is wrong with the films of the data set; see :func:`noisy_student.data.check.check`.
 
-    Films are filed under the split of the configuration, and under the data set's own where that cannot be made.
+    Films are filed under the split of the configuration, and under the data set's own where that cannot be made:
+    ``split_problem`` says why then, and is ``None`` else.
 
     Raises:
-        DataError: a table is missing or wrong.
+        DataError: a table is missing or wrong, or ``split.file`` is.
     """
-    films = _films(config.data, progress=progress)
+    films, problem = _films(config.data, progress=progress), None
     try:
         whole, _ = assigned(films, config)
-    except DataError:
-        split = films.frame["split"]
+    except DataError as error:
+        if config.split.file is not None:
+            raise
+        split, problem = films.frame["split"], error.message
     else:
         chosen = whole.frame.set_index("image")["split"]
         split = films.frame["image"].map(chosen).fillna(check.LEFT_OUT)
     films = manifest.replace(films, split=split)
-    return check.check(
+    return {"split_problem": problem} | check.check(
         films,
         data_root(config.data),
         config.data.image_size,

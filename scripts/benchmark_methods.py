@@ -59,6 +59,8 @@ evaluation: {replicates: 100}
 """
 
 
+REVISION: Final = results.revision()
+"""Of the code that runs, which is read now: a commit may come while it does."""
 BY_LABEL: Final = ("ours", "few")
 """The arms that are compared label by label."""
 
@@ -142,18 +144,20 @@ def recipe_of(arm: str, given: argparse.Namespace) -> dict[str, Any]:
 def run_arm(arm: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """Return the line of an arm: its measures, what it did, and how long it took."""
     recipe, start = recipe_of(arm, given), time.perf_counter()
-    revision = results.revision()  # of the code that is about to run: a commit may come meanwhile
     config = config_of(arm, seed, given)
-    folder = given.output / f"{arm.replace(' ', '-')}-{seed}-{text_hash(json.dumps(recipe))[:8]}"
+    runs = given.output / REVISION  # what another revision began, it may have done otherwise
+    folder = runs / f"{arm.replace(' ', '-')}-{seed}-{text_hash(json.dumps(recipe))[:8]}"
+    resumed = folder.exists()
     bench = arms.prepared(folder, config, given.rounds, given.few_steps)
     make = arms.ARMS.get(arm, arms.iterated)
-    taken = sharing.take_over(bench.work.run, config, given.output) if make is arms.iterated else []
+    taken = sharing.take_over(bench.work.run, config, runs) if make is arms.iterated else []
     outcome = make(bench)
     asked = config.macro_labels(), config.targets.blank
     measures = results.measured(bench.test, outcome.scores, *asked, by_label=arm in BY_LABEL and given.trials is None)
-    head = {"arm": arm, "seed": seed, "recipe": recipe, "revision": revision, "device": arms.device()}
+    head = {"arm": arm, "seed": seed, "recipe": recipe, "revision": REVISION, "device": arms.device()}
     about = outcome.about | ({"taken_over": taken} if taken else {})
-    return head | {"seconds": round(time.perf_counter() - start), "about": about} | measures
+    seconds = None if resumed else round(time.perf_counter() - start)
+    return head | {"seconds": seconds, "about": about} | measures
 
 
 def kept(given: argparse.Namespace) -> results.Lines:

@@ -35,7 +35,7 @@ from noisy_student import generations, prediction, preparation, scoring
 from noisy_student.config.load import load
 from noisy_student.data import manifest
 from noisy_student.data.manifest import Manifest
-from noisy_student.runs import text_hash
+from noisy_student.runs import atomic, text_hash
 from noisy_student.targets.uncertainty import label_targets
 from noisy_student.workplace import Workplace
 
@@ -53,6 +53,8 @@ PLAIN: Final = (
 )  # fmt: skip
 """The head replaced, all layers at AdamW 1e-3, weak noise: a plain fine-tune."""
 
+REVISION: Final = results.revision()
+"""Of the code that runs, which is read now: a commit may come while it does."""
 ALIKE: Final = ("folds=1", "threads=1", "pretrain.method=none", "prediction.tta=none", "student.start=weights")
 """What all arms have alike, whatever the configuration says."""
 
@@ -116,9 +118,10 @@ TABLES: Final[dict[str, dict[str, Sequence[str]]]] = {
 def written_table(given: argparse.Namespace, seed: int) -> list[str]:
     """Write the table of the films; return the settings that name them."""
     table, settings = development.TABLES[given.data](given.root, seed, official=given.official)
-    path = (given.output / f"films-{seed}.csv").resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False)
+    kind = "official" if given.official else "development"
+    path = (given.output / f"films-{given.data}-{kind}-{seed}.csv").resolve()
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False)
     return [f"data.root={given.root}", f"data.csv={path}", *settings]
 
 
@@ -214,7 +217,7 @@ def main() -> None:
                 recipe = recipe_of(changes, given)
                 kept = {key: line for key, line in results.read(given.results, recipe).items() if key[0] == arm}
                 if (arm, seed) not in kept:
-                    head = {"arm": arm, "seed": seed, "recipe": recipe, "revision": results.revision()}
+                    head = {"arm": arm, "seed": seed, "recipe": recipe, "revision": REVISION}
                     kept[arm, seed] = head | run_arm(arm, changes, seed, given)
                     results.append(given.results, kept[arm, seed])
                 lines[arm, seed] = kept[arm, seed]

@@ -16,6 +16,7 @@ from noisy_student import preflight, preparation
 from noisy_student.data.manifest import Manifest
 from noisy_student.learning import course, models, predict
 from noisy_student.learning.batches import Films
+from noisy_student.randomness import text_ids
 from noisy_student.workplace import Workplace
 
 Floats = npt.NDArray[np.float64]
@@ -31,6 +32,7 @@ def features(work: Workplace, *films: Manifest) -> list[Floats]:
     """Return the features (N, D) of each of ``films``: what the teacher's network says with its start weights.
 
     With all of them, also where the teacher begins some of its blocks anew: those would say nothing before they learn.
+    As of the other arms it is the mean over the views of ``prediction.tta``.
     """
     config, cache, device = work.config, work.cache, predict.best_device("auto")
     whole = {"initialise": "pretrained", "pretrained_blocks": None}
@@ -40,8 +42,12 @@ def features(work: Workplace, *films: Manifest) -> list[Floats]:
     network.classifier = torch.nn.Identity()
     network.to(device)
     autocast = course.autocaster(device, config.precision)
-    rows = (Films(cache.pixels, preparation.film_rows(cache, some), device) for some in films)
-    return [predict.predict(network, one, autocast=autocast).astype(np.float64) for one in rows]
+    found = []
+    for some in films:
+        shown = Films(cache.pixels, preparation.film_rows(cache, some), device)
+        views = predict.views(config.prediction.tta, text_ids(some.frame["image"].tolist()), shown, seed=config.seed)
+        found.append(predict.predict(network, shown, autocast=autocast, views=views).astype(np.float64))
+    return found
 
 
 def regress(seen: Floats, target: Singles, weight: Singles, patients: npt.NDArray[Any], asked: Floats) -> Floats:

@@ -173,12 +173,14 @@ def summarise(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequenc
     Intervals (95 %) resample seeds and patients, crossed and the same for all arms; where every seed has test films of
     its own (folds), seeds and the patients within them; what seeds do is spread as Student's t. Gap closed of an arm is
     (arm - few) / (all - few), the ratio of means over seeds; null where the lower bound of its denominator is below
-    0.02, or few or all is missing. Films seen and seconds are means over seeds.
+    0.02, or few or all is missing. Films seen and seconds are means over seeds; those of runs that were interrupted are
+    not known (``None``) and left out.
     """
     arms = [arm for arm in dict.fromkeys(arm for arm, _ in lines) if all((arm, seed) in lines for seed in seeds)]
     if len({lines[arm, seed]["test"] for arm in arms for seed in seeds}) not in (0, 1, len(seeds)):
         raise SystemExit("results: the lines are of different test films")
     area = {arm: np.array([lines[arm, seed]["auroc"] for seed in seeds]) for arm in arms}
+    spent = {arm: [s for seed in seeds if (s := lines[arm, seed]["seconds"]) is not None] for arm in arms}
     mean = drawn(lines, arms, seeds)
     found: dict[str, Any] = {
         "seeds": list(seeds),
@@ -192,7 +194,7 @@ def summarise(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequenc
                 "gap_closed": None,
                 "gap_closed_ci": None,
                 "images_seen": float(np.mean([lines[arm, seed]["about"]["images_seen"] for seed in seeds])),
-                "seconds": float(np.mean([lines[arm, seed]["seconds"] for seed in seeds])),
+                "seconds": float(np.mean(spent[arm])) if spent[arm] else None,
             }
             for arm in arms
         },
@@ -318,7 +320,7 @@ def table(found: Mapping[str, Any]) -> str:
             range_of(arm["ours_minus"], 4, "+"),
             closed,
             f"{arm['images_seen']:,.0f}",
-            f"{arm['seconds'] / 60:.1f}",
+            "–" if arm["seconds"] is None else f"{arm['seconds'] / 60:.1f}",
         ]
         lines.append(f"| {' | '.join(cells)} |".replace("-", "−"))
     return "\n".join(lines)

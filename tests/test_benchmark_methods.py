@@ -32,7 +32,9 @@ def test_the_benchmark_runs_every_arm_once_and_keeps_it(tmp_path: Path) -> None:
     assert set(found["arms"]) == BENCHMARK_ARMS
     lines = kept.read_text().splitlines()
     assert len(lines) == 2 * len(BENCHMARK_ARMS)
-    runs = [path for path in (tmp_path / "out").iterdir() if path.is_dir() and path.name != "films"]
+    (folder,) = [path for path in (tmp_path / "out").iterdir() if path.is_dir() and path.name != "films"]
+    assert folder.name == json.loads(lines[0])["revision"]  # another revision begins anew
+    runs = list(folder.iterdir())
     assert len(runs) == len(lines)
     for path in runs:
         shutil.rmtree(path)

@@ -22,6 +22,7 @@ from noisy_student.preparation import (
     open_source,
     prepare,
     stored_split,
+    write_splits,
 )
 from noisy_student.runs import Run, read_json
 
@@ -252,6 +253,32 @@ def test_fit_and_window_reach_the_pixels_and_the_key(tmp_path: Path) -> None:
 def test_a_window_is_two_percentiles(window: str) -> None:
     with pytest.raises(ConfigError, match="window: two percentiles from 0 to 100"):
         load(None, [f"data.window={window}"])
+
+
+def test_the_check_says_where_the_split_cannot_be_made(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.fromarray(np.random.default_rng(ord(name)).integers(0, 256, (40, 40), dtype=np.uint8)).save(
+            tmp_path / f"{name}.png"
+        )
+    (tmp_path / "labels.csv").write_text("image,patient,split,A\na.png,1,train,0\nb.png,2,train,1\n")
+    given = ["data.source=csv", f"data.root={tmp_path}", "data.labels=[A]", "data.image_size=32"]
+    assert "labelled_patients: 100 are asked for" in check_films(load(None, given))["split_problem"]
+    whole = [*given, "split.labelled_fraction=1", "split.validation=carve"]
+    with pytest.raises(DataError, match="typo"):
+        check_films(load(None, [*whole, f"split.file={tmp_path / 'typo.parquet'}"]))
+
+
+def test_a_split_is_written_with_the_names_that_a_run_has_for_the_films(tmp_path: Path) -> None:
+    rows = [f"{k:08d}_000.png,{'Edema' if k % 2 else 'No Finding'},{k}" for k in range(40)]
+    (tmp_path / "Data_Entry_2017_v2020.csv").write_text("\n".join(["Image Index,Finding Labels,Patient ID", *rows]))
+    given = load(None, ["data.source=nih", f"data.root={tmp_path}", "data.labels=[Edema]", "split.labelled_fraction=1"])
+    write_splits(given, [0], tmp_path / "tables.parquet")  # the tables alone: no film is there
+    assert pd.read_parquet(tmp_path / "tables.parquet")["image"].str.startswith("images/").all()
+    for k in range(40):
+        (tmp_path / "images_001" / "images").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images_001" / "images" / f"{k:08d}_000.png").touch()
+    write_splits(given, [0], tmp_path / "films.parquet")
+    assert pd.read_parquet(tmp_path / "films.parquet")["image"].str.startswith("images_001/images/").all()
 
 
 def test_the_check_takes_the_window_of_the_cache(tmp_path: Path) -> None:

@@ -159,6 +159,10 @@ def check(
         options.print_json(found)
     else:
         click.echo(f"{found['images']:,} films looked at")
+        if found["split_problem"]:
+            click.echo(
+                f"The split cannot be made, so films are filed as the data set has them: {found['split_problem']}"
+            )
         for kind, count in found["problems"].items():
             click.echo(f"{kind}: {count:,}")
             named = [entry for entry in found["films"] if entry["problem"] == kind]

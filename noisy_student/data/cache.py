@@ -31,12 +31,14 @@ import PIL
 from tqdm import tqdm
 
 from noisy_student import runs
-from noisy_student.data.decode import DELAY, DecodeSettings, source_stamps
+from noisy_student.data.decode import DELAY, DecodeSettings, decode, source_stamps
 from noisy_student.data.decoding import GOOD, WAITING, Job, decode_all
 from noisy_student.errors import DataError
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Version of the layout and of the decoding; part of the key."""
+_COMPARED: Final = 16
+"""Films that are compared where a cache was made from another folder."""
 FLUSH_EVERY: Final = 1.0
 """Seconds after which decoded pixels are sent to disk."""
 
@@ -115,7 +117,8 @@ def build(
 ) -> Cache:
     """Return the cache of ``images``, decoding what is not there yet or has changed since.
 
-    A film counts as changed when its size or modification time differs from those of the file that was decoded.
+    A film counts as changed when its size or modification time differs from those of the file that was decoded. Where
+    that was in another folder some films are compared by their pixels, and all are decoded again where they differ.
     A second process that builds the same cache waits for the first. A killed build goes on where it stopped.
 
     Args:
@@ -145,6 +148,8 @@ def build(
         done = (status == GOOD) & (stamps[:, :2] == found).all(axis=1)
         if not complete:
             done &= _intact(pixels, stamps, done, progress)
+        elif not _is_of(job, images, pixels, done):
+            done[:] = False
         todo = np.flatnonzero(~done)
         if complete and len(todo):
             if (status[todo] == GOOD).any():
@@ -244,6 +249,25 @@ def _copy_aside(job: Job) -> None:
             shutil.copyfile(job.path / name, temporary)
 
 
+def _is_of(job: Job, images: Sequence[str], pixels: Any, rows: npt.NDArray[np.bool_]) -> bool:
+    """Return whether the films where ``rows`` (N,) is true are those of the job's folder.
+
+    Another folder can hold other films of the same names, sizes and times, as archives give them; a copy of the same is
+    as good. So where the pixels are of another folder, some of them are compared.
+    """
+    if runs.read_json(job.path / "cache.json").get("root") == runs.text_hash(job.root):
+        return True
+    there = np.flatnonzero(rows)
+    for row in there[:: max(1, len(there) // _COMPARED)]:
+        try:
+            same = np.array_equal(decode(Path(job.root, images[row]), job.settings), pixels[row])
+        except DataError:
+            same = False
+        if not same:
+            return False
+    return True
+
+
 def _intact(pixels: Any, stamps: Any, rows: npt.NDArray[np.bool_], progress: bool) -> npt.NDArray[np.bool_]:
     """Return, for the films where ``rows`` (N,) is true, whether the pixels have the checksum that was noted."""
     result = np.zeros(len(rows), dtype=bool)
@@ -277,4 +301,5 @@ def _write_index(job: Job, key: str, images: Sequence[str], status: Any, stamps:
             [("image", "reason"), *((images[row], bad[row]) for row in sorted(bad))]
         )
     state = {"format": FORMAT, "key": key, "images": job.count, "bad": len(bad), "pillow": PIL.__version__}
+    state["root"] = runs.text_hash(job.root)
     runs.write_json(job.path / "cache.json", {**state, **asdict(job.settings)})

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from noisy_student.data.pixels import PixelError, between, check_size, percentiles
@@ -29,6 +29,8 @@ DELAY: Final = 2.0
 """Seconds after which a bar is shown of what mostly takes less."""
 
 _ORIENTATION: Final = 0x0112  # the EXIF tag
+_PHOTOMETRIC: Final = 262  # the TIFF tag
+_WHITE_IS_ZERO: Final = 0
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -113,13 +115,18 @@ def _open(path: str | os.PathLike[str], mode: str, settings: DecodeSettings) -> 
 def _square_of(image: Image.Image, mode: str, settings: DecodeSettings) -> Image.Image:
     """Return the square film of an opened file."""
     check_size(*image.size)
+    if image.format == "PNG" and not image.info.get("exif"):
+        image.load()  # its orientation may stand behind the pixels
     turn = _orientation(image) if image.info.get("exif") else 1
     width, height = image.size if turn < 5 else image.size[::-1]
     side = _inner(width, height, settings)
     image.draft(mode, side if turn < 5 else side[::-1])
     upright = image.transpose(_TURNS[turn]) if turn in _TURNS else image
     upright.info = image.info
-    return _fitted(_eight_bit(upright, mode, settings.window), settings, side)
+    eight = _eight_bit(upright, mode, settings.window)
+    if _is_wide(image) and image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # type: ignore[attr-defined]
+        eight = ImageOps.invert(eight)  # of 8 bits Pillow turns them over itself
+    return _fitted(eight, settings, side)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -155,15 +162,19 @@ def _fitted(image: Image.Image, settings: DecodeSettings, side: tuple[int, int] 
 
 def _eight_bit(image: Image.Image, mode: str, window: tuple[float, float] | None) -> Image.Image:
     """Return the image in ``mode`` ("L" or "RGB"), 8 bits per channel."""
-    if image.mode == mode:
+    if image.mode == mode and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I") or image.mode == "F":
+    if _is_wide(image):
         return Image.fromarray(_from_wide(np.asarray(image), window)).convert(mode)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         return Image.alpha_composite(Image.new("RGBA", image.size, _BLACK), image.convert("RGBA")).convert(mode)
     if image.mode == "LAB":
         image = image.convert("RGB")  # the only way that Pillow knows out of it
     return image.convert(mode)
+
+
+def _is_wide(image: Image.Image) -> bool:
+    return image.mode.startswith("I") or image.mode == "F"
 
 
 def _from_wide(values: npt.NDArray[Any], window: tuple[float, float] | None) -> npt.NDArray[np.uint8]:

@@ -272,7 +272,8 @@ def _range(values: Values) -> tuple[float, float]:
 
 def _plain(header: Any) -> bool:
     """Return whether stored values are the values."""
-    return not header.get("ModalityLUTSequence") and "RescaleSlope" not in header
+    line = _number(header.get("RescaleSlope"), 1.0) or 1.0, _number(header.get("RescaleIntercept"), 0.0)
+    return not header.get("ModalityLUTSequence") and line == (1.0, 0.0)
 
 
 def _padding(header: Any, stored: Values) -> npt.NDArray[np.bool_] | None:

@@ -224,6 +224,13 @@ def _by_key(frame: pd.DataFrame, patient: Ints, config: SplitConfig) -> tuple[Te
     else:
         split = np.full(len(frame), "train", dtype=object)
         for name, first in config.dates.items():
+            coarse = values.map(lambda value, first=first: len(value) < len(first) and first.startswith(value))
+            if coarse.any():
+                raise DataError(
+                    f"split.dates.{name}: {int(coarse.sum())} films are dated {values[coarse].iloc[0]}, which may be "
+                    f"before or after {first}",
+                    f"Write the dates of these films out, or set the key to a date as short, such as {first[:4]}.",
+                )
             later = (values >= first).to_numpy(dtype=bool)
             split[later & ((name == "test") | (split != "test"))] = name
     rank = pd.Series(split).map({"": -1, **{name: place for place, name in enumerate(SPLITS)}}).to_numpy(dtype=np.int64)
@@ -233,8 +240,14 @@ def _by_key(frame: pd.DataFrame, patient: Ints, config: SplitConfig) -> tuple[Te
 
 
 def _fill(split: Texts, patient: Ints, carries: Flags, config: SplitConfig) -> None:
-    """Fill empty splits by patient; patients without a label join train."""
+    """Fill empty splits by patient: with that of the patient's other films, else drawn; patients without a label join
+    train.
+    """
     empty = split == ""
+    if empty.any() and not empty.all():
+        own = pd.Series(split[~empty], index=patient[~empty])
+        split[empty] = pd.Series(patient[empty]).map(own[~own.index.duplicated()]).fillna("").to_numpy(dtype=object)
+        empty = split == ""
     if not empty.any():
         return
     order = draws.shuffled(patient[empty & carries], config.seed, "split.fractions")

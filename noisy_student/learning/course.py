@@ -73,8 +73,11 @@ def autocaster(device: torch.device, precision: str, trained: nn.Module | None =
     """Return a function that opens autocast to bfloat16 where ``precision`` asks for it or the device gains by it.
 
     A processor gains where it has instructions for it and the steps of the network ``trained`` have no grouped
-    convolutions, which are slower so (docs/experiments.md). Its predictions stay exact.
+    convolutions, which are slower so (docs/experiments.md). Its predictions stay exact. With ``fp32`` a GPU convolves
+    in fp32 from here on: by itself cuDNN would round what it multiplies to 10 bits (TF32).
     """
+    if precision == "fp32":
+        torch.backends.cudnn.allow_tf32 = False
     if device.type == "cuda":
         gains = torch.cuda.is_bf16_supported()
     else:

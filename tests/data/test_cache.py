@@ -190,6 +190,26 @@ def test_a_changed_film_is_decoded_again_beside_a_reader(root: Path, tmp_path: P
     np.testing.assert_array_equal(first.pixels, before)
 
 
+def test_films_of_another_folder_with_the_same_names_sizes_and_times_are_decoded(
+    root: Path, tmp_path: Path, decoded: list[str]
+) -> None:
+    for path in root.rglob("*.png"):
+        Image.fromarray(np.full((20, 24), 10, dtype=np.uint8)).save(path, format="BMP")
+        os.utime(path, ns=(1, 1))
+    copy, other = tmp_path / "copy", tmp_path / "other"
+    shutil.copytree(root, copy)
+    shutil.copytree(root, other)
+    for path in other.rglob("*.png"):
+        Image.fromarray(np.full((20, 24), 200, dtype=np.uint8)).save(path, format="BMP")
+        os.utime(path, ns=(1, 1))
+    build(root, tmp_path)
+    decoded.clear()
+    assert (build(copy, tmp_path).pixels == 10).all()
+    assert decoded == []
+    assert (build(other, tmp_path).pixels == 200).all()
+    assert (build(root, tmp_path).pixels == 10).all()
+
+
 def test_a_film_with_another_time_is_decoded_again(root: Path, tmp_path: Path, decoded: list[str]) -> None:
     build(root, tmp_path)
     decoded.clear()

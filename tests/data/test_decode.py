@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +68,20 @@ def test_16_bits_are_scaled_linearly(tmp_path: Path, kind: str) -> None:
         np.testing.assert_array_equal(channel, expected)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_tiff_whose_white_is_zero_is_turned_over(tmp_path: Path, kind: Any) -> None:
+    values = np.tile(np.linspace(0, np.iinfo(kind).max, 32).round().astype(kind), (32, 1))
+    Image.fromarray(values).save(tmp_path / "black.tif")
+    tag = struct.pack("<HHI", 262, 3, 1)  # photometric interpretation, one number of 16 bits
+    written = (tmp_path / "black.tif").read_bytes()
+    assert written.count(tag + struct.pack("<I", 1)) == 1
+    turned = written.replace(tag + struct.pack("<I", 1), tag + struct.pack("<I", 0))
+    (tmp_path / "white.tif").write_bytes(turned)
+    black, white = (decode(tmp_path / f"{name}.tif", GREY)[0] for name in ("black", "white"))
+    assert (black[0, 0], black[0, -1]) == (0, 255)
+    np.testing.assert_array_equal(white, 255 - black)
+
+
 def test_32_bit_pixels_within_16_bits_are_scaled_alike_and_beyond_refused(tmp_path: Path) -> None:
     Image.fromarray(np.full((8, 8), 65535, dtype=np.int32)).save(tmp_path / "in.tif")
     assert (decode(tmp_path / "in.tif", GREY) == 255).all()
@@ -96,7 +112,10 @@ def test_transparency_is_put_on_black(tmp_path: Path, settings: DecodeSettings) 
     palette = Image.fromarray((alpha > 0).astype(np.uint8)).convert("P")
     palette.putpalette([9, 9, 9, 200, 200, 200])
     palette.save(tmp_path / "p.png", transparency=bytes([0, 255]))
-    for name in ("rgba.png", "la.png", "p.png"):
+    marked = np.where(alpha > 0, grey, 7).astype(np.uint8)  # one level is transparent
+    Image.fromarray(marked).save(tmp_path / "l.png", transparency=7)
+    Image.fromarray(np.dstack([marked] * 3)).save(tmp_path / "rgb.png", transparency=(7, 7, 7))
+    for name in ("rgba.png", "la.png", "p.png", "l.png", "rgb.png"):
         pixels = decode(tmp_path / name, settings)
         assert (pixels[:, :14] == 200).all(), name
         assert (pixels[:, 18:] == 0).all(), name

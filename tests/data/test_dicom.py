@@ -118,6 +118,11 @@ def test_8_bits_stay_as_they_are(tmp_path: Path, kind: Any, bits: int) -> None:
         np.testing.assert_array_equal(shown(film(stored, bits=bits), tmp_path), stored)
 
 
+def test_8_bits_stay_as_they_are_under_a_rescaling_that_changes_nothing(tmp_path: Path) -> None:
+    stored = ramp(40, 90, np.uint8)
+    np.testing.assert_array_equal(shown(film(stored, RescaleSlope=1, RescaleIntercept=0), tmp_path), stored)
+
+
 def test_rescaled_8_bits_are_spread(tmp_path: Path) -> None:
     stored = ramp(40, 90, np.uint8)
     found = shown(film(stored, RescaleSlope=3, RescaleIntercept=7), tmp_path)

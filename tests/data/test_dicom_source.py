@@ -71,6 +71,22 @@ def test_hospitals_may_use_the_same_number(tmp_path: Path) -> None:
     assert first != second == third
 
 
+def test_a_patient_whose_issuer_stands_in_some_headers_alone_is_one(tmp_path: Path) -> None:
+    put(tmp_path, "1.dcm", "77", "1.2.1", IssuerOfPatientID="North")
+    put(tmp_path, "2.dcm", "77", "1.2.1")
+    put(tmp_path, "3.dcm", "77", "1.2.2")
+    put(tmp_path, "4.dcm", "78", "1.2.3")
+    films = load(tmp_path)
+    first, second, third, other = column(films, "patient")
+    assert first == second == third != other
+    studies = column(films, "study")
+    assert studies[0] == studies[1] != studies[2]
+    put(tmp_path, "5.dcm", "77", "1.2.4", IssuerOfPatientID="South")  # of two issuers the study's
+    by_study = column(load(tmp_path), "patient")
+    assert by_study[0] == by_study[1] == first
+    assert len(set(by_study)) == 4
+
+
 def test_a_study_number_of_two_patients_is_two_studies(tmp_path: Path) -> None:
     put(tmp_path, "1.dcm", "P1", "1.2.1")
     put(tmp_path, "2.dcm", "P2", "1.2.1")

@@ -83,11 +83,13 @@ def test_columns_may_be_reordered_and_named_with_underscores(tmp_path: Path) -> 
     assert manifest.frame["projection"].tolist() == ["AP", "", "LL", "PA"]
 
 
-@pytest.mark.parametrize("name", ["test.csv", "test_labels.csv", "groundtruth.csv"])
-def test_study_rows_of_a_test_table_are_joined_to_their_films(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "head"), [("test.csv", "Path"), ("test_labels.csv", "Path"), ("groundtruth.csv", "Study")]
+)
+def test_study_rows_of_a_test_table_are_joined_to_their_films(tmp_path: Path, name: str, head: str) -> None:
     chexpert_root(tmp_path)
     (tmp_path / name).write_text(
-        "Path,Edema,Pleural Effusion\n"
+        f"{head},Edema,Pleural Effusion\n"
         "CheXpert-v1.0/test/patient64741/study1,1,0\n"
         "CheXpert-v1.0/test/patient64742/study1/view1_frontal.jpg,0,1\n"
         "test/patient64743/study2/,0,0\n"

@@ -89,6 +89,24 @@ def test_chexpert_plus_joins_its_label_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(manifests.values(other)[:, 0], [np.nan, np.nan, 0])
 
 
+def test_a_study_that_mentions_no_label_asked_for_carries_labels_all_the_same(tmp_path: Path) -> None:
+    """Blanks are what ``targets.blank`` says: without normal studies the others' shares would be of no one."""
+    (tmp_path / "mimic").mkdir()
+    films = load("mimic", mimic(tmp_path / "mimic"), labels=("Edema",))
+    np.testing.assert_array_equal(manifests.values(films)[:, 0], [np.nan, np.nan, np.nan, -1, -1])
+    assert films.frame["labelled"].tolist() == [True, True, False, True, True]
+    plus = load("chexpert_plus", chexpert_plus(tmp_path), labels=("Edema",))
+    np.testing.assert_array_equal(manifests.values(plus)[:, 0], [np.nan, np.nan, 1])
+    assert plus.frame["labelled"].tolist() == [True, False, True]
+
+
+def test_one_part_of_the_png_archive_is_found(tmp_path: Path) -> None:
+    chexpert_plus(tmp_path)
+    touch(tmp_path, "PNG/valid/patient64541/study1/view1_frontal.png")
+    manifest = load("chexpert_plus", tmp_path, labels=("Edema",), missing="leave_out")
+    assert manifest.frame["image"].tolist() == ["PNG/valid/patient64541/study1/view1_frontal.png"]
+
+
 @pytest.mark.parametrize("place", ["", "PNG/", "PNG/PNG/"])
 def test_chexpert_plus_finds_the_png_archive(tmp_path: Path, place: str) -> None:
     chexpert_plus(tmp_path)
@@ -201,6 +219,27 @@ def test_nih_films_are_found_nested_or_flat(tmp_path: Path, places: list[str], e
     assert [images[0], images[3]] == (expected or places)
     assert images[1] == "images/00000001_001.png"
     assert load("nih", tmp_path, images=False).frame["image"].tolist()[0] == "images/00000001_000.png"
+
+
+def test_ages_of_the_first_release_that_are_errors_are_unknown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = nih(tmp_path) / "Data_Entry_2017_v2020.csv"
+    table = pd.read_csv(path, dtype=str)
+    table["Patient Age"] = ["412", "058Y", *table["Patient Age"][2:]]
+    table.to_csv(path, index=False)
+    ages = load("nih", tmp_path, images=False).frame["age"]
+    assert np.isnan(ages[0])
+    assert ages[1] == 58
+    assert "1 ages above 150 are taken as unknown" in caplog.text
+
+
+def test_films_that_annex_has_not_fetched_are_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(nih(tmp_path), "images/00000001_000.png", "images/00000001_001.png", "images/00000003_000.png")
+    (tmp_path / "images/00000002_000.png").symlink_to("../.git/annex/objects/gone")
+    manifest = load("nih", tmp_path, missing="leave_out")
+    assert len(manifest) == 3
+    assert "1 of 4 films are not below" in caplog.text
 
 
 def test_nih_films_that_are_not_there_can_be_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

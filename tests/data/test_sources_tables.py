@@ -80,6 +80,14 @@ def test_identifiers_with_gaps_in_parquet_stay_whole(tmp_path: Path) -> None:
     np.testing.assert_array_equal(manifests.values(manifest)[:, 1], [0.5, np.nan])
 
 
+def test_an_index_in_parquet_is_a_column_and_rounded_numbers_are_refused(tmp_path: Path) -> None:
+    frame().set_index("image").to_parquet(tmp_path / "t.parquet")
+    assert load(tmp_path, "t.parquet").frame["image"].tolist() == ["1.png", "2.png"]
+    frame().assign(patient=[2.0**63, 3.0]).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"t\.parquet: column 'patient' has decimal numbers of 2\^53 and more"):
+        load(tmp_path, "t.parquet")
+
+
 def test_files_that_are_no_tables_are_named(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_text("no")
     with pytest.raises(DataError, match=r"t.parquet: is not a Parquet file"):

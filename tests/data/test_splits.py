@@ -191,6 +191,13 @@ def test_empty_splits_are_filled_by_patient() -> None:
     assert len(manifest) == len(before)
 
 
+def test_a_film_without_split_joins_the_others_of_its_patient() -> None:
+    before = make({"train": [2] * 10, "valid": [2] * 3, "test": [2] * 3})
+    split = before.frame["split"].where(~before.frame["image"].str.endswith("/1.png"), "")
+    manifest, _ = splits.assign(manifests.replace(before, split=split), SplitConfig(labelled_fraction=1.0))
+    assert manifest.frame["split"].tolist() == before.frame["split"].tolist()
+
+
 def test_films_without_labels_are_pool_and_never_drawn() -> None:
     before = make({"train": [2] * 10, "valid": [2] * 3, "test": [2] * 3, "": [2] * 5})
     blank = before.frame["split"].isin([""]) | before.frame["patient"].isin(["train001", "valid001"])
@@ -377,6 +384,17 @@ def test_dates_make_the_splits() -> None:
     assert dates["labelled"] == {"2010", "2011", "2012", "2013"}
     assert dates["valid"] == {"2014", "2015", "2016"}
     assert dates["test"] == {"2017", "2018"}
+
+
+def test_a_date_that_may_be_on_either_side_is_refused() -> None:
+    before = by_site()
+    dates = before.frame["date"].where(before.frame["date"].str[:4] != "2017", "2017")
+    config = SplitConfig(labelled_fraction=1.0, dates={"valid": "2014", "test": "2017-06"})
+    with pytest.raises(DataError, match=r"split\.dates\.test: \d+ films are dated 2017, which may be before or after"):
+        splits.assign(manifests.replace(before, date=dates), config)
+    whole = SplitConfig(labelled_fraction=1.0, dates={"valid": "2014", "test": "2017"})
+    manifest, _ = splits.assign(manifests.replace(before, date=dates), whole)
+    assert set(manifest.frame["split"][manifest.frame["date"] == "2017"]) == {"test"}
 
 
 def test_a_patient_seen_in_two_periods_stays_in_the_later_one() -> None:

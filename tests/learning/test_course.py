@@ -255,6 +255,13 @@ def test_start_weights_differ_by_seed_and_by_generation_alone() -> None:
         assert not equal(start, fit.start_state(other, CPU).network.state_dict())
 
 
+def test_fp32_is_not_rounded_to_ten_bits_by_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    for precision, rounded in (("auto", True), ("bf16", True), ("fp32", False)):
+        fit.autocaster(CPU, precision)
+        assert torch.backends.cudnn.allow_tf32 == rounded
+
+
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)]
 )

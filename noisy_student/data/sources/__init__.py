@@ -92,5 +92,8 @@ def there(root: Path, manifest: Manifest) -> npt.NDArray[np.bool_]:
     listed: set[str] = set()
     for folder in folders_of.unique():
         if (root / folder).is_dir():
-            listed |= {f"{folder}/{name}" if folder else name for name in os.listdir(root / folder)}  # noqa: PTH208
+            with os.scandir(root / folder) as entries:
+                # A link to nothing is how git-annex leaves a film that was not fetched.
+                names = [entry.name for entry in entries if not entry.is_symlink() or os.path.exists(entry.path)]  # noqa: PTH110
+            listed |= {f"{folder}/{name}" if folder else name for name in names}
     return np.asarray(images.isin(listed), dtype=bool)

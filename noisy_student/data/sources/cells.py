@@ -35,6 +35,10 @@ SPLITS: Final = {
 }  # fmt: skip
 """Words for a split."""
 
+OLDEST: Final = 150
+"""Age in years above which a cell is no age."""
+_EXACT: Final = 2.0**53
+"""Whole numbers from here on are rounded as floats."""
 _BLANK: Final = ("", "nan")
 _PARQUET: Final = (".parquet", ".pq")
 _PACKED: Final[dict[str, Callable[[Path], Any]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -124,13 +128,16 @@ def _read_parquet(path: Path, wanted: set[str] | None) -> pd.DataFrame:
         _refuse_doubles(path, table.column_names)
         frame: pd.DataFrame = table.select(
             [name for name in table.column_names if wanted is None or name in wanted]
-        ).to_pandas()
+        ).to_pandas(ignore_metadata=True)  # a column that pandas took for the index is one like the others
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: is not a Parquet file ({error})", "Write the table again.") from error
     for name in frame.columns:
         column = frame[name]
         blank = column.isna()
         if pd.api.types.is_float_dtype(column.dtype) and bool((column.dropna() % 1 == 0).all()):
+            if bool((column.abs() >= _EXACT).any()):
+                what = f"{path}: column '{name}' has decimal numbers of 2^53 and more, which are rounded"
+                raise DataError(what, "Write them as text or as integers.")
             column = column.astype("Int64")  # identifiers with blanks between them come as floats
         frame[name] = column.astype("str").mask(blank, "")
     return frame
@@ -273,14 +280,13 @@ def ages(texts: Any, path: Path, column: str) -> npt.NDArray[np.float64]:
     """Return the ages in years, NaN where blank.
 
     Raises:
-        DataError: a cell is not a number from 0 to 150.
+        DataError: a cell is not a number from 0 to :data:`OLDEST`.
     """
     years, wrong = numbers(texts)
-    wrong |= (years < 0) | (years > 150)
+    wrong |= (years < 0) | (years > OLDEST)
     if wrong.any():
-        raise DataError(
-            f"{place(path, wrong)}: column '{column}' is '{_cell(texts, wrong)}'", "An age is a number of years."
-        )
+        what = f"{place(path, wrong)}: column '{column}' is '{_cell(texts, wrong)}'"
+        raise DataError(what, "An age is a number of years.")
     return years
 
 

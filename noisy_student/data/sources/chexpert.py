@@ -108,10 +108,11 @@ def _load_table(root: Path, path: Path, split: str, labels: tuple[str, ...], ima
         raise DataError(f"{path}: is missing", f"Set data.root to {root / below[0]}." if below else hint)
     table = cells.read_table(path)
     named = {column.strip().lower().replace("_", " "): column for column in table.columns}
-    if "path" not in named:
+    rows = named.get("path") or named.get("study")  # groundtruth.csv names studies, under that head
+    if rows is None:
         raise cells.missing_column(path, "Path", table.columns, "data.source")
     found = cells.label_columns(table, path, labels)
-    films = _films(root, path, table[named["path"]].str.strip(), split in ("test", ""), images)
+    films = _films(root, path, table[rows].str.strip(), split in ("test", ""), images)
     columns: dict[str, Any] = {name: films.parts[name] for name in ("image", "patient", "study", "view")}
     columns |= {"split": split or films.parts["split"], "labelled": True}
     if "sex" in named:

@@ -6,6 +6,7 @@ impression, the findings or the whole report. The table writes ``.jpg`` where th
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,7 +54,7 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:
             f"train/patient00001/study1/view1_frontal.jpg ({int(wrong.sum())} such rows)",
             "Correct the rows or remove them.",
         )
-    found = _labels(label_path, names, config.labels)
+    found, labelled = _labels(label_path, names, config.labels)
     columns: dict[str, Any] = {name: parts[name] for name in ("patient", "study", "view", "split")}
     columns |= {"image": _unpacked(root, parts["image"]) if images else parts["image"]}
     if "split" in table.columns:
@@ -64,11 +65,13 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:
         columns["projection"] = cells.mapped(table["ap_pa"], PROJECTIONS, path, "ap_pa")
     if "age" in table.columns:
         columns["age"] = cells.ages(table["age"], path, "age")
-    return manifests.build({**columns, **found, "labelled": cells.known(found)}, config.labels)
+    return manifests.build({**columns, **found, "labelled": labelled}, config.labels)
 
 
-def _labels(path: Path, films: pd.Series[str], labels: tuple[str, ...]) -> dict[str, np.typing.NDArray[np.float32]]:
-    """Return the labels of the films, NaN for a film that the file lacks."""
+def _labels(
+    path: Path, films: pd.Series[str], labels: tuple[str, ...]
+) -> tuple[dict[str, np.typing.NDArray[np.float32]], np.typing.NDArray[np.bool_]]:
+    """Return the labels of the films, NaN for a film that the file lacks, and whether it has the film (N,)."""
     try:
         lines = arrow_json.read_json(path).to_pandas()
     except FileNotFoundError as error:
@@ -85,7 +88,7 @@ def _labels(path: Path, films: pd.Series[str], labels: tuple[str, ...]) -> dict[
     first = np.flatnonzero(~table["path_to_image"].duplicated())
     found = pd.Index(table["path_to_image"].iloc[first]).get_indexer(films)
     row = np.where(found >= 0, first[found], -1)
-    return {label: np.where(row >= 0, value[row], np.float32(np.nan)) for label, value in known.items()}
+    return {label: np.where(row >= 0, value[row], np.float32(np.nan)) for label, value in known.items()}, row >= 0
 
 
 def _plain(column: pd.Series[Any]) -> pd.Series[Any]:
@@ -96,10 +99,16 @@ def _plain(column: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def _unpacked(root: Path, images: pd.Series[str]) -> pd.Series[str]:
-    """Return the paths as the archive was unpacked: below ``PNG/`` or not, with ``.png`` for ``.jpg`` or not."""
+    """Return the paths as the archive was unpacked: below ``PNG/`` or not, with ``.png`` for ``.jpg`` or not.
+
+    Some of its parts may be there alone, so a film is looked for whose patient has a folder.
+    """
     bare = images.str.replace(r"\.[a-z]+$", "", regex=True)
-    for sample in bare.iloc[:20]:
-        for place in _PLACES:
+    owner = bare.str.extract(r"^([^/]+/[^/]+)/")[0]
+    for place in _PLACES:
+        folders = (root / place / split for split in owner.str.partition("/")[0].unique())
+        there = {f"{folder.name}/{entry.name}" for folder in folders if folder.is_dir() for entry in os.scandir(folder)}
+        for sample in bare[owner.isin(there)]:
             for ending in (".jpg", ".png"):
                 if (root / f"{place}{sample}{ending}").is_file():
                     return place + bare + ending

@@ -15,7 +15,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -62,6 +62,7 @@ class Header:
 
     Attributes:
         patient: keyed hash of the patient; of the study or the path where the header names none.
+        bare: that of the identifier without its issuer; empty where there is no identifier.
         study: keyed hash of patient and study.
         study_uid, instance_uid: keyed hashes, to join labels by.
         view, projection: as in the manifest.
@@ -71,6 +72,7 @@ class Header:
 
     patient: str
     study: str
+    bare: str = ""
     study_uid: str = ""
     instance_uid: str = ""
     view: str = ""
@@ -99,7 +101,7 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:  # noqa: ARG
     files = sorted(_files(root))
     if not files:
         raise DataError(f"{root}: has no DICOM files", "Set data.root to the folder that holds them.")
-    headers = _headers(root, files, key)
+    headers = _one_name(_headers(root, files, key), key)
     _say(headers, files)
     kept = [row for row, header in enumerate(headers) if not header.problem]
     if not kept:
@@ -232,8 +234,9 @@ def header(root: Path, key: bytes, file: str) -> Header:
 def _taken(found: Any, file: str, key: bytes, alone: str) -> Header:
     texts = {name: str(found.get(name) or "").strip() for name in _TAGS}
     study, person = texts["StudyInstanceUID"], (texts["PatientName"], texts["PatientBirthDate"])
-    remarks = []
+    remarks, bare = [], ""
     if texts["PatientID"]:
+        bare = pseudonym(key, "patient", "", texts["PatientID"])
         patient = pseudonym(key, "patient", texts["IssuerOfPatientID"], texts["PatientID"])
     elif all(person):
         patient = pseudonym(key, "person", *person)
@@ -245,15 +248,41 @@ def _taken(found: Any, file: str, key: bytes, alone: str) -> Header:
     if _names(file, texts):
         remarks.append("path")
     view, projection = _view(found)
+    study_uid = pseudonym(key, "uid", study) if study else ""
     return Header(
         patient,
-        pseudonym(key, "study", patient, study or file),
-        pseudonym(key, "uid", study) if study else "",
+        pseudonym(key, "study", patient, study_uid or alone),
+        bare,
+        study_uid,
         pseudonym(key, "uid", texts["SOPInstanceUID"]) if texts["SOPInstanceUID"] else "",
         view,
         projection,
         remarks=tuple(remarks),
     )
+
+
+def _one_name(headers: Sequence[Header], key: bytes) -> list[Header]:
+    """Return the headers, with one name for a patient whose issuer stands in some of them alone.
+
+    An identifier without issuer is that of the only issuer who has it, or, of several, of the one who has the study.
+    """
+    issued: dict[str, set[str]] = {}
+    by_study: dict[tuple[str, str], set[str]] = {}
+    for header in headers:
+        if header.bare and header.patient != header.bare:
+            issued.setdefault(header.bare, set()).add(header.patient)
+            by_study.setdefault((header.bare, header.study_uid), set()).add(header.patient)
+    found = []
+    for header in headers:
+        named = issued.get(header.bare, set()) if header.bare and header.patient == header.bare else set()
+        if len(named) > 1 and header.study_uid:
+            named = by_study.get((header.bare, header.study_uid), set())
+        if len(named) == 1:
+            (patient,) = named
+            study = pseudonym(key, "study", patient, header.study_uid) if header.study_uid else header.study
+            header = replace(header, patient=patient, study=study)
+        found.append(header)
+    return found
 
 
 def _names(file: str, texts: dict[str, str]) -> bool:

@@ -38,7 +38,8 @@ def tables(root: Path, config: DataConfig) -> list[Path]:
 def load(root: Path, config: DataConfig, images: bool) -> Manifest:  # noqa: ARG001 - the rule says where films are
     """Return the films of the metadata table with their official split and their study's labels.
 
-    A study without a row in the label table carries no labels. A view position other than AP, PA, LATERAL and LL is
+    A study without a row in the label table carries no labels; blanks of one that has a row mean what ``targets.blank``
+    says. A view position other than AP, PA, LATERAL and LL is
     neither frontal nor lateral. Dates are shifted for each patient, so they only order the films of one patient.
 
     Raises:
@@ -49,7 +50,7 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:  # noqa: ARG
     dicom, subject, study = (
         cells.required(films, path, name, "data.source") for name in ("dicom_id", "subject_id", "study_id")
     )
-    found = _labels(label_path, study, config.labels)
+    found, labelled = _labels(label_path, study, config.labels)
     view = cells.required(films, path, "ViewPosition", "data.source", blank=True).str.lower()
     columns: dict[str, Any] = {
         "image": "files/p" + subject.str[:2] + "/p" + subject + "/s" + study + "/" + dicom + ".jpg",
@@ -61,7 +62,7 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:  # noqa: ARG
     }
     if "StudyDate" in films.columns:
         columns["date"] = cells.dates(films["StudyDate"], path, "StudyDate")
-    return manifests.build({**columns, **found, "labelled": cells.known(found)}, config.labels)
+    return manifests.build({**columns, **found, "labelled": labelled}, config.labels)
 
 
 def _split(path: Path, dicom: pd.Series[str]) -> Any:
@@ -78,11 +79,14 @@ def _split(path: Path, dicom: pd.Series[str]) -> Any:
     return split[row]
 
 
-def _labels(path: Path, study: pd.Series[str], labels: tuple[str, ...]) -> dict[str, np.typing.NDArray[np.float32]]:
+def _labels(
+    path: Path, study: pd.Series[str], labels: tuple[str, ...]
+) -> tuple[dict[str, np.typing.NDArray[np.float32]], np.typing.NDArray[np.bool_]]:
+    """Return the labels of each film's study, NaN where it has no row, and whether it has one (N,)."""
     table = cells.read_table(path)
     row = _rows(path, cells.required(table, path, "study_id", "data.csv"), study)
     found = cells.label_columns(table, path, labels)
-    return {label: np.where(row >= 0, value[row], np.float32(np.nan)) for label, value in found.items()}
+    return {label: np.where(row >= 0, value[row], np.float32(np.nan)) for label, value in found.items()}, row >= 0
 
 
 def _rows(path: Path, key: pd.Series[str], wanted: pd.Series[str]) -> np.typing.NDArray[np.intp]:

@@ -6,6 +6,7 @@ table has commas inside two names, so its last columns are misnamed by any CSV r
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ LISTS: Final = {
 }  # fmt: skip
 """Lists of film names that make the split: the two official ones, or three."""
 
+_log = logging.getLogger(__name__)
 _FOLDERS: Final = ("images_*/images", "images_*", "images", ".")
 
 
@@ -73,8 +75,17 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:
         sides = {"": "", "ap": "AP", "pa": "PA"}
         columns["projection"] = cells.mapped(table["View Position"], sides, path, "View Position")
     if "Patient Age" in table.columns:
-        columns["age"] = cells.ages(table["Patient Age"], path, "Patient Age")
+        columns["age"] = cells.ages(_years(table["Patient Age"], path), path, "Patient Age")
     return manifests.build({**columns, **found}, config.labels)
+
+
+def _years(texts: pd.Series[str], path: Path) -> pd.Series[str]:
+    """Return the ages, those of the first release above 150 as unknown: they are errors of the table."""
+    texts = texts.str.strip().str.replace(r"^(\d{3})Y$", r"\1", regex=True)
+    wrong = pd.to_numeric(texts, errors="coerce") > cells.OLDEST
+    if wrong.any():
+        _log.warning("%s: %d ages above %d are taken as unknown", path, int(wrong.sum()), cells.OLDEST)
+    return texts.mask(wrong, "")
 
 
 def _findings(label: str) -> tuple[str, ...]:
