@@ -86,9 +86,9 @@ def evaluate(work: Workplace, other: Config, generation: int, calibration: Path 
     logits = prediction.said(
         work, generation, prediction.predict_networks(work, generation, data.films, data.pixels, title)
     )
-    fitted = (
-        scoring.calibrations(run, generation) if calibration is None else refitted(calibration, run, config, generation)
-    )
+    fitted = scoring.calibrations(run, generation)
+    if calibration is not None:
+        fitted = refitted(calibration, generation, weights_of(run, config, generation))
     labels = [ours for ours, _ in data.pairs]
     columns = tuple(config.data.labels.index(name) for name in labels)
     blank, said = other.targets.blank, np.asarray(logits, dtype=np.float64)
@@ -114,8 +114,8 @@ def weights_of(run: Run, config: Config, generation: int) -> str:
     return text_hash(f"{hashes} {preparation.decode_settings(config.data)}")
 
 
-def refitted(path: Path, run: Run, config: Config, generation: int) -> Consensus:
-    """Return the calibration of a file of ``ns recalibrate``.
+def refitted(path: Path, generation: int, weights: str) -> Consensus:
+    """Return the calibration of a file of ``ns recalibrate``; ``weights`` is what :func:`weights_of` says.
 
     Raises:
         UsageError: the file is of other networks, or is no calibration.
@@ -123,12 +123,12 @@ def refitted(path: Path, run: Run, config: Config, generation: int) -> Consensus
     try:
         found = read_json(path)
         # A calibration of other networks, or of other labels, would give numbers like any.
-        if found["generation"] == generation and found["weights"] == weights_of(run, config, generation):
+        if found["generation"] == generation and found["weights"] == weights:
             return Consensus.from_json(found["calibration"])
     except (NoisyStudentError, ValueError, KeyError, TypeError, AttributeError):  # another kind of file
         pass
     raise UsageError(
-        f"{path}: is no calibration of generation {generation} of {run.path} by ns recalibrate",
+        f"{path}: is no calibration of generation {generation} of this run by ns recalibrate",
         "Name a file of the run's folder recalibrated/, and its generation with --generation.",
     )
 

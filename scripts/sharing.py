@@ -49,7 +49,8 @@ PARTS: Final = (
 
 
 def take_over(run: Run, config: Config, folder: Path) -> list[str]:
-    """Copy to a prepared ``run`` of ``config`` what another run below ``folder`` has finished; return what that is.
+    """Copy to a prepared ``run`` of ``config`` what another run in ``folder``, of the same code, has finished; return
+    what that is.
 
     Nothing is taken where generation 0 of the run has begun already.
     """

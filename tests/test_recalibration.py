@@ -196,7 +196,7 @@ def test_another_data_set_is_measured_with_the_new_calibration(work: Workplace, 
     labels = [one["splits"]["test"]["image"]["labels"]["Pleural Effusion"] for one in (plain, refitted)]
     assert labels[1]["log_loss"] < labels[0]["log_loss"]  # these are the films that it was fitted to
     points = [of["operating_points"] for of in labels]
-    moved = evaluation.thresholds(work.run, work.config, 0, external.refitted(path, work.run, work.config, 0))["image"][
+    moved = evaluation.thresholds(work.run, work.config, 0, external.refitted(path, 0, found["weights"]))["image"][
         "Pleural Effusion"
     ]
     for kind, point in points[0].items():  # thresholds move with the probabilities; between two judging films lies one

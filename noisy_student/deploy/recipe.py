@@ -101,7 +101,8 @@ def of_run(run: Run, config: Config, generation: int, calibration: Path | None =
             f"Choose among {', '.join(map(str, run.generations()))}, or finish it with ns iterate --resume.",
         )
     own = run.generation(generation) / "calibration.json"
-    fitted = None if calibration is None else external.refitted(calibration, run, config, generation)
+    weights = external.weights_of(run, config, generation)
+    fitted = None if calibration is None else external.refitted(calibration, generation, weights)
     folders = run.networks(generation)
     metas = tuple(_described(read_meta(folder)) for folder in folders)
     asked = config.prediction
@@ -117,7 +118,7 @@ def of_run(run: Run, config: Config, generation: int, calibration: Path | None =
         seed=config.seed,
         precision=config.precision,
         threads=config.threads,
-        weights=external.weights_of(run, config, generation),
+        weights=weights,
         calibrated_with=None if calibration is None else calibration.name,
     )
 

@@ -63,9 +63,8 @@ def goal(
     objective = objectives.supervised(*parts)
     if unlabelled:
         share = torch.from_numpy(share_of_positives(targets) if prevalence is None else prevalence)
-        whole = phase.stretches(len(targets.images))[-1].stop
-        known_cost = objectives.cost(*parts)
-        objective = objectives.Consistency(known_cost, phase.consistency, share, whole if steps is None else steps)
+        steps = steps or phase.stretches(len(targets.images))[-1].stop
+        objective = objectives.Consistency(objectives.cost(*parts), phase.consistency, share, steps)
     return Goal(objective, pos_weight, shift, drawn)
 
 

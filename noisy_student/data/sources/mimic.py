@@ -39,8 +39,8 @@ def load(root: Path, config: DataConfig, images: bool) -> Manifest:  # noqa: ARG
     """Return the films of the metadata table with their official split and their study's labels.
 
     A study without a row in the label table carries no labels; blanks of one that has a row mean what ``targets.blank``
-    says. A view position other than AP, PA, LATERAL and LL is
-    neither frontal nor lateral. Dates are shifted for each patient, so they only order the films of one patient.
+    says. A view position other than AP, PA, LATERAL and LL is neither frontal nor lateral. Dates are shifted for each
+    patient, so they only order the films of one patient.
 
     Raises:
         DataError: a table or column is missing, a film has no split, or a cell has an unknown value.
