@@ -47,6 +47,7 @@ from PIL import Image
 
 from noisy_student.config import Config
 from noisy_student.config.load import load
+from noisy_student.data import synthetic
 from noisy_student.runs import text_hash
 
 QUICK: Final = """
@@ -136,6 +137,8 @@ def recipe_of(arm: str, given: argparse.Namespace) -> dict[str, Any]:
         recipe["settings"] = list(arms.SETTINGS[arm])
     if own(arm, given):
         recipe["own"] = own(arm, given)
+    if config.data.source == "synthetic":
+        recipe["phantoms"] = synthetic.VERSION
     if given.folds is not None:
         recipe["films"] = f"folds of {given.folds}"
     return recipe | ({"films": "development"} if given.trials is not None else {})

@@ -261,6 +261,32 @@ def test_a_line_is_of_another_recipe_where_the_settings_of_its_arm_are_others(mo
     assert before[1] == after[1]
 
 
+def test_a_line_of_phantoms_is_of_another_recipe_where_their_version_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import benchmark_methods
+
+    told = ["--root", "films", "--config", str(SCRIPTS.parent / "configs" / "demo.yaml")]
+    synthetic, real = (benchmark_methods.arguments(some) for some in (told, told[:2]))
+    before = [benchmark_methods.recipe_of("few", given) for given in (synthetic, real)]
+    monkeypatch.setattr(benchmark_methods.synthetic, "VERSION", 0)
+    after = [benchmark_methods.recipe_of("few", given) for given in (synthetic, real)]
+    assert before[0] != after[0]
+    assert before[1] == after[1]
+
+
+def test_the_demonstration_s_lines_are_those_of_the_command_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.chdir(SCRIPTS.parent)
+    import benchmark_methods
+
+    told = Path("docs/benchmarks.md").read_text(encoding="utf-8")
+    command = next(line for line in told.splitlines() if "benchmark_methods.py --config configs/demo.yaml" in line)
+    given = benchmark_methods.arguments(command.split()[2:])
+    assert set(benchmark_methods.kept(given)) == {(arm, seed) for arm in ("few", "ours", "all") for seed in range(3)}
+    given.set.remove("precision=fp32")  # today's own recipe, which no line has
+    assert benchmark_methods.kept(given) == {}
+
+
 @pytest.mark.parametrize("arm", ["hard", "single", "unpretrained", "unaligned"])
 def test_an_arm_without_a_component_is_without_it(arm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
