@@ -21,7 +21,7 @@ def dry_run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int | 
 def test_there_are_configs_and_nothing_else_beside_them() -> None:
     assert {path.stem for path in SHIPPED} >= {
         *("demo", "kermany160", "chexpert", "chexpert-1pct", "chexpert-densenet121-320", "nih14", "mimic"),
-        *("kermany-folder", "histology", "dicom-folder"),
+        *("kermany-folder", "histology", "dicom-folder", "table"),
     }
     assert sorted(FOLDER.iterdir()) == SHIPPED
 

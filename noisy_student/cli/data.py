@@ -106,7 +106,7 @@ def split(
     """Draw the labelled set, pool, validation and test by patient, and write them to a file.
 
     The file bears its own hash, and split.file=FILE makes any later run use it. Without -o the split is only shown.
-    The tables are enough: films are not looked for.
+    The tables are enough; where the films are there too, they are named as a run names them.
     """
     from noisy_student.data import split_files
     from noisy_student.preparation import write_splits

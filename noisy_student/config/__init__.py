@@ -85,7 +85,8 @@ class Config(Section):
     generations: dict[Annotated[int, Field(ge=0)], dict[str, Any]] = Field({})
     """What single generations do differently: ``2: {noise: {strength: 8}}`` is laid over ``student`` (over ``teacher``
     for 0) when generation 2 is trained. What belonged to a choice that is made anew (``loss.name``, ``model.head``,
-    ``model.initialise``) takes its default; so it is with ``members``."""
+    ``model.initialise``, ``consistency.method``, ``consistency.align``, ``consistency.align_by``) takes its default; so
+    it is with ``members``."""
     prediction: PredictionConfig = PredictionConfig()
     """Asking a trained network."""
     evaluation: EvaluationConfig = EvaluationConfig()
