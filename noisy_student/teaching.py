@@ -16,7 +16,7 @@ from noisy_student.data import manifest
 from noisy_student.data.manifest import Manifest
 from noisy_student.runs import REFIT, Run, write_json
 from noisy_student.targets import folds, table
-from noisy_student.targets.pseudo import Judged, PseudoLabels, mean_of, pseudo_labels
+from noisy_student.targets.pseudo import Judged, PseudoLabels, mean_of, pseudo_labels, study_mean
 from noisy_student.targets.uncertainty import fill_uncertain, label_targets, self_trained
 from noisy_student.workplace import Traffic, Workplace
 
@@ -130,8 +130,12 @@ class _Judging:
 
 def _judging(run: Run, config: Config, films: Manifest, teachers: Sequence[int]) -> _Judging:
     parts = scoring.judging_films(config, films)
+    # The mean of a study's films, as it is taken of the pool: a mean of two views is on another scale than one view.
     said = [
-        np.mean([scoring.teaching(run, config, g, part, split=name) for g in teachers], axis=0)
+        study_mean(
+            np.mean([scoring.teaching(run, config, g, part, split=name) for g in teachers], axis=0),
+            list(part.frame["study"]),
+        )
         for name, part in parts.items()
     ]
     truth = [scoring.known_truth(manifest.values(part), config.targets.blank) for part in parts.values()]

@@ -34,6 +34,17 @@ LABELS = "data.labels=[A, B]"
             ["student.optim.phases=[{steps: 9}, {epochs: 1, films: labelled}]"],
             "epochs: count the films of the whole table, which films: labelled leaves; give steps",
         ),
+        (["pseudo={align: false, prevalence: {A: 0.1}}"], "pseudo.prevalence: does nothing with pseudo.align: false"),
+        (["student.members=[{judges: stay}, {}]"], "members.0.judges: a member is one network and has no judges"),
+        (["teacher.members=[{}, {refit: {}}]"], "members.1.refit: a member is one network and has no refit of its own"),
+        (
+            ["student.optim.phases=[{films: labelled}]"],
+            "films: labelled in all of them, so no film of the pool is seen",
+        ),
+        (
+            ["pretrain.method=byol", "generations.0={model: {name: resnet18}}", "student.model.name=resnet18"],
+            "pretrain: no network starts from it",
+        ),
         (["teacher.sampler.pool_balance=0.5"], "teacher.sampler.pool_balance: generation 0 has no pseudo-labels"),
         (
             ["teacher.optim.phases=[{steps: 9}, {films: labelled}]"],

@@ -104,7 +104,12 @@ def test_the_threshold_of_a_fold_is_judged_without_its_labels(crossed: Workplace
     again(crossed, "select.rule=f1", "align=false", "hard=true", "weight_power=0")
     run, config = crossed.run, crossed.config
     parts = scoring.judging_films(config, manifest.read(run.manifest))
-    said = np.concatenate([scoring.probabilities(run, 0, name, part) for name, part in parts.items()])
+    said = np.concatenate(  # of a study, as it is of the pool
+        [
+            study_mean(scoring.probabilities(run, 0, name, part), list(part.frame["study"]))
+            for name, part in parts.items()
+        ]
+    )
     truth = np.concatenate([scoring.known_truth(manifest.values(part), "zeros") for part in parts.values()])
     fold = folds.read(run.folds, np.concatenate([scoring.images(part) for part in parts.values()]))
     made = table.read(run.network(1, number) / "targets.parquet")

@@ -126,6 +126,14 @@ class Config(Section):
                 raise ValueError(f"pseudo.prevalence.{name}: {value} is not between 0 and 1")
         self._check_phases()
         learnt = self.pretrain
+        everyone = [(g, number) for g in self.phases() for number in range(len(self.networks(g)))]
+        aligned = any(self.networks(g)[n].consistency.aligned for g, n in everyone)
+        if self.pseudo.prevalence and not self.pseudo.counts and not aligned:
+            raise ValueError("pseudo.prevalence: does nothing with pseudo.align: false; leave it out")
+        if learnt.method != "none" and not any(self.starts_from_pretraining(g, n) for g, n in everyone):
+            raise ValueError(
+                "pretrain: no network starts from it; it is for those with start: weights and the network of teacher.model"
+            )
         if learnt.method != "none" and learnt.optim.freeze_bn and not self.teacher.model.keeps_statistics():
             raise ValueError("pretrain.optim.freeze_bn: teacher.model.weights give no statistics to keep; leave it out")
         return self
@@ -205,6 +213,8 @@ class Config(Section):
             raise ValueError(f"{where}.sampler.pool_balance: generation 0 has no pseudo-labels; leave it out")
         if generation == 0 and network.consistency.prevalence == "teacher":
             raise ValueError(f"{where}.consistency.prevalence: generation 0 has no teacher; leave it out")
+        if generation > 0 and optim.phases and all(part.films == "labelled" for part in optim.phases):
+            raise ValueError(f"{where}.optim.phases: films: labelled in all of them, so no film of the pool is seen")
         if not pooled and any(part.films == "labelled" for part in optim.phases):
             raise ValueError(f"{where}.optim.phases: films: labelled does nothing where no film is of the pool")
         self._check_start(network, where)

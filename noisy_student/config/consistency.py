@@ -70,3 +70,8 @@ class ConsistencyConfig(Section):
     def on(self) -> bool:
         """Whether there is such a term, and with it a use for films of which nothing is known."""
         return self.method != "none"
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the term moves what is said towards an expected share of positives."""
+        return self.method == "fixmatch" and self.align

@@ -194,8 +194,9 @@ class PhaseConfig(Section):
         if len(self.members) == 1:
             raise ValueError("members: one member is no ensemble; name two or more, or leave members out")
         for number, changes in enumerate(self.members):
-            if "members" in changes:
-                raise ValueError(f"members.{number}.members: a member is one network and has no members of its own")
+            for key in ("members", "refit", "judges"):
+                if key in changes:
+                    raise ValueError(f"members.{number}.{key}: a member is one network and has no {key} of its own")
         for key in self.refit or ():
             if key not in REFIT_KEYS:
                 raise ValueError(

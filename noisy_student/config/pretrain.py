@@ -36,7 +36,8 @@ class PretrainConfig(Section):
     """Input noise of the two views."""
     optim: PretrainOptimConfig = PretrainOptimConfig()
     """Optimisation. A step sees two views for each film of its batch; ``ema_decay`` is the momentum of the target
-    network, and what has to do with labels or a classifier is not used."""
+    network (its encoder's rises to it, (1 + n) / (10 + n) after n steps), and what has to do with labels or a
+    classifier is not used."""
     hidden: int = Field(1024, ge=1)
     """Width of the hidden layer of the projector."""
     width: int = Field(256, ge=1)

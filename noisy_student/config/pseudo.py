@@ -86,6 +86,15 @@ class PseudoConfig(Section):
             raise ValueError(
                 f"weight_power: does nothing with weight: {self.weight}; leave it out or use weight: confidence"
             )
+        if self.hard and self.weight == "confidence" and self.weight_power and self.select.rule in ("prevalence", "f1"):
+            raise ValueError(
+                f"weight: confidence is a film's distance from 1/2, which is not where select.rule: {self.select.rule} "
+                "cuts; with hard: true use weight: right or weight_power: 0"
+            )
+        if not self.counts and self.prior_strength != type(self).model_fields["prior_strength"].default:
+            raise ValueError(
+                "prior_strength: does nothing with align: false but for select.rule: prevalence; leave it out"
+            )
         if self.hard and self.temperature != 1:
             raise ValueError("temperature: does nothing with hard: true; leave one of them out")
         if self.pool_share and self.keep_share != 1:
@@ -98,6 +107,11 @@ class PseudoConfig(Section):
                 f"{key}: select.rule: {self.select.rule} says itself what is left out; use half, prevalence or f1"
             )
         return self
+
+    @property
+    def counts(self) -> bool:
+        """Whether pseudo-labels depend on how many positives are expected."""
+        return self.align or self.select.rule == "prevalence"
 
     def kept(self, generation: int) -> float:
         """Return the share of either side of a label that ``generation``, 1 or later, learns from."""

@@ -163,7 +163,7 @@ class Consistency(nn.Module):
         super().__init__()
         self.known, self.config, self.rising = known, config, config.ramp * steps
         self.register_buffer("done", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("share", share.float().clamp(1e-3, 1 - 1e-3), persistent=False)
+        self.register_buffer("share", share.float().clamp(1e-6, 1 - 1e-6), persistent=False)
         if config.align_by == "ratio":
             self.register_buffer("seen", self.share.clone())
         else:
@@ -186,6 +186,10 @@ class Consistency(nn.Module):
         term = self._far if self.config.method == "mean_teacher" else self._unlike
         second = term(logits[batch.rows].float(), weak.detach().float(), batch.group)
         return self.known(logits, batch) + (weight * second).to(second.dtype)
+
+    def at_once(self) -> None:
+        """Give the second term its whole weight from the first step on."""
+        self.rising = 0.0
 
     @torch.no_grad()
     def _weight(self) -> Tensor:

@@ -30,8 +30,8 @@ def estimate_prevalence(positives: float, known: float, teacher_mean: float, str
     prevalence only to about 0.5 / sqrt(known), so the teacher's own mean over the whole pool keeps a say.
     """
     prior = float(np.clip(teacher_mean, EPSILON, 1 - EPSILON))
-    a = positives + strength * prior + EPSILON
-    b = known - positives + strength * (1 - prior) + EPSILON
+    a = positives + (strength + EPSILON) * prior
+    b = known - positives + (strength + EPSILON) * (1 - prior)
     return Prevalence(float(a / (a + b)), (float(beta.ppf(0.025, a, b)), float(beta.ppf(0.975, a, b))))
 
 

@@ -133,7 +133,12 @@ def pseudo_labels(
 
 
 def mean_of(made: Sequence[PseudoLabels]) -> PseudoLabels:
-    """Return the mean of several teachers' pseudo-labels of the same films, of their intervals and thresholds too."""
+    """Return the mean of several teachers' pseudo-labels of the same films, of their intervals and thresholds too.
+
+    A target is the mean of those that weigh something, by weight: one that a teacher leaves out is none of 0.
+    """
+    weights = np.stack([one.weight for one in made])
+    weigh = np.where(weights.any(axis=0), weights, 1.0)
     expected: list[Prevalence | None] = []
     for column in zip(*(one.prevalence for one in made), strict=True):
         found = [one for one in column if one is not None]
@@ -143,8 +148,8 @@ def mean_of(made: Sequence[PseudoLabels]) -> PseudoLabels:
     cuts = [_mean_cut(column) for column in zip(*(one.cuts for one in made), strict=True)]
     taken = np.mean([one.taken for one in made], axis=0)
     return PseudoLabels(
-        np.mean([one.target for one in made], axis=0),
-        np.mean([one.weight for one in made], axis=0),
+        np.average([one.target for one in made], axis=0, weights=weigh),
+        weights.mean(axis=0),
         tuple(float(value) for value in np.mean([one.teacher_mean for one in made], axis=0)),
         tuple(expected),
         tuple(cuts),

@@ -92,8 +92,8 @@ def best_f1(truth: Floats, probability: Floats) -> Cut:
 def two_sided(truth: Floats, probability: Floats, precision: float) -> Cut:
     """Return the lowest threshold from which on, and the highest up to which, ``precision`` of the films are right.
 
-    The lower one stays below 1/2: of a rare finding almost all films are negative, and without that limit those would
-    be too of which the teacher says the contrary. After "DiCaP: Distribution-calibrated pseudo-labeling for
+    The lower one stays below 1/2, and the higher one does not: of a rare finding almost all films are negative, and
+    without that limit those would be too of which the teacher says the contrary; so with a common one. After "DiCaP: Distribution-calibrated pseudo-labeling for
     semi-supervised multi-label learning" (arXiv 2511.20225, 2025), whose two thresholds part what is confident from
     what is ambiguous; there the ambiguous films take another way, here they are left out.
 
@@ -103,7 +103,7 @@ def two_sided(truth: Floats, probability: Floats, precision: float) -> Cut:
         precision: the share of right ones that is asked for on each side.
     """
     levels, hits, called = _from_above(truth, probability)
-    enough = levels[hits >= precision * called - 1e-9]
+    enough = levels[(hits >= precision * called - 1e-9) & (levels >= 0.5)]
     high = float(enough[-1]) if len(enough) else None
     below, missed, under = _from_above(1 - truth, -probability)
     enough = -below[(missed >= precision * under - 1e-9) & (-below < 0.5)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from noisy_student.config import ModelConfig, OptimConfig, PhaseConfig
+from noisy_student.config import ConsistencyConfig, ModelConfig, OptimConfig, PhaseConfig
 from noisy_student.errors import StoppedError
 from noisy_student.learning import fit, losses, objectives, sweep
 from noisy_student.learning.batches import Films
@@ -87,6 +87,36 @@ def test_it_ends_where_the_loss_explodes(factor: float) -> None:
     found = sweep.sweep(replace(make_task(), objective=Watcher(lambda n, loss: loss * factor if n == 6 else loss)))
     assert len(found.losses) == 5
     assert found.losses == sweep.sweep(make_task()).losses[:5]
+
+
+def test_a_loss_below_0_goes_on_until_it_rises_by_a_part_of_the_first() -> None:
+    losses = {1: 0.5, 2: 0.1, 3: -0.07, 4: -0.02, 5: -0.2, 6: -0.1}  # of a margin; 0.5 explodes by 0.375
+
+    def change(step: int, loss: Tensor) -> Tensor:
+        return loss - loss.detach() + losses.get(step, 0.3)
+
+    found = sweep.sweep(replace(make_task(), objective=Watcher(change)))
+    assert found.losses == pytest.approx([0.5, 0.1, -0.07, -0.02, -0.2, -0.1])
+
+
+def test_a_consistency_term_is_compared_with_the_average_and_weighs_all_of_its_weight() -> None:
+    seen: list[tuple[float, float]] = []
+
+    class Noting(objectives.Consistency):
+        def forward(self, model: nn.Module, ema: nn.Module, batch: objectives.Noised) -> Tensor:
+            far = sum(float((a - b).abs().sum()) for a, b in zip(ema.parameters(), start, strict=True))
+            seen.append((far, float(self._weight())))
+            return super().forward(model, ema, batch)
+
+    config = ConsistencyConfig(method="mean_teacher", strength=None, weight=2)
+    task = make_task(steps=500)
+    task = replace(task, phase=task.phase.model_copy(update={"consistency": config}))
+    objective = Noting(lambda logits, _: logits.square().mean(), config, torch.tensor([0.5]), 500)
+    start = [p.detach().clone() for p in fit.Course(replace(task, objective=objective)).state.averaged.parameters()]
+    sweep.sweep(replace(task, objective=objective))
+    assert {weight for _, weight in seen} == {2.0}
+    assert seen[0][0] == 0
+    assert seen[-1][0] > 0
 
 
 def test_it_can_be_stopped() -> None:

@@ -217,7 +217,9 @@ def test_pseudo_targets_may_weigh_less_than_labels() -> None:
 
 def test_hard_targets_are_cut_where_the_rule_says() -> None:
     probability = draw(100)
-    found = make(probability, align=False, hard=True, prevalence={"Edema": 0.37}, select={"rule": "prevalence"})
+    found = make(
+        probability, align=False, hard=True, prevalence={"Edema": 0.37}, select={"rule": "prevalence"}, weight_power=0
+    )
     assert found.target.sum() == 37
     assert found.taken == ((37, 63),)
     assert found.cuts[0].high == np.sort(probability[:, 0])[63]
@@ -273,6 +275,20 @@ def test_several_teachers_average_thresholds_and_counts() -> None:
     assert both.cuts[0].high == pytest.approx((first.cuts[0].high + second.cuts[0].high) / 2)
 
 
+def test_a_teacher_that_leaves_a_film_out_does_not_call_it_negative() -> None:
+    """Three teachers of whom one alone is sure of the first film, and none of the second."""
+    probability = np.array([[[0.95], [0.6]], [[0.85], [0.7]], [[0.8], [0.2]]])
+    select = {"rule": "fixed", "confidence": 0.9}
+    made = [make(one, align=False, hard=True, select=select, weight_power=0) for one in probability]
+    both = mean_of(made)
+    np.testing.assert_allclose(both.weight[:, 0], [1 / 3, 0])
+    assert both.target[0, 0] == 1
+
+
+def test_without_a_prior_and_a_label_the_teacher_s_own_mean_is_expected() -> None:
+    assert estimate_prevalence(0, 0, 0.05, 0).mean == pytest.approx(0.05)
+
+
 def test_a_label_that_is_off_says_why_nothing_is_taken() -> None:
     found = make(draw(20), labels={"Edema": False})
     assert found.taken == ((0, 0),)
@@ -285,6 +301,9 @@ def test_a_label_that_is_off_says_why_nothing_is_taken() -> None:
         ({"weight": "right", "weight_power": 1}, "weight_power: does nothing with weight: right"),
         ({"weight": "resolution", "weight_power": 0}, "weight_power: does nothing with weight: resolution"),
         ({"hard": True, "temperature": 0.5}, "temperature: does nothing with hard: true"),
+        ({"hard": True, "select": {"rule": "f1"}}, "weight: confidence is a film's distance from 1/2"),
+        ({"hard": True, "select": {"rule": "prevalence"}}, "with hard: true use weight: right or weight_power: 0"),
+        ({"align": False, "prior_strength": 9}, "prior_strength: does nothing with align: false"),
         ({"pool_share": (0.5, 1), "keep_share": 0.5}, "keep_share: pool_share takes its place"),
         ({"pool_share": (0.5, 0.3)}, "pool_share: the shares of a curriculum rise"),
         ({"pool_share": (0.5, 1), "select": {"rule": "fixed"}}, "pool_share: select.rule: fixed says itself"),

@@ -120,7 +120,7 @@ def test_without_a_positive_there_is_no_f1_and_nothing_is_taken() -> None:
 def test_two_thresholds_are_the_widest_that_are_right_often_enough(seed: int, precision: float) -> None:
     truth, probability = judged(seed=seed)
     levels = np.unique(probability)
-    high = [t for t in levels if truth[probability >= t].mean() >= precision - 1e-12]
+    high = [t for t in levels if truth[probability >= t].mean() >= precision - 1e-12 and t >= 0.5]
     low = [t for t in levels if (1 - truth)[probability <= t].mean() >= precision - 1e-12 and t < 0.5]
     cut = two_sided(truth, probability, precision)
     assert cut.high == (min(high) if high else None)
@@ -132,6 +132,17 @@ def test_a_side_that_is_never_right_enough_is_left_out_and_said() -> None:
     cut = two_sided(np.array([0.0, 0, 1, 0]), np.array([0.1, 0.2, 0.6, 0.9]), 0.9)
     assert (cut.low, cut.high) == (0.2, None)
     assert cut.reason == "no threshold makes 0.9 of the positives right"
+
+
+def test_a_common_label_does_not_make_positives_of_films_that_the_teacher_calls_negative() -> None:
+    stream = np.random.default_rng(0)
+    probability = stream.random(2000)
+    truth = (stream.random(2000) < 0.25 + 0.75 * probability).astype(float)  # seven in ten are positive
+    cut = two_sided(truth, probability, 0.6)
+    assert truth.mean() > 0.6
+    assert cut.low is not None
+    assert cut.high is not None
+    assert cut.low < 0.5 <= cut.high < 0.51
 
 
 def test_a_rare_label_does_not_make_negatives_of_films_that_the_teacher_calls_positive() -> None:
