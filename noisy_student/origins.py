@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from noisy_student.config import Config, PhaseConfig
 from noisy_student.config.load import resolved
+from noisy_student.data import split_files
 from noisy_student.errors import ConfigError, WeightsError
 from noisy_student.runs import PRETRAINING, Run, read_json
 
@@ -157,7 +158,8 @@ def caution(config: Config, weights: str, search: Sequence[Path]) -> str | None:
         before = meta.get("labels_seen", ())
         stored = None if run is None else read_json(run.path / "config.resolved.json")
         if stored is not None and meta.get("generation") != PRETRAINING and _same_data(stored, config):
-            if not _same_split(stored, resolved(config)):
+            assert run is not None, "it is where the configuration is from"
+            if not _same_split(stored, resolved(config)) or _rewritten(run, config):
                 return _sentence(weights, "another split of this run's data set")
             _check_judging_films(weights, stored["folds"], config.folds)
             if carried := meta.get("cautions"):
@@ -225,6 +227,13 @@ def _same_data(stored: Mapping[str, Any], config: Config) -> bool:
         assert own.root is not None, "the configuration asks for a root"
         return Path(data["root"]).resolve().name == own.root.resolve().name
     return True
+
+
+def _rewritten(run: Run, config: Config) -> bool:
+    """Return whether the split file of ``config`` is not what it was when ``run`` of the same configuration read it."""
+    path = config.split.file
+    read = read_json(run.path / "split.json") if (run.path / "split.json").is_file() else {}
+    return path is not None and split_files.stored_hash(path) != read.get("file_hash")
 
 
 def _same_split(stored: Mapping[str, Any], own: Mapping[str, Any]) -> bool:

@@ -7,8 +7,8 @@ from typing import Any
 
 from noisy_student.config import Config, PhaseConfig
 from noisy_student.config.load import check_same, config_hash, read_snapshot
-from noisy_student.data import manifest, sources
-from noisy_student.preparation import STAGE, assigned, check_train, check_views, data_root
+from noisy_student.data import sources
+from noisy_student.preparation import STAGE, Sizes, assigned, check_train, check_views, data_root, sizes
 from noisy_student.runs import Run
 
 
@@ -56,29 +56,22 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
     check_views(films, config)
     chosen, split = assigned(films, config)
     check_train(chosen, config)
-    labelled, pool = (len(manifest.select(chosen, split="train", labelled=known)) for known in (True, False))
     size = len(films) * config.data.channels * config.data.image_size**2
     counts = {
         name: f"{part['images']:,} films of {part['patients']:,} patients" for name, part in split["counts"].items()
     }
-    plan["steps"] = _steps(amount(config, rounds, labelled, pool))
+    plan["steps"] = _steps(amount(config, rounds, sizes(chosen, config)))
     return plan | counts | {"decoded_films": f"{size / 1e6:,.0f} MB on disk, as much in memory where they fit"}
 
 
-def amount(config: Config, rounds: int, labelled: int | None = None, pool: int | None = None) -> tuple[int, int] | None:
-    """Return the steps of all trainings and the films that they see, both views of a self-supervised start counted.
-
-    ``labelled`` and ``pool`` are numbers of films; ``None`` is returned where it depends on them and they are not
-    known. Where lengths are given in epochs, the steps of a cross-fitted run are those of its labelled films: a network
-    learns from the label budget without its fold, which is about as many.
+def amount(config: Config, rounds: int, films: Sizes | None = None) -> tuple[int, int] | None:
+    """Return the steps of all trainings and the films that they see, both views of a self-supervised start counted;
+    ``None`` where that depends on the ``films`` and they are not known.
     """
     steps = seen = 0
     for generation in range(rounds + 1):
         for number, phase in config.trainings(generation).items():
-            films = None
-            if labelled is not None and pool is not None:
-                films = labelled + (pool if config.uses_pool(generation, number) else 0)
-            own = phase.total_steps(films)
+            own = phase.total_steps(None if films is None else films.seen(config, generation, number))
             if own is None:
                 return None
             steps += own
@@ -124,10 +117,13 @@ def _students(config: Config, rounds: int) -> str:
 def _network(config: Config, generation: int) -> str:
     if config.phase(generation).members:
         return " + ".join(_member(config, generation, number) for number in range(len(config.networks(generation))))
+    alone = _member(config, generation, 0)
+    if config.phase(generation).refit is None:
+        return alone
+    whole = _member(config, generation, config.folds)
     if config.stays(generation, 0):
-        return f"{_member(config, generation, config.folds)} on all folds; the networks of the folds stay"
-    refit = "" if config.phase(generation).refit is None else ", and one on all folds"
-    return _member(config, generation, 0) + refit
+        return f"{whole} on all folds; the networks of the folds stay"
+    return f"{alone}, and {'one' if whole == alone else whole} on all folds"
 
 
 def _member(config: Config, generation: int, number: int) -> str:

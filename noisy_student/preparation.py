@@ -202,12 +202,48 @@ def check_views(films: Manifest, config: Config) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How many films there are to learn from: labelled ones of train, the label budget, the pool, and each fold."""
+
+    labelled: int
+    budget: int
+    pool: int
+    folds: tuple[int, ...] = ()
+
+    def seen(self, config: Config, generation: int, number: int) -> int:
+        """Return how many films network ``number`` of ``generation`` learns from."""
+        kept_from_it = self.folds[number] if number < len(self.folds) else 0
+        known = self.budget - kept_from_it if self.folds else self.labelled
+        return known + (self.pool if config.uses_pool(generation, number) else 0)
+
+
+def sizes(films: Manifest, config: Config) -> Sizes:
+    """Return how many of ``films``, which have a split, there are to learn from.
+
+    Raises:
+        DataError: there are fewer patients with labels than folds.
+    """
+    fold = _dealt(films, config)[1] if config.folds > 1 else np.zeros(0, dtype=np.int64)
+    labelled = manifest.select(films, split="train", labelled=True)
+    dealt = tuple(int(count) for count in np.bincount(fold))
+    return Sizes(len(labelled), len(manifest.budget(films)), len(manifest.pool(films)), dealt)
+
+
+def _dealt(films: Manifest, config: Config) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.int64]]:
+    """Return the films (N,) of the label budget and the fold (N,) of each."""
+    budget = manifest.budget(films)
+    images, patients = (budget.frame[name].to_numpy(dtype=object) for name in ("image", "patient"))
+    return images, folds.deal(patients, manifest.values(budget) == 1, config.folds, config.split.seed)
+
+
 def check_train(films: Manifest, config: Config) -> None:
     """Check that the train split of ``films``, which have one, can teach what the configuration asks for.
 
     Raises:
-        ConfigError: pairs of films are asked for, and no two films belong together.
-        DataError: a label of the labelled films has one class only.
+        ConfigError: pairs of films are asked for, and no two films belong together; or lengths in epochs leave no steps
+            for a phase without one.
+        DataError: a label of the labelled films has one class only, or fewer patients than folds have labels.
     """
     pairs = "film" if config.pretrain.method == "none" else config.pretrain.pairs
     if pairs != "film" and manifest.select(films, split="train").frame[pairs].is_unique:
@@ -219,6 +255,10 @@ def check_train(films: Manifest, config: Config) -> None:
     images = labelled.frame["image"].tolist()
     target, weight = label_targets(manifest.values(labelled), config.data.labels, config.targets, images)
     splits.check_classes(target, weight, config.data.labels)
+    found = sizes(films, config)
+    for generation in config.phases():
+        for number, phase in config.trainings(generation).items():
+            phase.stretches(found.seen(config, generation, number))
 
 
 def prepare(run: Run, config: Config, *, progress: bool = False, stop: Callable[[], bool] = lambda: False) -> Cache:
@@ -248,11 +288,7 @@ def prepare(run: Run, config: Config, *, progress: bool = False, stop: Callable[
     names = ("split.json", "config.yaml", "config.resolved.json", "environment.json")
     writes = [run.manifest, run.sealed, *(run.path / name for name in names)]
     if config.folds > 1:
-        budget = manifest.budget(seen)
-        images, patients = (budget.frame[name].to_numpy(dtype=object) for name in ("image", "patient"))
-        folds.write(
-            images, folds.deal(patients, manifest.values(budget) == 1, config.folds, config.split.seed), run.folds
-        )
+        folds.write(*_dealt(seen, config), run.folds)
         writes.append(run.folds)
     run.record(STAGE, None, [], writes, {"config": config_hash(config), "cache": source.cache.key})
     return source.cache

@@ -229,8 +229,7 @@ def device() -> str:
 
 def seen_by_ours(bench: Bench) -> int:
     """Return how many films all trainings of ours see together, both views of a self-supervised start counted."""
-    labelled = len(manifest.select(bench.seen, split="train", labelled=True))
-    found = plan.amount(bench.work.config, bench.rounds, labelled, len(bench.pool))
+    found = plan.amount(bench.work.config, bench.rounds, preparation.sizes(bench.seen, bench.work.config))
     assert found is not None, "the films are known"
     return found[1]
 

@@ -88,7 +88,8 @@ def test_a_network_is_taught_by_the_networks_of_its_fold_alone(work: Workplace) 
         found.append(expected)
         assert own.target[own.pseudo] == pytest.approx(expected.target, abs=1e-6)
     whole = table.read(run.generation(1) / "targets.parquet")
-    assert whole.target[whole.pseudo] == pytest.approx((found[0].target + found[1].target) / 2, abs=1e-6)
+    mean = np.average([one.target for one in found], axis=0, weights=[one.weight for one in found])
+    assert whole.target[whole.pseudo] == pytest.approx(mean, abs=1e-6)
     assert np.abs(found[0].target - found[1].target).max() > 1e-3
 
 
@@ -212,9 +213,9 @@ def test_a_refit_that_sees_the_pool_leaves_the_lengths_of_the_folds_in_epochs(tm
     budget, pool = len(manifest.budget(chosen)), len(manifest.pool(chosen))
     assert films[0][K] == budget == sum(films[0][:K])
     assert films[1] == [*films[0][:K], budget + pool]
-    steps = [plan.amount(work.config, 0, budget, pool) for work in made]
-    each = [math.ceil(2 * budget / 8), math.ceil(2 * (budget + pool) / 8)]
-    assert steps == [(total, total * 8) for total in (3 * each[0], 2 * each[0] + each[1])]
+    steps = [plan.amount(work.config, 0, preparation.sizes(chosen, work.config)) for work in made]
+    totals = [sum(math.ceil(2 * count / 8) for count in counts) for counts in films]
+    assert steps == [(total, total * 8) for total in totals]
 
 
 def test_a_consistency_term_rises_over_the_steps_of_its_own_network(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from small_runs import write_config
 
@@ -13,6 +15,8 @@ from noisy_student import origins
 from noisy_student.cli import main
 from noisy_student.config import Config
 from noisy_student.config.load import load, resolved
+from noisy_student.data import manifest, split_files
+from noisy_student.data.manifest import Manifest
 from noisy_student.errors import ConfigError, WeightsError
 from noisy_student.reporting.report import _model
 from noisy_student.runs import Run, read_json, write_json
@@ -141,6 +145,19 @@ def test_a_run_on_the_same_films_is_warned_of_unless_its_split_is_the_same(tmp_p
     sentence = "other was trained on another split of this run's data set"
     finished(tmp_path / "third", config(*NIH, "split.labelled_patients=50"), seen=("nih",), cautions=(sentence,))
     assert origins.caution(here, "third", [tmp_path]) == sentence
+
+
+def test_a_run_of_a_split_file_that_was_written_anew_is_warned_of(tmp_path: Path) -> None:
+    films = Manifest(pd.DataFrame({"image": ["a", "b"], "split": ["train", "test"], "labelled": [True, False]}), ())
+    split = tmp_path / "split.parquet"
+    split_files.write(films, {"hash": split_files.digest(films)}, split)
+    here = config(*NIH, f"split.file={split}")
+    finished(tmp_path / "before", here)
+    write_json(tmp_path / "before" / "split.json", {"file_hash": split_files.digest(films)})
+    assert origins.caution(here, "before", [tmp_path]) is None
+    other = manifest.replace(films, split=np.array(["test", "train"], dtype=object))
+    split_files.write(other, {"hash": split_files.digest(other)}, split)
+    assert "before was trained on another split" in str(origins.caution(here, "before", [tmp_path]))
 
 
 def test_a_run_of_the_same_split_is_refused_where_either_is_cross_fitted(tmp_path: Path) -> None:

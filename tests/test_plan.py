@@ -76,6 +76,20 @@ def test_epochs_that_leave_no_steps_are_refused_once_the_films_are_there(tmp_pat
         describe(config, tmp_path / "run", rounds=0)
 
 
+def test_a_run_with_epochs_that_leave_no_steps_for_a_student_ends_before_its_teacher(tmp_path: Path) -> None:
+    optim = "student.optim={steps: 5, phases: [{epochs: 9}, {}], batch_size: 8}"
+    config = load(None, [*TINY[:-2], optim, f"data.cache_dir={tmp_path / 'cache'}"])
+    with pytest.raises(ConfigError, match=r"optim\.phases: take \d+ steps of 5 .* leave none for the one without"):
+        preparation.prepare(Run(tmp_path / "run"), config)
+
+
+def test_more_folds_than_patients_are_refused_once_the_films_are_there(tmp_path: Path) -> None:
+    config = load(None, [*TINY, "folds=20", f"data.cache_dir={tmp_path / 'cache'}"])
+    synthetic.write_dataset(preparation.data_root(config.data), config.data.synthetic)
+    with pytest.raises(DataError, match=r"folds: 20 folds are asked for, and \d+ patients are labelled"):
+        describe(config, tmp_path / "run", rounds=0)
+
+
 def test_a_data_set_that_is_not_there_is_said(tmp_path: Path) -> None:
     for source in ("chexpert", "csv"):
         config = load(None, [f"data.source={source}", f"data.root={tmp_path / 'films'}"])
@@ -107,6 +121,13 @@ def test_students_are_named_as_their_generations_are_trained(tmp_path: Path) -> 
     ]
     assert students(1, *mixed) == "small_resnet from its teacher"
     assert students(3, *mixed) == ("small_resnet from its teacher (1); resnet18 from ImageNet (2); small_resnet (3)")
+    other = [
+        "folds=2",
+        "teacher.refit={model: {name: resnet18}}",
+        "student.refit={model: {name: resnet18}, start: weights}",
+    ]
+    assert students(1, *other) == "small_resnet from its teacher, and resnet18 on all folds"
+    assert students(1, "folds=2", "teacher.refit={}", "student.refit={}").endswith("its teacher, and one on all folds")
     assert students(1, "pretrain.method=byol", "student.start=weights") == "small_resnet from the self-supervised start"
 
 

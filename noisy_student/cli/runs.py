@@ -97,7 +97,7 @@ def _find_rate(work: Workplace, curve: Path, request: Request) -> None:
 def pseudo_label(
     run_path: Path, overrides: tuple[str, ...], device: str, as_json: bool, verbose: bool, quiet: bool
 ) -> None:
-    """Label the pool with the current teacher: soft targets for the next generation."""
+    """Label the pool with the current teacher: targets for the next generation."""
     from noisy_student import generations
 
     with existing(run_path, overrides, device, quiet) as work:

@@ -132,7 +132,7 @@ class Config(Section):
             raise ValueError("pseudo.prevalence: does nothing with pseudo.align: false; leave it out")
         if learnt.method != "none" and not any(self.starts_from_pretraining(g, n) for g, n in everyone):
             raise ValueError(
-                "pretrain: no network starts from it; it is for those with start: weights and the network of teacher.model"
+                "pretrain: no network starts from it; those with start: weights and the network of teacher.model do"
             )
         if learnt.method != "none" and learnt.optim.freeze_bn and not self.teacher.model.keeps_statistics():
             raise ValueError("pretrain.optim.freeze_bn: teacher.model.weights give no statistics to keep; leave it out")

@@ -32,6 +32,15 @@ def digest(manifest: Manifest) -> str:
     return hashlib.sha256("".join(f"{line}\n" for line in lines.to_pylist()).encode()).hexdigest()
 
 
+def stored_hash(path: Path) -> str | None:
+    """Return the hash that the split file at ``path`` bears; ``None`` where there is no such file."""
+    try:
+        summary = json.loads(pq.read_schema(path).metadata[_KEY])
+    except (OSError, KeyError, TypeError, ValueError):  # what is wrong with it is said where it is used
+        return None
+    return str(summary.get("hash"))
+
+
 def places(output: Path, seeds: Sequence[int]) -> list[Path]:
     """Return where the split of each seed goes: ``output`` itself, or NAME-SEED.parquet where there are several."""
     if len(seeds) == 1:

@@ -18,7 +18,7 @@ from noisy_student.stats.sweeps import Sweep
 STEPS: Final = 100
 LOWEST, HIGHEST = 1e-6, 1.0
 EXPLODED: Final = 4.0
-"""A loss this many times the lowest one ends the sweep; where that is near 0 or below, times a part of the first one."""
+"""A loss this many times the lowest one ends the sweep; near 0 and below, a part of the first one counts."""
 
 
 def sweep(task: Task, *, stop: Callable[[], bool] = lambda: False, progress: bool = False) -> Sweep:

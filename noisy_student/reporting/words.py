@@ -73,6 +73,16 @@ def films_of_patients(part: Mapping[str, Any]) -> str:
     return f"{plural(part['images'], 'film')} of {plural(part['patients'], 'patient')}"
 
 
+def _what_judges_do(config: Mapping[str, Any], students: Sequence[int]) -> str:
+    """Return how the sentence on the networks that judge a refit ends."""
+    changes = {str(generation): changed for generation, changed in config.get("generations", {}).items()}
+    usual = config.get("student", {}).get("judges")
+    judges = {changes.get(str(index), {}).get("judges", usual) for index in students}
+    if judges == {"stay"}:
+        return "; they are the same in every generation."
+    return "." if config.get("promotion", {}).get("rule") == "always" else ", and decided whether it teaches."
+
+
 def trained_on(report: Mapping[str, Any]) -> str:
     """Return the sentences on what the generations learned from and what that cost in labels."""
     budget, counts = report["budget"], report["split"].get("counts", {})
@@ -90,8 +100,7 @@ def trained_on(report: Mapping[str, Any]) -> str:
             f" Every generation is one network that learned from all these labelled patients. {folds} others, each "
             "trained without a part of them and judged on that part alone, gave its calibration and thresholds"
         )
-        stay = report["config"].get("student", {}).get("judges") == "stay"
-        text += "; they are the same in every generation." if stay else ", and decided whether it teaches."
+        text += _what_judges_do(report["config"], students)
     elif folds > 1:
         text += (
             f" Every generation is the mean of {folds} networks, each trained without a part of all these labelled "

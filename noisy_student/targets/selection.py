@@ -93,9 +93,10 @@ def two_sided(truth: Floats, probability: Floats, precision: float) -> Cut:
     """Return the lowest threshold from which on, and the highest up to which, ``precision`` of the films are right.
 
     The lower one stays below 1/2, and the higher one does not: of a rare finding almost all films are negative, and
-    without that limit those would be too of which the teacher says the contrary; so with a common one. After "DiCaP: Distribution-calibrated pseudo-labeling for
-    semi-supervised multi-label learning" (arXiv 2511.20225, 2025), whose two thresholds part what is confident from
-    what is ambiguous; there the ambiguous films take another way, here they are left out.
+    without that limit those would be too of which the teacher says the contrary; so with a common one. After "DiCaP:
+    Distribution-calibrated pseudo-labeling for semi-supervised multi-label learning" (arXiv 2511.20225, 2025), whose
+    two thresholds part what is confident from what is ambiguous; there the ambiguous films take another way, here they
+    are left out.
 
     Args:
         truth: (M,), 1 or 0.

@@ -127,6 +127,12 @@ def test_what_it_was_trained_on_names_the_whole_label_budget():
     text = words.trained_on(report)
     assert "Every generation is one network that learned from all these labelled patients. 4 others" in text
     assert "the mean of" not in text
+    assert ", and decided whether it teaches." in text
+    report["generations"].append({"index": 1, "role": "student", "model": {"networks": 1}})
+    report["config"] |= {"generations": {"1": {"judges": "stay"}}, "promotion": {"rule": "always"}}
+    assert "; they are the same in every generation." in words.trained_on(report)
+    report["config"] |= {"generations": {"1": {"judges": "learn"}}, "student": {"judges": "stay"}}
+    assert "gave its calibration and thresholds." in words.trained_on(report)
 
 
 def test_a_threshold_is_said_where_it_is_on_record():
