@@ -294,17 +294,31 @@ def _differences(joined: Joined, names: Sequence[str], config: Config) -> list[d
         names=joined.labels,
     )
     adjusted = holm({str(index): found.macro.p_value for index, found in enumerate(compared, start=1)})
+    tests = sum(value is not None for value in adjusted.values())
     return [
-        _one_difference(joined, index, found, adjusted[str(index)], names, config)
+        _one_difference(joined, index, found, adjusted[str(index)], tests, names, config)
         for index, found in enumerate(compared, start=1)
     ]
 
 
 def _one_difference(
-    joined: Joined, index: int, found: Comparison, p_holm: float | None, names: Sequence[str], config: Config
+    joined: Joined,
+    index: int,
+    found: Comparison,
+    p_holm: float | None,
+    tests: int,
+    names: Sequence[str],
+    config: Config,
 ) -> dict[str, Any]:
     measures = config.evaluation
-    said = comparison_json(found, joined.labels, measures.smallest_difference, measures.confidence)
+    said = comparison_json(
+        found,
+        joined.labels,
+        measures.smallest_difference,
+        measures.confidence,
+        p_holm if tests > 1 else None,
+        max(1, tests),
+    )
     for k, name in enumerate(joined.labels):
         closed = delong.difference(
             joined.truth[:, k], joined.scores[0][:, k], joined.scores[index][:, k], joined.patients, measures.confidence

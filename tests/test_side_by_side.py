@@ -266,6 +266,24 @@ def test_what_cannot_be_told_apart_is_said_with_the_patients_it_would_take(folde
     assert "No label differs at 95\N{NO-BREAK SPACE}% after adjustment" in shown
 
 
+def test_the_word_for_the_macro_mean_agrees_with_its_adjusted_p_value(folder: Path, tmp_path: Path) -> None:
+    weak, strong = (pd.read_csv(folder / f"{name}.csv").set_index("Path") for name in ("weak", "strong"))
+    noise = np.random.default_rng(2).normal(scale=0.04, size=weak.shape)
+    (weak + 0.05 * (strong.loc[weak.index, weak.columns] - weak) + noise).to_csv(tmp_path / "little.csv")
+    entries = [folder / "weak.csv", tmp_path / "little.csv", folder / "weak.csv"]
+    given = ("--truth", folder / "truth.csv", *FAST)
+    found = [json.loads(ns("compare", *entries[:count], *given, "--json"))["differences"][0] for count in (2, 3)]
+    alone, among = (one["macro"] for one in found)
+    assert among["ci"] == alone["ci"]
+    assert 0 < among["ci"][0]
+    assert (alone["sentence"], alone["p_holm"]) == ("better", alone["p"])
+    assert among["p"] < 0.05 < among["p_holm"]
+    assert among["sentence"].startswith("cannot be told apart with 150 patients; a difference of 0.01 would need about")
+    shown = ns("compare", *entries, *given)
+    assert "little and " in shown
+    assert "little is better" not in shown
+
+
 def finished(path: Path, best: int, settings: Config) -> Run:
     """A run of three generations whose films are described, with the files that a finished run has."""
     run = write_run(path, described(make_films()), 3)

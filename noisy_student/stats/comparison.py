@@ -103,17 +103,28 @@ def difference_json(found: Difference) -> dict[str, Any]:
     }
 
 
-def comparison_json(found: Comparison, labels: Sequence[str], smallest: float, confidence: float) -> dict[str, Any]:
+def comparison_json(
+    found: Comparison,
+    labels: Sequence[str],
+    smallest: float,
+    confidence: float,
+    macro_p: float | None = None,
+    macro_tests: int = 1,
+) -> dict[str, Any]:
     """Return ``{"macro": D, "labels": {NAME: D}}``, each with its plain ``sentence``.
 
     A label counts as better or worse only after Holm's adjustment over all labels (``p_holm``), and nothing does where
     a class has fewer patients than :data:`noisy_student.stats.support.TOLD`. ``smallest`` is the difference of which
-    the sentence says how many patients would show it.
+    the sentence says how many patients would show it. Where the macro mean is one of ``macro_tests`` comparisons,
+    ``macro_p`` is its p-value adjusted over these, and has a say in its sentence.
     """
+    tests = max(1, sum(one.p_value is not None for one in found.labels))
     adjusted = holm({name: one.p_value for name, one in zip(labels, found.labels, strict=True)})
-    said = sentence(found.macro, found.macro_patients, smallest, confidence, few=found.macro_few)
+    said = sentence(
+        found.macro, found.macro_patients, smallest, confidence, macro_p, found.macro_few, tests=macro_tests
+    )
     entries = {}
     for name, one, patients, few in zip(labels, found.labels, found.patients, found.few, strict=True):
-        words = sentence(one, patients, smallest, confidence, adjusted[name], few)
+        words = sentence(one, patients, smallest, confidence, adjusted[name], few, tests)
         entries[name] = {**difference_json(one), "p_holm": adjusted[name], "sentence": words}
     return {"macro": {**difference_json(found.macro), "sentence": said}, "labels": entries}

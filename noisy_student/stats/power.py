@@ -14,7 +14,9 @@ POWER: Final = 0.8
 """Chance of finding the difference with the number of patients that is named."""
 
 
-def patients_needed(patients: int, sd: float, difference: float, confidence: float, power: float = POWER) -> int:
+def patients_needed(
+    patients: int, sd: float, difference: float, confidence: float, power: float = POWER, tests: int = 1
+) -> int:
     """Return how many patients it takes to find ``difference`` at two-sided ``confidence`` with chance ``power``.
 
     The standard deviation of a paired difference falls as one over the root of the number of patients. So from its
@@ -22,8 +24,11 @@ def patients_needed(patients: int, sd: float, difference: float, confidence: flo
     difference when it is z(1 - alpha/2) + z(power) standard deviations long: ``patients * ((z + z) * sd /
     difference)**2`` (the sample size of Hanley and McNeil 1983 and Obuchowski and McClish 1997 with the resampled
     variance in place of a binormal one).
+
+    Where it is one of several ``tests`` adjusted by Holm, alpha is divided by their number, which is what the first of
+    them has to pass: enough whatever the others find.
     """
-    reach = float(ndtri((1 + confidence) / 2) + ndtri(power))
+    reach = float(ndtri(1 - (1 - confidence) / (2 * tests)) + ndtri(power))
     return max(2, math.ceil(patients * (reach * sd / difference) ** 2))
 
 
@@ -34,13 +39,14 @@ def sentence(
     confidence: float,
     p_value: float | None = None,
     few: str | None = None,
+    tests: int = 1,
 ) -> str:
     """Return "better", "worse", "cannot be told apart with N patients; a difference of D would need about M patients",
     or why neither can be said. ``few`` says that a class has too few patients for either word.
 
-    It is the interval that decides, or ``p_value``, adjusted for many labels, where one is given. D is ``smallest``,
-    set beforehand: the number of patients for the difference that was seen would say no more than the p-value does
-    (Hoenig and Heisey 2001).
+    It is the interval that decides, and ``p_value``, adjusted for so many ``tests``, where one is given. D is
+    ``smallest``, set beforehand: the number of patients for the difference that was seen would say no more than the
+    p-value does (Hoenig and Heisey 2001). M is what it takes after the adjustment.
     """
     if found.value is None or found.ci is None:
         return f"cannot be compared: {found.reason}"
@@ -54,7 +60,7 @@ def sentence(
     text = f"cannot be told apart with {patients:,} patient{'' if patients == 1 else 's'}"
     if not found.sd:
         return f"{text}; the order of the cases is the same"
-    needed = _rounded(patients_needed(patients, found.sd, smallest, confidence))
+    needed = _rounded(patients_needed(patients, found.sd, smallest, confidence, tests=tests))
     return f"{text}; a difference of {smallest:g} would need about {needed:,} patients"
 
 

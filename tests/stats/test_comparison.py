@@ -79,17 +79,43 @@ def test_the_sentence_names_the_patients_a_difference_would_need() -> None:
     assert power.sentence(undefined, 500, 0.01, 0.95) == "cannot be compared: no label has both classes"
 
 
-@given(st.floats(1e-4, 0.1), st.floats(1e-3, 0.1), st.integers(20, 5000), st.sampled_from([0.9, 0.95, 0.99]))
+@given(
+    st.floats(1e-4, 0.1),
+    st.floats(1e-3, 0.1),
+    st.integers(20, 5000),
+    st.sampled_from([0.9, 0.95, 0.99]),
+    st.sampled_from([1, 5, 14]),
+)
 def test_with_so_many_patients_the_test_finds_the_difference_four_times_in_five(
-    sd: float, difference: float, patients: int, confidence: float
+    sd: float, difference: float, patients: int, confidence: float, tests: int
 ) -> None:
-    needed = power.patients_needed(patients, sd, difference, confidence)
+    needed = power.patients_needed(patients, sd, difference, confidence, tests=tests)
     found = []
     for count in (needed - 1, needed):
         shifted = difference / (sd * np.sqrt(patients / max(count, 1)))
-        found.append(norm.sf(norm.ppf((1 + confidence) / 2) - shifted))
+        # By Holm one of several tests passes at least where its p times their number does.
+        found.append(norm.sf(norm.isf((1 - confidence) / (2 * tests)) - shifted))
     assert found[1] >= 0.8 - 1e-9
     assert needed == 2 or found[0] < 0.8
+
+
+def test_the_patients_a_label_would_need_are_those_after_the_adjustment_for_all_labels() -> None:
+    # 500 * ((2.914 + 0.842) * 0.004 / 0.01)**2 = 1,129 for the first of 14 labels, 628 for one alone
+    assert power.patients_needed(500, 0.004, 0.01, 0.95, tests=14) == 1129
+    truth, scores, patients = models()
+    like = scores[0] + 0.1 * np.random.default_rng(9).normal(size=truth.shape)
+    found = compare_models(truth, [scores[0], like], [(0, 1)], patients, [0, 1], **SETTINGS)[0]
+    names = ("Edema", "Atelectasis", "Fracture")
+    said = comparison_json(found, names, 0.001, 0.95)
+    edema, before = found.labels[0], "cannot be told apart with 150 patients; a difference of 0.001 would need about "
+    assert edema.sd is not None
+    needed = power.patients_needed(150, edema.sd, 0.001, 0.95, tests=2)  # Fracture has one class and no test
+    assert said["labels"]["Edema"]["sentence"] == f"{before}{round(needed, -3):,} patients"
+    assert round(power.patients_needed(150, edema.sd, 0.001, 0.95), -3) < round(needed, -3)
+    assert said["macro"]["sentence"] == power.sentence(found.macro, 150, 0.001, 0.95)
+    # The macro mean, where it is one of three comparisons.
+    one_of_three = comparison_json(found, names, 0.001, 0.95, 1.0, 3)["macro"]["sentence"]
+    assert one_of_three == power.sentence(found.macro, 150, 0.001, 0.95, tests=3) != said["macro"]["sentence"]
 
 
 @pytest.mark.slow
