@@ -26,8 +26,9 @@ class EvaluationConfig(Section):
     bins: int = Field(10, ge=2)
     """Bins of equal mass for ECE and reliability diagrams."""
     stratify: bool = False
-    """Resample patients within strata by their rarest finding, so that no resample loses a rare one; intervals then
-    hold for a test set with as many patients of each finding."""
+    """Resample patients within strata by their rarest finding; intervals then hold for a test set in which as many
+    patients have it as their rarest one. Findings of fewer than ten patients have no stratum, and a resample can lose
+    them, as it can a rare negative."""
     target_sensitivity: float = Field(0.9, gt=0, le=1)
     """Sensitivity of the second operating point: the highest threshold that reaches it on the judging films."""
     target_specificity: float = Field(0.9, gt=0, le=1)

@@ -59,7 +59,8 @@ def evaluate(
         confidence: coverage of the intervals.
         bins: bins of the calibration errors and reliability diagrams.
         seed: seed of the resamples.
-        stratify: keep the number of patients with each finding in every resample (:func:`subgroups.strata`).
+        stratify: keep in every resample the number of patients whose rarest finding it is, of findings that have ten
+            patients or more (:func:`strata.strata`).
         before: probabilities (N, K) before calibration, for ``before``.
         points: label -> kind -> threshold chosen on other films, for ``operating_points``.
         ranking: labels whose scores need only rank; their measures of calibration are None.

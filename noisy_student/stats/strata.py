@@ -18,7 +18,8 @@ def strata(truth: npt.ArrayLike, patients: npt.ArrayLike, smallest: int = SMALLE
     """Return a stratum (N,) per film, constant within a patient, for resamples that keep rare findings.
 
     A patient belongs to the rarest finding that any of its films has (``truth`` (N, K), 1 where it is there), 0 is no
-    finding. Findings of fewer than ``smallest`` patients make no stratum, and their patients count for their next one.
+    finding. Findings of fewer than ``smallest`` patients make no stratum, and their patients count for their next one;
+    where fewer than ``smallest`` are left for 0, they are drawn with the largest stratum.
     """
     of_film = np.unique(np.asarray(patients), return_inverse=True)[1]
     positive = np.asarray(truth, dtype=np.float64) == 1
@@ -29,4 +30,7 @@ def strata(truth: npt.ArrayLike, patients: npt.ArrayLike, smallest: int = SMALLE
         members = found[:, label] & (stratum == 0)
         if members.sum() >= smallest:
             stratum[members] = place
+    sizes = np.bincount(stratum)
+    if 0 < sizes[:1].sum() < smallest and sizes.size > 1:
+        stratum[stratum == 0] = 1 + np.argmax(sizes[1:])
     return stratum[of_film]

@@ -90,18 +90,32 @@ def test_a_gap_that_cannot_be_says_why() -> None:
 
 
 def test_strata_are_the_rarest_finding_of_a_patient() -> None:
-    truth = np.zeros((40, 3))
+    truth = np.zeros((42, 3))
     truth[:30, 0] = 1  # patients 0 ... 14
     truth[10:32, 1] = 1  # patients 5 ... 15
     truth[[1, 39], 2] = 1  # two patients: too few
-    found = strata(truth, np.arange(40) // 2, smallest=10)
+    found = strata(truth, np.arange(42) // 2, smallest=10)
     np.testing.assert_array_equal(found[0::2], found[1::2])
     by_patient = found[0::2]
     assert (by_patient[5:16] == by_patient[5]).all()  # the rarer of the two large findings
     assert (by_patient[16:] == 0).all()
     assert (by_patient[:5] == 0).all()  # five are left of the most frequent one
-    assert strata(truth, np.arange(40) // 2, smallest=2)[0] != strata(truth, np.arange(40) // 2, smallest=2)[2]
+    assert strata(truth, np.arange(42) // 2, smallest=2)[0] != strata(truth, np.arange(42) // 2, smallest=2)[2]
     assert strata(np.empty((0, 3)), np.empty(0)).size == 0
+
+
+def test_few_patients_who_are_left_over_are_drawn_with_the_largest_stratum() -> None:
+    truth = np.zeros((200, 2))
+    truth[:199, 0], truth[199, 1] = 1, 1
+    assert np.unique(strata(truth, np.arange(200))).size == 1
+    truth[:, 1] = np.arange(200) < 30
+    truth[190:, 0] = 0  # 30 patients with the second finding, 160 with the first alone, 10 with none
+    assert np.unique(strata(truth, np.arange(200)), return_counts=True)[1].tolist() == [10, 30, 160]
+    truth[190, 0] = 1
+    found = strata(truth, np.arange(200))
+    assert np.unique(found, return_counts=True)[1].tolist() == [30, 170]
+    assert found[199] == found[100]
+    assert np.unique(strata(np.zeros((5, 2)), np.arange(5))).tolist() == [0]
 
 
 def test_stratified_resamples_do_not_lose_a_rare_finding() -> None:
