@@ -243,7 +243,7 @@ def test_two_tables_are_compared_paired_on_the_same_cases(folder: Path) -> None:
     assert better["macro"]["ci"] == pytest.approx(expected.ci)
     assert better["macro"]["p_holm"] == pytest.approx(2 * better["macro"]["p"])  # one of two comparisons
     assert better["macro"]["sentence"] == "better"
-    assert same["macro"]["sentence"].startswith("cannot be told apart with 150 patients; the order")
+    assert same["macro"]["sentence"].startswith("cannot be told apart with 150 patients; the difference is the same")
     edema = better["labels"]["Edema"]
     closed = delong.difference(truth[:, 3], weak[:, 3], strong[:, 3], codes, 0.95)
     assert edema["delong"]["p"] == pytest.approx(closed.p_value)

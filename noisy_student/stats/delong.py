@@ -20,7 +20,8 @@ from noisy_student.stats.metrics import Floats, checked
 DELONG: Final = "DeLong"
 CLUSTERED: Final = "Obuchowski (clustered)"
 NO_SPREAD: Final = 1e-15
-"""A variance as small as this is rounding alone."""
+"""A variance as small as this cannot be told from rounding."""
+TOO_LITTLE: Final = "the variance is too small to be estimated"
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,12 @@ def interval(truth: npt.ArrayLike, score: npt.ArrayLike, patients: npt.ArrayLike
     """
     found = areas(truth, np.asarray(score, dtype=np.float64)[None], patients)
     value, variance = float(found.auroc[0]), float(found.covariance[0, 0])
-    how = "separate the classes completely" if value in (0.0, 1.0) else "are all the same"
-    if (nothing := _without(found, value, variance, f"the scores {how}")) is not None:
+    why = TOO_LITTLE
+    if value in (0.0, 1.0):
+        why = "the scores separate the classes completely"
+    elif np.unique(np.asarray(score, dtype=np.float64)[~np.isnan(np.asarray(truth, dtype=np.float64))]).size == 1:
+        why = "the scores are all the same"
+    if (nothing := _without(found, value, variance, why)) is not None:
         return nothing
     half = _z(confidence) * np.sqrt(variance) / (value * (1 - value))
     low, high = expit(logit(value) - half), expit(logit(value) + half)
@@ -129,8 +134,12 @@ def difference(
     contrast = np.array([-1.0, 1.0])
     value, variance = float(contrast @ found.auroc), float(contrast @ found.covariance @ contrast)
     alike = abs(value) < NO_SPREAD
-    how = "rank the cases alike" if alike else "differ by as much whichever cases are looked at"
-    if (nothing := _without(found, value, variance, f"the two scores {how}")) is not None:
+    why = TOO_LITTLE
+    if alike:
+        why = "the two scores have the same AUROC, and their difference varies too little to be estimated"
+    elif np.isin(found.auroc, (0.0, 1.0)).all():
+        why = "the two scores differ by as much whichever cases are looked at"
+    if (nothing := _without(found, value, variance, why)) is not None:
         same = alike and nothing.value is not None and found.reason is None
         return replace(nothing, p_value=1.0) if same else nothing
     half = _z(confidence) * np.sqrt(variance)

@@ -59,7 +59,7 @@ def sentence(
         return "better" if found.value > 0 else "worse"
     text = f"cannot be told apart with {patients:,} patient{'' if patients == 1 else 's'}"
     if not found.sd:
-        return f"{text}; the order of the cases is the same"
+        return f"{text}; the difference is the same in every resample"
     needed = _rounded(patients_needed(patients, found.sd, smallest, confidence, tests=tests))
     return f"{text}; a difference of {smallest:g} would need about {needed:,} patients"
 

@@ -54,7 +54,7 @@ def test_the_words_follow_the_interval_and_for_labels_the_adjusted_p_value() -> 
     better, worse, same = (comparison_json(one, names, 0.01, 0.95) for one in found)
     assert better["macro"]["sentence"] == better["labels"]["Edema"]["sentence"] == "better"
     assert worse["macro"]["sentence"] == "worse"
-    assert same["macro"]["sentence"] == "cannot be told apart with 150 patients; the order of the cases is the same"
+    assert same["macro"]["sentence"] == "cannot be told apart with 150 patients; the difference is the same in every resample"
     fracture = better["labels"]["Fracture"]
     assert fracture["sentence"] == "cannot be compared: no label has both a positive and a negative film"
     assert (fracture["p"], fracture["p_holm"]) == (None, None)
@@ -62,6 +62,15 @@ def test_the_words_follow_the_interval_and_for_labels_the_adjusted_p_value() -> 
     assert better["labels"]["Edema"]["p_holm"] == pytest.approx(4 / 201)
     few = comparison_json(found[0], names, 0.01, 0.985)
     assert few["labels"]["Edema"]["sentence"].startswith("cannot be told apart with 150 patients; a difference of 0.01")
+
+
+def test_two_models_that_both_separate_the_classes_are_not_said_to_order_the_cases_alike() -> None:
+    truth = np.array([0.0] * 6 + [1.0] * 6)[:, None]
+    rising = np.arange(12.0)[:, None]
+    other = rising[[*range(5, -1, -1), *range(11, 5, -1)]]
+    found = compare_models(truth, [rising, other], [(0, 1)], np.arange(12), [0], **SETTINGS)[0]
+    said = comparison_json(found, ("Edema",), 0.01, 0.95)["macro"]["sentence"]
+    assert said == "cannot be told apart with 12 patients; the difference is the same in every resample"
 
 
 def test_the_sentence_names_the_patients_a_difference_would_need() -> None:

@@ -145,12 +145,27 @@ def test_what_is_not_defined_says_why() -> None:
     assert complete.reason == "the scores separate the classes completely"
     same = delong.difference([0, 1, 0, 1], [1, 2, 3, 4], [1, 2, 3, 4], np.arange(4), 0.95)
     assert (same.value, same.ci, same.p_value) == (0.0, None, 1.0)
-    assert same.reason == "the two scores rank the cases alike"
+    same_auroc = "the two scores have the same AUROC, and their difference varies too little to be estimated"
+    assert same.reason == same_auroc
+    # Both separate the classes and order the cases of a class otherwise.
+    apart = delong.difference([0, 0, 1, 1], [1, 2, 3, 4], [2, 1, 4, 3], np.arange(4), 0.95)
+    assert (apart.value, apart.ci, apart.p_value, apart.reason) == (0.0, None, 1.0, same_auroc)
     flat = delong.interval([0, 1, 0, 1], [0.5] * 4, np.arange(4), 0.95)
     assert (flat.value, flat.ci, flat.reason) == (0.5, None, "the scores are all the same")
     turned = delong.difference([0, 1, 0, 1], [4, 1, 3, 2], [1, 3, 2, 4], np.arange(4), 0.95)
     assert (turned.value, turned.p_value) == (1.0, None)
     assert turned.reason == "the two scores differ by as much whichever cases are looked at"
+    flat = delong.difference([0, 1, 0, 1], [0.5] * 4, [1, 3, 2, 4], np.arange(4), 0.95)
+    assert (flat.value, flat.reason) == (0.5, "the variance is too small to be estimated")
+    # One positive of many lies below one negative: the scores are not all the same, whatever the variance.
+    truth = np.arange(20000) >= 10000
+    nearly = np.arange(20000.0)
+    nearly[[9999, 10000]] = nearly[[10000, 9999]]
+    found = delong.interval(truth, nearly, np.arange(20000), 0.95)
+    assert found.value == pytest.approx(1 - 1e-8, abs=1e-12)
+    assert (found.ci, found.reason) == (None, "the variance is too small to be estimated")
+    nothing = delong.difference(truth, np.arange(20000.0), nearly, np.arange(20000), 0.95)
+    assert (nothing.ci, nothing.p_value, nothing.reason) == (None, None, "the variance is too small to be estimated")
     with pytest.raises(DataError, match="score is NaN"):
         delong.interval([0.0, 1.0], [np.nan, 1.0], [0, 1], 0.95)
 
