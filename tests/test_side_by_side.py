@@ -430,6 +430,16 @@ def test_a_comparison_says_which_labels_have_too_few_patients(folder: Path, tmp_
     assert "macro: no interval: only 1 patient with Edema" in alone
 
 
+def test_why_one_model_has_no_interval_is_said_of_that_model(folder: Path, tmp_path: Path) -> None:
+    truth = pd.read_csv(folder / "truth.csv").set_index("Study")
+    scores = pd.read_csv(folder / "weak.csv")
+    studies = scores["Path"].str.extract(r"(test/patient\d+/study\d+)")[0]
+    scores.assign(Edema=0.1 + 0.8 * truth["Edema"].loc[studies].to_numpy()).to_csv(tmp_path / "sure.csv", index=False)
+    shown = ns("compare", folder / "weak.csv", tmp_path / "sure.csv", "--truth", folder / "truth.csv", *FAST)
+    assert "\nsure, Edema: no interval: the scores separate the classes completely\n" in shown
+    assert shown.count("Fracture: no positives among 300 films") == 1
+
+
 def test_of_many_columns_left_out_the_first_are_named_and_the_rest_counted(folder: Path, tmp_path: Path) -> None:
     scores = pd.read_csv(folder / "weak.csv")
     for number in range(13):

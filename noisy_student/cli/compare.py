@@ -129,7 +129,13 @@ def _table(found: Mapping[str, Any]) -> str:
         cells = [model["labels"][label] for model in models]
         rows.append((label, *(words.interval(cell["auroc"], cell["ci"]) for cell in cells)))
     rows.append(("macro", *(words.interval(model["macro"]["auroc"], model["macro"]["ci"]) for model in models)))
-    return "\n".join([_aligned(rows), *_reasons(models[0])])  # one truth, so one reason for all models
+    # Most reasons are of the truth, and so the same of all models; that scores separate the classes is of one.
+    reasons = [_reasons(model) for model in models]
+    shared = [line for line in reasons[0] if all(line in lines for lines in reasons)]
+    own = [
+        f"{head}, {line}" for head, lines in zip(heads, reasons, strict=True) for line in lines if line not in shared
+    ]
+    return "\n".join([_aligned(rows), *shared, *own])
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> str:

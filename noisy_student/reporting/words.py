@@ -174,7 +174,7 @@ def how_good(report: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
 
 def _against_guessing(ci: Sequence[float] | None) -> str:
     """Return how an interval of an AUROC stands to 0.5, the one of guessing, as a sentence."""
-    if ci is None:
+    if ci is None or ci[0] == ci[1]:  # no width: an earlier version gave it where no resample can differ
         return ""
     if ci[0] > 0.5:
         return "Better than guessing. "

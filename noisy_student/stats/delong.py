@@ -21,6 +21,7 @@ DELONG: Final = "DeLong"
 CLUSTERED: Final = "Obuchowski (clustered)"
 NO_SPREAD: Final = 1e-15
 """A variance as small as this cannot be told from rounding."""
+SEPARATED: Final = "the scores separate the classes completely"
 TOO_LITTLE: Final = "the variance is too small to be estimated"
 
 
@@ -112,7 +113,7 @@ def interval(truth: npt.ArrayLike, score: npt.ArrayLike, patients: npt.ArrayLike
     value, variance = float(found.auroc[0]), float(found.covariance[0, 0])
     why = TOO_LITTLE
     if value in (0.0, 1.0):
-        why = "the scores separate the classes completely"
+        why = SEPARATED
     elif np.unique(np.asarray(score, dtype=np.float64)[~np.isnan(np.asarray(truth, dtype=np.float64))]).size == 1:
         why = "the scores are all the same"
     if (nothing := _without(found, value, variance, why)) is not None:

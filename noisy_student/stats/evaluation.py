@@ -23,6 +23,7 @@ Aggregation = Literal["mean", "max", "frontal"]
 NO_PROBABILITIES: Final = "scores outside [0, 1] are no probabilities"
 NOTHING_KNOWN: Final = "no film with a known value"
 CI_METHOD: Final = "bootstrap over patients"
+SAME_IN_ALL: Final = "every resample gives the same figure"
 MEANS: Final = ("ap", "brier", "log_loss", "ece")
 """Measures beside AUROC of which the macro mean is given, over the labels of the macro AUROC."""
 
@@ -133,17 +134,26 @@ def _macro(
     }
 
 
-def bounds(draws: Floats, classes: Ints, names: Sequence[str], confidence: float) -> dict[str, Any]:
+def bounds(
+    draws: Floats, classes: Ints, names: Sequence[str], confidence: float, *, gap: bool = False
+) -> dict[str, Any]:
     """Return ``ci`` of the mean over K labels from its resamples (R, K), and what there is to say of it.
 
     ``reason`` tells why there is none: a class (``classes`` (K, 2), as by :func:`support.of_classes`) has fewer than
-    two patients, or more than half of the resamples lack a class of a label. Others that lack one are left out, because
-    their mean is over other labels: ``undefined_replicates`` is their share, ``undefined_labels`` says which labels.
+    two patients, more than half of the resamples lack a class of a label, or all give the same AUROC, as where scores
+    separate the classes completely (of a ``gap`` that is no reason: the same films have none). Others that lack a class
+    are left out, because their mean is over other labels: ``undefined_replicates`` is their share, ``undefined_labels``
+    says which labels.
     """
     share, missing = support.incomplete(draws, names)
     lacking = support.lacking(classes, names, support.RESAMPLED)
-    ci = None if lacking else interval(complete(draws), confidence)
-    reason = None if ci else f"no interval: {lacking or support.most_incomplete(share, missing)}"
+    means = complete(draws)
+    ci = None if lacking else interval(means, confidence)
+    why = lacking or support.most_incomplete(share, missing)
+    if ci is not None and not gap and np.nanmin(means) == np.nanmax(means):
+        separated = set(np.unique(draws[~np.isnan(means)])) <= {0.0, 1.0}
+        ci, why = None, delong.SEPARATED if separated else SAME_IN_ALL
+    reason = None if ci else f"no interval: {why}"
     return {
         "ci": ci and list(ci),
         "undefined_replicates": share,

@@ -137,5 +137,5 @@ def _gap(
         "difference": means[best] - means[worst],
         "between": [first[0].name, second[0].name],
         "labels": names,
-        **bounds(first[2][:, used] - second[2][:, used], classes, names, confidence),
+        **bounds(first[2][:, used] - second[2][:, used], classes, names, confidence, gap=True),
     }

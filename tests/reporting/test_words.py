@@ -168,6 +168,7 @@ def test_a_sentence_of_the_comparison_is_said_and_the_first_generation_is_compar
         ((0.3, 0.45), None, "Worse than guessing: the interval lies below 0.5,", "in brackets."),
         (None, "no interval: only 1 patient with A", "Generation 2 reaches", "no interval: only 1 patient with A."),
         (None, None, "Generation 2 reaches", "without interval."),
+        ((1.0, 1.0), None, "Generation 2 reaches", "interval in brackets."),
     ],
 )
 def test_how_good_starts_with_the_answer(ci, reason, first, last):

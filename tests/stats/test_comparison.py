@@ -54,7 +54,10 @@ def test_the_words_follow_the_interval_and_for_labels_the_adjusted_p_value() -> 
     better, worse, same = (comparison_json(one, names, 0.01, 0.95) for one in found)
     assert better["macro"]["sentence"] == better["labels"]["Edema"]["sentence"] == "better"
     assert worse["macro"]["sentence"] == "worse"
-    assert same["macro"]["sentence"] == "cannot be told apart with 150 patients; the difference is the same in every resample"
+    assert (
+        same["macro"]["sentence"]
+        == "cannot be told apart with 150 patients; the difference is the same in every resample"
+    )
     fracture = better["labels"]["Fracture"]
     assert fracture["sentence"] == "cannot be compared: no label has both a positive and a negative film"
     assert (fracture["p"], fracture["p_holm"]) == (None, None)

@@ -95,6 +95,28 @@ def test_a_missing_interval_has_a_reason() -> None:
         assert entry["reason"] == f"no interval: only 1 patient with {name}, 1 patient without {name}"
 
 
+def test_where_no_resample_can_differ_there_is_no_interval() -> None:
+    truth = np.tile((np.arange(40) < 12)[:, None], (1, 3)).astype(float)
+    score = np.stack([truth[:, 0], 1 - truth[:, 0], np.full(40, 0.5)], axis=1)
+    labels = ("Right", "Wrong", "Flat")
+    result = evaluate(truth, score, np.arange(40), labels, labels[:2], **OPTIONS)
+    separated = "no interval: the scores separate the classes completely"
+    for name, auroc, why in (
+        ("Right", 1.0, separated),
+        ("Wrong", 0.0, separated),
+        ("Flat", 0.5, "no interval: every resample gives the same figure"),
+    ):
+        entry = result["labels"][name]
+        assert (entry["auroc"], entry["ci"], entry["reason"]) == (auroc, None, why)
+        assert (entry["delong_ci"], entry["undefined_replicates"]) == (None, 0.0)
+    assert [result["macro"][key] for key in ("auroc", "ci", "reason")] == [0.5, None, separated]
+    # A mean with a label whose resamples do differ has an interval.
+    score[:, 2] = np.random.default_rng(0).random(40)
+    mixed = evaluate(truth, score, np.arange(40), labels, ("Right", "Flat"), **OPTIONS)["macro"]
+    assert mixed["ci"][0] < mixed["ci"][1]
+    assert mixed["reason"] is None
+
+
 @pytest.mark.parametrize(
     ("value", "films", "reason"), [(1.0, 1, "no negatives among 1 film"), (0.0, 0, "no film with a known value")]
 )
