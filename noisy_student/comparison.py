@@ -269,7 +269,10 @@ def _competition(joined: Joined, score: Floats, config: Config) -> dict[str, Any
 
 
 def _figures(found: dict[str, Any]) -> dict[str, Any]:
-    kept = ("auroc", "ci", "ap", "positives", "negatives", "unknown", "reason", "delong_ci", "delong_method")
+    kept = (
+        "auroc", "ci", "undefined_replicates", "ap", "positives", "negatives", "unknown", "reason", "delong_ci",
+        "delong_method", "delong_reason",
+    )  # fmt: skip
     means = ("auroc", "ci", "ap", "labels", "undefined_replicates", "undefined_labels", "reason")
     macro = {key: found["macro"][key] for key in means}
     return {

@@ -438,6 +438,14 @@ def test_why_one_model_has_no_interval_is_said_of_that_model(folder: Path, tmp_p
     shown = ns("compare", folder / "weak.csv", tmp_path / "sure.csv", "--truth", folder / "truth.csv", *FAST)
     assert "\nsure, Edema: no interval: the scores separate the classes completely\n" in shown
     assert shown.count("Fracture: no positives among 300 films") == 1
+    found = comparison.compare([folder / "weak.csv", tmp_path / "sure.csv"], folder / "truth.csv", FAST[1:])
+    for model in found["models"]:
+        for label in model["labels"].values():
+            assert (label["delong_ci"] is None) == (label["delong_reason"] is not None)
+            assert (label["undefined_replicates"] is None) == (label["auroc"] is None)
+    edema, fracture = (found["models"][1]["labels"][name] for name in ("Edema", "Fracture"))
+    assert edema["delong_reason"] == "the scores separate the classes completely"
+    assert fracture["delong_reason"] == "no positive cases"
 
 
 def test_of_many_columns_left_out_the_first_are_named_and_the_rest_counted(folder: Path, tmp_path: Path) -> None:
