@@ -170,9 +170,9 @@ def _sentence(
         "worse": "is worse",
         "undecided": "cannot be told apart from",
     }[word]
-    change = "" if found.auroc.value is None else f" (macro AUROC {found.auroc.value:+.3f}"
-    change += "" if found.log_loss.value is None or not change else f", log loss {found.log_loss.value:+.3f}"
-    change = f"{change})".replace("-", "−") if change else ""
+    measured = (("macro AUROC", found.auroc.value), ("log loss", found.log_loss.value))
+    changes = ", ".join(f"{name} {value:+.3f}".replace("-", "−") for name, value in measured if value is not None)
+    change = f" ({changes})" if changes else ""
     if word != "undecided":
         said += f", by {' and '.join(shown(found, word, config))}, than"
     return (
@@ -185,9 +185,10 @@ def _without_bounds(found: PairedComparison, config: PromotionConfig) -> str:
     """Return why the macro AUROC took no part in the verdict and what is left, as a sentence; empty where it did, or
     was not to.
     """
-    unasked = config.rule == "estimate" or config.measure == "log_loss"
-    if unasked or found.auroc.value is None or found.auroc.lower is not None:
+    by_value = config.rule == "estimate"
+    decides, left = ((one.value if by_value else one.lower) for one in (found.auroc, found.log_loss))
+    if config.measure == "log_loss" or decides is not None:
         return ""
-    loss = config.measure == "both" and found.log_loss.lower is not None
-    left = "the log loss alone decides" if loss else "nothing is left to decide by"
-    return f" The macro AUROC has {found.auroc.reason}: {left}."
+    why = f"is undefined, {found.auroc.reason}" if found.auroc.value is None else f"has {found.auroc.reason}"
+    loss = config.measure == "both" and left is not None
+    return f" The macro AUROC {why}: {'the log loss alone decides' if loss else 'nothing is left to decide by'}."

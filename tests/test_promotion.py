@@ -155,7 +155,15 @@ def test_a_single_teacher_is_a_number() -> None:
             UNDEFINED,
             UNDEFINED,
             "On 150 validation patients generation 3 cannot be told apart from the mean of generations 0, 2; "
-            "next to teach: the mean of generations 0, 2, 3.",
+            "next to teach: the mean of generations 0, 2, 3. "
+            "The macro AUROC is undefined, no label has both classes: nothing is left to decide by.",
+        ),
+        (
+            UNDEFINED,
+            DOWN,
+            "On 150 validation patients generation 3 is better, by log loss, than the mean of generations 0, 2 "
+            "(log loss −0.021); next to teach: generation 3. "
+            "The macro AUROC is undefined, no label has both classes: the log loss alone decides.",
         ),
     ],
 )
@@ -163,6 +171,19 @@ def test_the_sentence_names_patients_generations_and_numbers(
     auroc: Difference, log_loss: Difference, sentence: str
 ) -> None:
     assert promotion.decision(3, [0, 2], comparison(auroc, log_loss))["sentence"] == sentence
+
+
+@pytest.mark.parametrize(
+    ("settings", "last"),
+    [
+        ({"rule": "estimate"}, "no label has both classes: the log loss alone decides."),
+        ({"measure": "auroc"}, "no label has both classes: nothing is left to decide by."),
+        ({"measure": "log_loss"}, "next to teach: generation 1."),  # nobody asked for the AUROC
+    ],
+)
+def test_an_undefined_auroc_is_told_where_it_was_to_decide(settings: dict[str, Any], last: str) -> None:
+    said = promotion.decision(1, [0], comparison(UNDEFINED, DOWN), PromotionConfig(**settings))["sentence"]
+    assert said.endswith(last)
 
 
 def test_figures_are_written_with_their_intervals_and_undefined_ones_as_null_with_a_reason(tmp_path: Path) -> None:
