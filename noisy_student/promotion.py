@@ -95,7 +95,8 @@ def verdict(found: PairedComparison, config: PromotionConfig = DEFAULT) -> str:
 def shown(found: PairedComparison, word: str, config: PromotionConfig = DEFAULT) -> list[str]:
     """Return which of the measures that decide ("macro AUROC", "log loss") show the student "better" or "worse".
 
-    A bound shows it where all of the interval lies on that side of 0; by the rule ``estimate`` the difference does.
+    A one-sided bound shows it where it lies on that side of 0 (so the two-sided ``ci`` beside it may hold 0); by the
+    rule ``estimate`` the difference does.
     """
     names = []
     for name, key, difference, good in (

@@ -50,6 +50,21 @@ def signed(value: float | None, ci: Sequence[float] | None = None, digits: int =
     return one(value) if ci is None else f"{one(value)} ({one(ci[0])} to {one(ci[1])})"
 
 
+def bounded(found: Mapping[str, Any], confidence: float | None) -> str:
+    """Return a difference of a decision with the one-sided bounds that decide: the nearest one where it shows a sign."""
+    value, low, high = found["difference"], found.get("lower"), found.get("upper")
+    if low is None or high is None:
+        return signed(value, found.get("ci"))
+
+    def one(bound: float) -> str:  # a bound that decides is not rounded to 0
+        return signed(bound, digits=next((digits for digits in range(3, 8) if round(bound, digits)), 3))
+
+    sure = f" with {percent(confidence)} confidence" if confidence is not None else ""
+    if low > 0 or high < 0:
+        return f"{signed(value)} ({f'at least {one(low)}' if low > 0 else f'at most {one(high)}'}{sure})"
+    return f"{signed(value)} (at least {one(low)} and at most {one(high)}{sure and f', each{sure}'})"
+
+
 def percent(share: float | None) -> str:
     """Return a share as per cent, with at most two decimals: ``95 %``."""
     return DASH if share is None else f"{round(share * 100, 2):g}\N{NO-BREAK SPACE}%"

@@ -118,7 +118,9 @@ def make_generation(
             "against": index - 1 if student else None,
             "teachers": [index] if verdict != "undecided" else list(range(index + 1)),
             "auroc": score if student else None,
-            "log_loss": score | {"difference": -0.012, "ci": [-0.02, -0.004]} if student else None,
+            "log_loss": score | {"difference": -0.012, "ci": [-0.02, -0.004], "lower": -0.018, "upper": -0.006}
+            if student
+            else None,
             "sentence": f"On 150 validation patients generation {index} was compared with generation {index - 1}."
             if student
             else "Generation 0 is the first teacher: there is nothing to compare it with.",

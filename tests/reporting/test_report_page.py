@@ -100,7 +100,7 @@ def test_page_says_the_main_things_in_words(parsed, finished):
     assert "Undecided. On 150 validation patients" in text
     assert "Which to useGeneration 2" in text.replace("use Gen", "useGen")
     assert "On validation no AUROC can be given for Fracture (no positives)" in text
-    assert "log loss (lower is better) −0.012 (−0.020 to −0.004)" in text
+    assert "log loss (lower is better) −0.012 (at most −0.006 with 90 % confidence)" in text
 
 
 def test_what_marks_and_colours_mean_stands_above_the_panels(html):
@@ -133,6 +133,27 @@ def test_undefined_label_shows_a_dash_and_its_reason(small):
     write_json(path, evaluation)
     text = " ".join(Page(write_generation(small, 1)[1].read_text()).text.split())
     assert "– no positives among 600 films" in text
+
+
+def test_a_decision_stands_beside_the_bounds_that_made_it(tmp_path):
+    run = fake_run.make_run(tmp_path / "run", generations=2)
+    path = run.generation(1) / "promotion.json"
+    decision = read_json(path)
+    decision["auroc"] |= {"ci": [-0.001, 0.043], "lower": 0.003}
+    write_json(path, decision)
+
+    def text():
+        return " ".join(Page(write_generation(run, 1)[1].read_text()).text.replace("\N{NO-BREAK SPACE}", " ").split())
+
+    shown = text()
+    assert "Student minus teacher: macro AUROC +0.021 (at least +0.003 with 90 % confidence), " in shown
+    assert "log loss (lower is better) −0.012 (at most −0.006 with 90 % confidence)." in shown
+    assert "+0.043" not in shown
+    write_json(
+        run.path / "config.resolved.json",
+        read_json(run.path / "config.resolved.json") | {"promotion": {"rule": "estimate", "confidence": 0.9}},
+    )
+    assert "Student minus teacher (the differences decide, wherever their bounds are): macro" in text()
 
 
 def test_text_of_users_is_escaped(tmp_path):

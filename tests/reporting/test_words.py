@@ -161,6 +161,25 @@ def test_a_sentence_of_the_comparison_is_said_and_the_first_generation_is_compar
 
 
 @pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        # A one-sided bound above 0 in a two-sided interval that holds 0.
+        ((0.011, 0.002, 0.02, (-0.001, 0.023)), "+0.011 (at least +0.002 with 90 % confidence)"),
+        ((-0.012, -0.018, -0.006, None), "−0.012 (at most −0.006 with 90 % confidence)"),
+        ((0.004, -0.015, 0.024, None), "+0.004 (at least −0.015 and at most +0.024, each with 90 % confidence)"),
+        ((0.004, 0.0002, 0.024, None), "+0.004 (at least +0.0002 with 90 % confidence)"),
+        ((0.0, 0.0, 0.0, None), "0.000 (at least 0.000 and at most 0.000, each with 90 % confidence)"),
+        ((0.004, None, None, None), "+0.004"),
+        ((0.004, None, None, (-0.01, 0.02)), "+0.004 (−0.010 to +0.020)"),  # by an earlier version
+    ],
+)
+def test_a_decision_is_shown_with_the_bounds_that_decide(found, expected):
+    score = dict(zip(("difference", "lower", "upper", "ci"), found, strict=True))
+    assert words.bounded(score, 0.9).replace("\N{NO-BREAK SPACE}", " ") == expected
+    assert "confidence" not in words.bounded(score, None)
+
+
+@pytest.mark.parametrize(
     ("ci", "reason", "first", "last"),
     [
         ((0.61, 0.7), None, "Better than guessing. Generation 2 reaches", "interval in brackets."),
