@@ -29,6 +29,10 @@ POOL_NOTE = (
     "Diagnostic only: the sealed labels of the pool were opened after the fact. "
     "Nothing in training, calibration or promotion has seen them."
 )
+VALID_NOTE = (
+    "Calibration and thresholds were fitted to these films: Brier score, log loss, calibration errors and operating "
+    "points tend to look better here than on films that took no part in that."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +83,7 @@ def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict
         "macro_labels": list(macro_labels),
         "confidence": config.evaluation.confidence,
         "splits": {},
+        "notes": {"valid": VALID_NOTE},
         "paired": None,
         "paired_first": None,
         "subgroups": None,

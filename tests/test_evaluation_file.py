@@ -66,6 +66,8 @@ def content(run: Run) -> dict[str, Any]:
 
 def test_the_file_has_the_agreed_form_and_no_nan(content: dict[str, Any]) -> None:
     assert json.loads(json.dumps(content, allow_nan=False)) == content
+    assert list(content["notes"]) == ["valid"]
+    assert content["notes"]["valid"].startswith("Calibration and thresholds were fitted to these films")
     for levels in content["splits"].values():
         for level in levels.values():
             for name in ("ap", "brier", "log_loss", "ece"):

@@ -275,7 +275,7 @@ def test_the_word_for_the_macro_mean_agrees_with_its_adjusted_p_value(folder: Pa
     found = [json.loads(ns("compare", *entries[:count], *given, "--json"))["differences"][0] for count in (2, 3)]
     alone, among = (one["macro"] for one in found)
     assert among["ci"] == alone["ci"]
-    assert 0 < among["ci"][0]
+    assert among["ci"][0] > 0
     assert (alone["sentence"], alone["p_holm"]) == ("better", alone["p"])
     assert among["p"] < 0.05 < among["p_holm"]
     assert among["sentence"].startswith("cannot be told apart with 150 patients; a difference of 0.01 would need about")

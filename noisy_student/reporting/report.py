@@ -177,6 +177,7 @@ def _entry(run: Run, index: int) -> dict[str, Any]:
         "verdict": decision.get("verdict"),
         "test": _level(evaluation, "test"),
         "valid": _level(evaluation, "valid"),
+        "notes": evaluation.get("notes"),
         "levels": {
             split: {level: _macro(part.get("macro")) for level, part in levels.items()}
             for split, levels in evaluation["splits"].items()

@@ -51,7 +51,7 @@ def signed(value: float | None, ci: Sequence[float] | None = None, digits: int =
 
 
 def bounded(found: Mapping[str, Any], confidence: float | None) -> str:
-    """Return a difference of a decision with the one-sided bounds that decide: the nearest one where it shows a sign."""
+    """Return a difference of a decision with the one-sided bounds that decide, the nearer one where it has a sign."""
     value, low, high = found["difference"], found.get("lower"), found.get("upper")
     if low is None or high is None:
         return signed(value, found.get("ci"))

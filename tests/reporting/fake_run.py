@@ -99,6 +99,7 @@ def make_generation(
             "macro_labels": list(labels),
             "confidence": 0.95,
             "splits": {split: {"image": part, "study": part} for split, part in splits.items()},
+            "notes": {"valid": "Fitted to these films."},
             "paired": None if index == 0 else paired(labels, index),
             "paired_first": paired(labels, index, against=0) if index > 1 else None,
             "subgroups": subgroups(labels),
@@ -358,7 +359,7 @@ def make_older(run: Run) -> None:
     for index in run.generations():
         path = run.generation(index) / "evaluation.json"
         evaluation = read_json(path)
-        for key in ("paired_first", "subgroups"):
+        for key in ("paired_first", "subgroups", "notes"):
             del evaluation[key]
         for part in evaluation["splits"].values():
             for level in part.values():

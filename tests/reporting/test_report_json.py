@@ -39,6 +39,7 @@ def test_figures_are_those_of_the_evaluation(finished, report):
         assert entry["paired"] == evaluation["paired"]
         assert entry["paired_first"] == evaluation["paired_first"]
         assert entry["subgroups"] == evaluation["subgroups"]
+        assert entry["notes"] == evaluation["notes"] == {"valid": "Fitted to these films."}
 
 
 def test_an_older_run_has_null_where_it_was_not_measured(small):
@@ -49,6 +50,7 @@ def test_an_older_run_has_null_where_it_was_not_measured(small):
     assert report["references"] is None
     entry = report["generations"][1]
     assert (entry["paired_first"], entry["subgroups"], entry["test"]["macro"]["ap"]) == (None, None, None)
+    assert entry["notes"] is None
     assert all(entry["test"]["labels"]["Edema"][key] is None for key in ("operating_points", "before", "delong_ci"))
     text = " ".join(html_path.read_text().split())
     for said in (
