@@ -315,7 +315,7 @@ def difference(
     # The sample counts as one more resample, so that p is never 0 (Davison and Hinkley 1997, section 4.2).
     tail = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0)) + 1
     p_value = min(1.0, 2 * tail / (defined.size + 1))
-    sd = float(defined.std())
+    sd = float(defined.std()) if np.ptp(defined) else 0.0  # of equal numbers it is not always 0 but for rounding
     return Difference(value, ci, float(lower), float(upper), p_value, None, sd, share, tuple(missing))
 
 

@@ -155,6 +155,14 @@ def brute_holm(values: list[float]) -> list[float]:
     return found
 
 
+def test_a_difference_that_is_the_same_in_every_resample_names_no_patients() -> None:
+    draws = np.full((300, 1), 0.1)
+    found = intervals.difference(0.1, np.zeros_like(draws), draws, 0.95, "undefined")
+    assert (np.std(draws) > 0, found.sd) == (True, 0.0)
+    said = power.sentence(found, 40, 0.01, 0.95, 0.2)
+    assert said == "cannot be told apart with 40 patients; the difference is the same in every resample"
+
+
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=14))
 def test_holm_equals_the_step_down_procedure(values: list[float | None]) -> None:
     found = power.holm({str(place): value for place, value in enumerate(values)})
