@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from noisy_student.reporting import calibrations, figures, plots, tables, words
+from noisy_student.reporting import calibrations, figures, learned, plots, tables, words
 from noisy_student.reporting.pictures import Pictures
 from noisy_student.runs import Run, read_json
 
@@ -95,7 +95,7 @@ def _environment() -> jinja2.Environment:
         "listed": words.listed,
         "settings": _settings,
     }
-    environment.globals |= {"words": words, "tables": tables, "calibrations": calibrations}
+    environment.globals |= {"words": words, "learned": learned, "tables": tables, "calibrations": calibrations}
     return environment
 
 

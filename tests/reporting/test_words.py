@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from noisy_student.reporting import words
+from noisy_student.reporting import learned, words
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_reason_of_an_undefined_cell(cell, why):
     ],
 )
 def test_the_reader_is_told_whose_the_figures_on_validation_are(config, said):
-    text = words.judges({"config": config})
+    text = learned.judges({"config": config})
     assert (said in text) if said else text == ""
 
 
@@ -113,26 +113,26 @@ def test_what_it_was_trained_on_names_the_whole_label_budget():
                         for index, role in enumerate(("teacher", "student"))],
         "config": {},
     }  # fmt: skip
-    text = words.trained_on(report)
+    text = learned.trained_on(report)
     for part in ("40 films of 20 patients", "Generation 1 also", "900 films of 1 patient ", "70 films of 35 patients"):
         assert part in text
     assert "networks" not in text
     report["generations"] = report["generations"][:1]
-    assert "900" not in words.trained_on(report)
+    assert "900" not in learned.trained_on(report)
     report["config"]["folds"] = 4
-    assert "the mean of 4 networks, each trained without a part of all these labelled patients" in words.trained_on(
+    assert "the mean of 4 networks, each trained without a part of all these labelled patients" in learned.trained_on(
         report
     )
     report["config"]["teacher"] = {"refit": {}}
-    text = words.trained_on(report)
+    text = learned.trained_on(report)
     assert "Every generation is one network that learned from all these labelled patients. 4 others" in text
     assert "the mean of" not in text
     assert ", and decided whether it teaches." in text
     report["generations"].append({"index": 1, "role": "student", "model": {"networks": 1}})
     report["config"] |= {"generations": {"1": {"judges": "stay"}}, "promotion": {"rule": "always"}}
-    assert "; they are the same in every generation." in words.trained_on(report)
+    assert "; they are the same in every generation." in learned.trained_on(report)
     report["config"] |= {"generations": {"1": {"judges": "learn"}}, "student": {"judges": "stay"}}
-    assert "gave its calibration and thresholds." in words.trained_on(report)
+    assert "gave its calibration and thresholds." in learned.trained_on(report)
 
 
 def test_a_threshold_is_said_where_it_is_on_record():
