@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from noisy_student import evaluation, measures, prediction, preparation, scoring
+from noisy_student.best import best_generation
 from noisy_student.config import Config
 from noisy_student.data import manifest, near_duplicates, splits
 from noisy_student.data.cache import Cache
@@ -27,17 +28,17 @@ _COMPARED: Final = 32
 
 
 def chosen_generation(run: Run, asked: int | None = None) -> int:
-    """Return the generation that was ``asked`` for, or else the one that the run's report names best.
+    """Return the generation that was ``asked`` for, or else the best one (:func:`noisy_student.best.best_generation`).
 
-    Where there is no report yet, that is the last one that was calibrated.
+    Where none has been judged yet, that is the last one that was calibrated.
 
     Raises:
         UsageError: nothing has been trained.
     """
     if asked is not None:
         return asked
-    if (run.path / "report.json").is_file():
-        best: int = read_json(run.path / "report.json")["best"]
+    best = best_generation(run)
+    if best is not None:
         return best
     ready = [number for number in run.generations() if run.is_complete("calibrate", number)]
     if not ready:

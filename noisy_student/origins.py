@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from noisy_student.best import best_generation
 from noisy_student.config import Config, PhaseConfig
 from noisy_student.config.load import resolved
 from noisy_student.data import split_files
@@ -83,7 +84,9 @@ def model_folder(path: Path) -> Path:
                 f"model.weights: {path} has no report.json, so its best generation is not known",
                 f"Name a generation ({names}), or finish the run with ns evaluate and ns report.",
             )
-        path = run.generation(read_json(report)["best"])
+        best = best_generation(run)
+        assert best is not None  # at the least the report names one
+        path = run.generation(best)
     number = path.name.removeprefix("gen-")
     several = Run(path.parent).networks(int(number)) if number.isdigit() else []
     for folder in (path, path / "checkpoint" / "best", *several[:1]):

@@ -20,7 +20,7 @@ LONGEST = 400
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("labels", "errors", "launch", "randomness"),
     ("runs",),
-    ("config",),
+    ("best", "config"),
     ("stats",),
     ("data",),
     ("targets", "origins"),
@@ -41,7 +41,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 )
 """A unit (a module or folder of the package) imports only from levels above it in this list, and from itself."""
 
-REPORTING_IMPORTS = {"runs", "stats", "labels", "errors"}
+REPORTING_IMPORTS = {"runs", "best", "stats", "labels", "errors"}
 REPORTING_USERS = {"stages", "generations", "deploy", "api", "cli"}
 """Reports are made from the files of a run alone, so ``reporting`` stands beside the levels."""
 

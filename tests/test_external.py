@@ -22,7 +22,8 @@ from noisy_student.config import Config, DataConfig, SyntheticConfig
 from noisy_student.config.load import load
 from noisy_student.data import synthetic
 from noisy_student.errors import DataError, UsageError
-from noisy_student.runs import Run, read_json
+from noisy_student.reporting.report import choose_best
+from noisy_student.runs import Run, read_json, write_json
 from noisy_student.workplace import Workplace
 
 
@@ -269,6 +270,38 @@ def test_the_best_generation_is_the_reports_or_the_last_calibrated(work: Workpla
         external.chosen_generation(empty)
     (tmp_path / "run" / "report.json").write_text('{"best": 3}')
     assert external.chosen_generation(empty) == 3
+
+
+@pytest.mark.parametrize(
+    ("rule", "verdicts", "best"),
+    [
+        ("bound", ("first", "worse"), 0),
+        ("bound", ("first", "undecided", "worse"), 1),
+        ("bound", ("first", "worse", "better"), 2),
+        ("bound", ("first", None), 0),
+        ("bound", (None, None), 1),
+        ("always", ("first", "worse"), 1),
+    ],
+)
+@pytest.mark.parametrize("report", [None, 0, 1])
+def test_the_best_generation_is_that_of_the_decisions_whatever_an_old_report_says(
+    tmp_path: Path, rule: str, verdicts: tuple[str | None, ...], best: int, report: int | None
+) -> None:
+    run = Run(tmp_path / "run")
+    run.create()
+    write_json(run.path / "config.resolved.json", {"promotion": {"rule": rule}})
+    for number, verdict in enumerate(verdicts):
+        run.record("calibrate", number, [], [], {})
+        if verdict is not None:
+            write_json(run.generation(number) / "promotion.json", {"verdict": verdict})
+    judged = any(verdicts)
+    if report is not None:
+        write_json(run.path / "report.json", {"best": report})
+    assert external.chosen_generation(run) == (best if judged or report is None else report)
+    assert external.chosen_generation(run, 7) == 7
+    if judged:
+        entries = [{"index": number, "verdict": verdict} for number, verdict in enumerate(verdicts)]
+        assert choose_best(entries, rule)[0] == best
 
 
 def test_the_command_prints_what_was_compared_and_keeps_it(work: Workplace, elsewhere: Path) -> None:

@@ -88,6 +88,13 @@ def test_of_a_generation_with_members_the_first_is_taken(tmp_path: Path) -> None
     assert origins.labels_seen("films", [tmp_path]) == ("nih",)
 
 
+def test_of_a_run_its_decisions_name_the_generation_whatever_an_old_report_says(tmp_path: Path) -> None:
+    run = finished(tmp_path / "films", config(*NIH), best=0)
+    for number, verdict in enumerate(("first", "better")):
+        write_json(run / f"gen-{number}" / "promotion.json", {"verdict": verdict})
+    assert origins.find("films", [tmp_path]) == run / "gen-1" / "fold-0" / "checkpoint" / "best"
+
+
 def test_a_run_without_a_report_asks_for_a_generation(tmp_path: Path) -> None:
     run = finished(tmp_path / "films", config(*NIH), best=None)
     with pytest.raises(WeightsError, match=r"has no report\.json") as error:

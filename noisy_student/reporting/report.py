@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from noisy_student.best import passes
 from noisy_student.errors import NoisyStudentError
 from noisy_student.reporting import page, words
 from noisy_student.reporting.schema import VERSION
@@ -103,7 +104,7 @@ def choose_best(entries: Sequence[Mapping[str, Any]], rule: str = "bound") -> tu
     """
     always = rule == "always"
     said = LATEST if always else RULE
-    kept = [entry for entry in entries if entry["verdict"] is not None and (always or entry["verdict"] != "worse")]
+    kept = [entry for entry in entries if passes(entry["verdict"], rule)]
     if not kept:
         return int(entries[0]["index"]), f"{said} No generation has passed a comparison yet, so it is the first."
     best = kept[-1]
