@@ -85,6 +85,7 @@ def compare(
     An entry is a run, which is there with its best generation on its test films, or a table of scores. Without
     ``truth`` all are runs of the same test films, measured at the level of the first one's configuration.
 
+    ``not_in_all`` are the labels that one of them, or the truth, does not have: they are left out.
     ``differences`` hold the paired bootstrap; per label also ``delong``, the closed form (DeLong, or Obuchowski's where
     a patient has several cases). ``p_holm`` is Holm's adjustment over the labels of a comparison, and for the macro
     mean over the comparisons. ``labels`` are the ones to measure; empty takes all that every entry has.
@@ -122,6 +123,7 @@ def compare(
     generations = {entry: external.chosen_generation(run) for entry, (run, _) in runs.items()}
     return {
         **_about(joined, config),
+        "not_in_all": list(joined.not_in_all),
         "models": [
             {
                 "name": name,

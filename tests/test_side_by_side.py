@@ -196,6 +196,34 @@ def test_what_becomes_of_cells_and_columns_is_said(tmp_path: Path) -> None:
     assert "no label 'Mass' in common" in ns(*given, "--labels", "Mass", code=3)
 
 
+def test_the_order_of_rows_changes_nothing_where_nobody_tells_patients(tmp_path: Path) -> None:
+    rng, names = np.random.default_rng(0), [f"f{n:02d}" for n in range(60)]
+    truth = pd.DataFrame({"image": names, "Edema": np.arange(60) % 2})
+    models = [pd.DataFrame({"image": names, "Edema": truth["Edema"] + rng.normal(0, 1, 60)}) for _ in range(2)]
+    said = []
+    for shuffle in (False, True):
+        for name, table in zip("tab", (truth, *models), strict=True):
+            rows = table.sample(frac=1, random_state=5) if shuffle else table
+            rows.to_csv(tmp_path / f"{name}.csv", index=False)
+        paths = [tmp_path / f"{name}.csv" for name in "tab"]
+        said.append(json.loads(ns("compare", *paths[1:], "--truth", paths[0], "--json", *FAST)))
+    assert said[0]["clusters"] == "rows"
+    for first, second in zip(*(found["models"] for found in said), strict=True):
+        assert first["macro"]["ci"] == pytest.approx(second["macro"]["ci"], abs=1e-12)
+    first, second = (found["differences"][0]["macro"] for found in said)
+    assert (first["ci"], first["p"]) == (pytest.approx(second["ci"], abs=1e-12), second["p"])
+
+
+def test_labels_that_were_not_asked_for_are_not_said_to_be_missing(folder: Path, tmp_path: Path) -> None:
+    given = ("--truth", folder / "truth.csv", "--labels", "Edema", *FAST)
+    assert "Not compared" not in ns("evaluate", *given, "--predictions", folder / "weak.csv")
+    pd.read_csv(folder / "strong.csv").drop(columns="Fracture").to_csv(tmp_path / "less.csv", index=False)
+    models = (folder / "weak.csv", tmp_path / "less.csv")
+    assert "\nNot compared, not in all tables: Fracture\n" in ns("compare", *models, *given)
+    found = json.loads(ns("compare", *models, *given, "--json"))
+    assert (found["not_in_all"], found["only_truth"], found["only_predictions"]) == (["Fracture"], [], [])
+
+
 def test_missing_rows_and_files_are_errors_of_the_data(folder: Path, tmp_path: Path) -> None:
     scores = pd.read_csv(folder / "weak.csv")
     scores[~scores["Path"].str.contains("patient64741/study1/")].to_csv(tmp_path / "short.csv", index=False)

@@ -48,7 +48,7 @@ def compare(
     click.echo(_table(found))
     for difference in found["differences"]:
         click.echo(f"\n{_said(difference, found['confidence'])}")
-    tell_notes(found)
+    tell_notes(found, (("not_in_all", f"not in all {'runs' if truth is None else 'tables'}"),))
 
 
 def evaluate_tables(
@@ -68,7 +68,7 @@ def evaluate_tables(
     click.echo(figures(found))
     if (five := found["competition"]) is not None:
         click.echo(f"CheXpert's five labels: {words.interval(five['auroc'], five['ci'])}")
-    tell_notes(found)
+    tell_notes(found, (("only_truth", "only in the truth"), ("only_predictions", "only in the predictions")))
 
 
 def figures(found: Mapping[str, Any]) -> str:
@@ -105,13 +105,13 @@ def cases(found: Mapping[str, Any]) -> str:
     )
 
 
-def tell_notes(found: Mapping[str, Any]) -> None:
-    """Print what was left out."""
-    for key, whose in (("only_truth", "the truth"), ("only_predictions", "the predictions")):
+def tell_notes(found: Mapping[str, Any], left_out: Sequence[tuple[str, str]]) -> None:
+    """Print what was left out; ``left_out``: keys of lists of labels, and why those are not there."""
+    for key, why in left_out:
         if found[key]:
             more = len(found[key]) - _SHOWN
             rest = f" and {more} more" if more > 0 else ""
-            click.echo(f"Not compared, only in {whose}: {', '.join(found[key][:_SHOWN])}{rest}")
+            click.echo(f"Not compared, {why}: {', '.join(found[key][:_SHOWN])}{rest}")
     for note in found["notes"]:
         click.echo(f"Note: {note}")
 

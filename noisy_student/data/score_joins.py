@@ -41,7 +41,11 @@ class Joined:
     """(N, K) per model."""
     patients: npt.NDArray[np.int64]
     only_truth: tuple[str, ...]
+    """Labels of the truth that no model has."""
     only_scores: tuple[str, ...]
+    """Labels of the models that the truth does not have."""
+    not_in_all: tuple[str, ...]
+    """Labels of any table that some table does not have: those above, and what the truth shares with some models."""
     surplus: int
     """Rows of the models that the truth does not have; they are left out."""
     soft: dict[str, int]
@@ -55,7 +59,8 @@ def join(
 
     Rows about films are joined by film; by study as soon as one table has a row per study. Of tables with several
     columns that name films, the one is taken that has most in common with the other table. In the truth -1 and numbers
-    between 0 and 1 are unknown. A patient is that of the first table that tells patients.
+    between 0 and 1 are unknown. A patient is that of the first table with a column of patients, else of the first whose
+    paths tell patients; where none does, every case counts as one.
 
     Args:
         truth: what is known.
@@ -97,7 +102,7 @@ def join(
     patients, clusters = _patients(tables, keys, index)
     origins = [table.origin[kind] for table, kind in zip(tables, kinds, strict=True)]
     on = {origin.lower(): origin for origin in reversed(origins)}
-    ours = {canonical(name) for name in names}
+    only_truth, only_scores, not_in_all = _unshared(truth, models)
     return Joined(
         unit,
         " and ".join(reversed(on.values())),
@@ -106,8 +111,9 @@ def join(
         known,
         tuple(joined[1:]),
         patients,
-        tuple(name for name in truth.columns if name not in names),
-        tuple(dict.fromkeys(name for model in models for name in model.columns if canonical(name) not in ours)),
+        only_truth,
+        only_scores,
+        not_in_all,
         surplus,
         _soft(truth, names),
     )
@@ -162,6 +168,20 @@ def _labels(
             raise DataError(f"the tables have no label '{missing[0]}' in common", f"They have {', '.join(names)}.")
         names = tuple(dict.fromkeys(ours[canonical(name)] for name in only))
     return names, [tuple(theirs for _, theirs in shared(names, model.columns)) for model in models]
+
+
+def _unshared(truth: ScoreTable, models: Sequence[ScoreTable]) -> tuple[tuple[str, ...], ...]:
+    """Return the labels of the truth alone, of models alone, and all that some table lacks."""
+    ours, *theirs = [{canonical(name) for name in table.columns} for table in (truth, *models)]
+    names: dict[str, str] = {}
+    for table in (truth, *models):
+        for name in table.columns:
+            names.setdefault(canonical(name), name)
+    return (
+        tuple(name for name in truth.columns if not any(canonical(name) in own for own in theirs)),
+        tuple(dict.fromkeys(name for model in models for name in model.columns if canonical(name) not in ours)),
+        tuple(name for key, name in names.items() if not all(key in own for own in (ours, *theirs))),
+    )
 
 
 def _truth(table: ScoreTable, names: Sequence[str], blank: Blank) -> Floats:
@@ -238,11 +258,11 @@ def _patients(
             if table.patient is not None
         ),
     )
+    # In the order of their names, so that resamples do not depend on the order of rows.
     if not telling:
-        return np.arange(len(index)), "rows"
+        return np.unique(index.to_numpy().astype(str), return_inverse=True)[1].astype(np.int64), "rows"
     table, key = tables[telling[0][1]], keys[telling[0][1]]
     row = np.asarray(index.get_indexer(pd.Index(key)))
-    # In the order of their names, so that resamples do not depend on the order of rows.
     code = np.unique(np.asarray(table.patient)[row >= 0].astype(str), return_inverse=True)[1].astype(np.int64)
     row = row[row >= 0]
     patients = np.zeros(len(index), dtype=np.int64)

@@ -230,6 +230,30 @@ def test_blanks_of_truth_are_unknown_unless_they_count_as_negative(tmp_path: Pat
     assert zeros.soft == {"Edema": 1}
 
 
+def test_labels_that_were_not_asked_for_are_none_that_a_table_lacks(tmp_path: Path) -> None:
+    keys = {"image": ["a", "b"]}
+    truth = keys | {"Edema": [1, 0], "Fracture": [0, 1], "Effusion": [0, 1], "Hernia": [0, 0]}
+    first = keys | {"Edema": [0.1, 0.2], "Fracture": [0.1, 0.2], "Pleural Effusion": [0.1, 0.2], "Mass": [0.1, 0.2]}
+    second = keys | {"Edema": [0.1, 0.2], "Fracture": [0.1, 0.2], "Nodule": [0.1, 0.2]}
+    write(tmp_path / "t.csv", **truth)
+    write(tmp_path / "1.csv", **first)
+    write(tmp_path / "2.csv", **second)
+    known, *models = [score_tables.read(tmp_path / f"{name}.csv") for name in "t12"]
+    for only in ((), ("Edema",)):
+        one = score_joins.join(known, models[:1], only=only)
+        assert (one.only_truth, one.only_scores) == (("Hernia",), ("Mass",))
+        assert one.not_in_all == ("Hernia", "Mass")
+        both = score_joins.join(known, models, only=only)
+        assert (both.only_truth, both.only_scores) == (("Hernia",), ("Mass", "Nodule"))
+        assert both.not_in_all == ("Effusion", "Hernia", "Mass", "Nodule")
+
+
+def test_rows_that_count_as_patients_are_numbered_whatever_their_order(tmp_path: Path) -> None:
+    names = ["c", "a", "d", "b"]
+    found = joined(tmp_path, {"image": names, "Edema": [1, 0, 1, 0]}, {"image": names, "Edema": [0.1, 0.2, 0.3, 0.4]})
+    assert (found.clusters, found.patients.tolist()) == ("rows", [2, 0, 3, 1])
+
+
 def test_labels_can_be_named(tmp_path: Path) -> None:
     columns = {"image": ["a", "b"], "Edema": [1, 0], "portable": [0, 1], "Effusion": [0, 1]}
     write(tmp_path / "t.csv", **columns)
