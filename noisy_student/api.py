@@ -123,7 +123,8 @@ def evaluate(
     Args:
         run: a run directory.
         config: YAML of the other data set.
-        overrides: settings of the other data set; without one, where the run's own data lies.
+        overrides: settings of the other data set (``data``, ``split``, ``targets.blank`` and
+            ``targets.fill_parents``); without one, where the run's own data lies.
         generation, calibration: with ``config``, in place of the best generation and of its own calibration.
         device, progress: as in :func:`iterate`.
 
@@ -139,7 +140,7 @@ def evaluate(
             work = Workplace(opened, stored, None, device, progress)
             number = external.chosen_generation(opened, generation)
             fitted = None if calibration is None else Path(calibration)
-            return external.evaluate(work, load_config(Path(config), overrides), number, fitted)
+            return external.evaluate(work, external.load_other(Path(config), overrides), number, fitted)
         settings = relocate(stored, overrides)
         cache = preparation.prepare(opened, settings, progress=progress)
         work = Workplace(opened, settings, cache, device, progress)

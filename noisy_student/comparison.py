@@ -15,7 +15,7 @@ from noisy_student.config.load import read_snapshot, with_measures
 from noisy_student.data import score_joins, score_tables
 from noisy_student.data.score_joins import Blank, Joined
 from noisy_student.data.score_tables import ScoreTable
-from noisy_student.errors import DataError, UsageError
+from noisy_student.errors import ConfigError, DataError, UsageError
 from noisy_student.labels import COMPETITION, canonical, is_known
 from noisy_student.runs import Run
 from noisy_student.stats import delong
@@ -91,7 +91,8 @@ def compare(
     mean over the comparisons. ``labels`` are the ones to measure; empty takes all that every entry has.
 
     Raises:
-        UsageError: fewer than two entries, a table without ``truth``, or a run without a trained generation.
+        UsageError: fewer than two entries, a table without ``truth``, a run without a trained generation, or an
+            override that is about nothing that is compared.
         DataError: tables cannot be read or joined, or runs have other test films.
     """
     if len(entries) < 2:
@@ -103,6 +104,7 @@ def compare(
     tables = [entry for entry in entries if entry not in runs]
     if truth is None and tables:
         raise UsageError(f"{tables[0]}: says nothing of what is true", "Add --truth with the table of true labels.")
+    refuse(overrides, "evaluation.bins", "no figure of a comparison is of bins")
     stored = next((config for _, config in runs.values()), TABLES)
     config = with_measures(stored, [one for one in overrides if not _is_blank(one)])
     blank = blank_of(overrides)
@@ -144,6 +146,17 @@ def blank_of(overrides: Sequence[str]) -> Blank:
         ConfigError: it says something else, or an override is about nothing that is measured.
     """
     return with_measures(TABLES, overrides).targets.blank
+
+
+def refuse(overrides: Sequence[str], key: str, why: str) -> None:
+    """Refuse ``key`` among ``overrides``.
+
+    Raises:
+        ConfigError: it is there.
+    """
+    for override in overrides:
+        if override.partition("=")[0].strip() == key:
+            raise ConfigError(f"--set {override}: does nothing here: {why}", "Leave it out.")
 
 
 # -- parts ---------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,11 +14,12 @@ import pandas as pd
 from noisy_student import evaluation, measures, prediction, preparation, scoring
 from noisy_student.best import best_generation
 from noisy_student.config import Config
+from noisy_student.config.load import load
 from noisy_student.data import manifest, near_duplicates, splits
 from noisy_student.data.cache import Cache
 from noisy_student.data.decode import decode
 from noisy_student.data.manifest import Manifest
-from noisy_student.errors import DataError, NoisyStudentError, UsageError
+from noisy_student.errors import ConfigError, DataError, NoisyStudentError, UsageError
 from noisy_student.labels import shared
 from noisy_student.runs import Run, file_hash, read_json, text_hash
 from noisy_student.stats.consensus import Consensus
@@ -25,6 +27,9 @@ from noisy_student.workplace import Workplace
 
 _COMPARED: Final = 32
 """Films that are looked at to tell a copy of the run's data from a data set that is laid out alike."""
+
+_ABOUT_DATA: Final = (("data",), ("split",), ("targets", "blank"), ("targets", "fill_parents"))
+"""Sections and keys that say what another data set is."""
 
 
 def chosen_generation(run: Run, asked: int | None = None) -> int:
@@ -44,6 +49,24 @@ def chosen_generation(run: Run, asked: int | None = None) -> int:
     if not ready:
         raise UsageError(f"{run.path}: nothing has been trained yet", "Run ns train-teacher first.")
     return ready[-1]
+
+
+def load_other(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Return the configuration of another data set for :func:`evaluate` and ``ns recalibrate``.
+
+    Raises:
+        ConfigError: it cannot be read, or an override is about something else than films and their labels.
+    """
+    other = load(path, overrides)
+    for override in overrides:
+        keys = tuple(override.partition("=")[0].strip().split("."))
+        if not any(keys[: len(told)] == told for told in _ABOUT_DATA):
+            raise ConfigError(
+                f"--set {override}: does nothing where a run meets another data set; how it is measured is in the "
+                "run's own configuration",
+                f"Set one of {', '.join('.'.join(told) for told in _ABOUT_DATA)}.",
+            )
+    return other
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,12 +16,13 @@ from click.testing import CliRunner
 from sklearn.metrics import roc_auc_score
 from small_runs import write_config
 
+import noisy_student
 from noisy_student import external, generations, preparation
 from noisy_student.cli import cli
 from noisy_student.config import Config, DataConfig, SyntheticConfig
 from noisy_student.config.load import load
 from noisy_student.data import synthetic
-from noisy_student.errors import DataError, UsageError
+from noisy_student.errors import ConfigError, DataError, UsageError
 from noisy_student.reporting.report import choose_best
 from noisy_student.runs import Run, read_json, write_json
 from noisy_student.workplace import Workplace
@@ -302,6 +303,31 @@ def test_the_best_generation_is_that_of_the_decisions_whatever_an_old_report_say
     if judged:
         entries = [{"index": number, "verdict": verdict} for number, verdict in enumerate(verdicts)]
         assert choose_best(entries, rule)[0] == best
+
+
+@pytest.mark.parametrize("command", ["evaluate", "recalibrate"])
+@pytest.mark.parametrize(
+    "override", ["evaluation.confidence=0.9", "evaluation.level=study", "seed=4", "targets.uncertain=zeros"]
+)
+def test_settings_that_are_not_about_the_other_data_set_are_refused(
+    work: Workplace, elsewhere: Path, command: str, override: str
+) -> None:
+    given = [
+        command,
+        str(work.run.path),
+        "--config",
+        str(elsewhere),
+        "--device",
+        "cpu",
+        "--set",
+        "targets.blank=ignore",
+    ]
+    refused = CliRunner().invoke(cli, [*given, "--set", override])
+    assert isinstance(refused.exception, ConfigError)
+    assert refused.exception.exit_code == 2
+    assert refused.exception.message.startswith(f"--set {override}: does nothing where a run meets another data set")
+    with pytest.raises(ConfigError, match="does nothing"):
+        noisy_student.evaluate(work.run.path, elsewhere, overrides=[override], device="cpu")
 
 
 def test_the_command_prints_what_was_compared_and_keeps_it(work: Workplace, elsewhere: Path) -> None:

@@ -150,6 +150,10 @@ def test_each_row_is_a_patient_where_nothing_tells_them(tmp_path: Path) -> None:
         (("runs/demo", "--truth", "t.csv", "--predictions", "p.csv"), "without a run or its options"),
         (("--truth", "t.csv", "--predictions", "p.csv", "--generation", "1"), "without a run or its options"),
         (("--truth", "t.csv", "--predictions", "p.csv", "--set", "seed=1", "--set", "data.root=x"), "does nothing"),
+        (
+            ("--truth", "t.csv", "--predictions", "p.csv", "--set", "evaluation.smallest_difference=0.1"),
+            "smallest_difference=0.1: does nothing here",
+        ),
         (("--truth", "t.csv", "--predictions", "p.csv", "--device", "auto"), "--device does nothing with --truth"),
         (("--truth", "t.csv", "--predictions", "p.csv", "--calibration", __file__), "--calibration does nothing"),
         (("runs/demo", "--labels", "Edema"), "--labels goes with --truth"),
@@ -403,6 +407,7 @@ def test_labels_and_blanks_are_options_of_a_comparison_with_truth(folder: Path, 
     assert found["models"][0]["labels"]["Edema"]["auroc"] is None
     filled = json.loads(ns(*given, "--labels", "Edema", "--set", "targets.blank=zeros", "--json"))
     assert filled["models"][0]["labels"]["Edema"]["auroc"] > 0.6
+    assert "evaluation.bins=5: does nothing here" in ns(*given, "--set", "evaluation.bins=5", code=2)
     runs = [finished(tmp_path / name, 0, config()).path for name in ("one", "two")]
     assert "--labels goes with --truth" in ns("compare", *runs, "--labels", "Edema", code=2)
     assert "targets.blank does nothing" in ns("compare", *runs, "--set", "targets.blank=zeros", code=2)

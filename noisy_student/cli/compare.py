@@ -33,7 +33,7 @@ def compare(
     """Put runs (their best generations) and tables of scores side by side on the same test cases.
 
     AUROC with intervals of each, and the difference of each to the first one on the same resamples of patients, with
-    p-values adjusted by Holm. --set takes how it is measured: seed, and replicates, confidence, bins, stratify and
+    p-values adjusted by Holm. --set takes how it is measured: seed, and replicates, confidence, stratify and
     smallest_difference of evaluation; with --truth also targets.blank, what a blank in it is.
     """
     from noisy_student import comparison
@@ -59,6 +59,7 @@ def evaluate_tables(
     from noisy_student.config.load import with_measures
     from noisy_student.reporting import words
 
+    comparison.refuse(overrides, "evaluation.smallest_difference", "one table of scores is compared with no other")
     config = with_measures(comparison.TABLES, overrides)
     found = comparison.evaluate_tables(truth, predictions, config, labels=labels)
     if as_json:

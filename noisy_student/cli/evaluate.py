@@ -78,7 +78,8 @@ def evaluate(
 
     The generations are printed, and per label the test figures of the best one; --json has those of all.
 
-    With --config, measure on another data set instead (external validation): --set is then about that data set.
+    With --config, measure on another data set instead (external validation): --set is then about that data set (data,
+    split, targets.blank, targets.fill_parents), and how it is measured is in the run's own configuration.
 
     With --truth and --predictions, measure any table of scores against any table of labels: rows are joined on a column
     Path, image or Study, labels by name. A blank in the truth is unknown, as is a number between 0 and 1;
@@ -140,7 +141,6 @@ def _evaluate_elsewhere(
     quiet: bool,
 ) -> None:
     from noisy_student import external, generations
-    from noisy_student.config.load import load
     from noisy_student.reporting import words
     from noisy_student.runs import write_json
     from noisy_student.workplace import Workplace
@@ -149,7 +149,7 @@ def _evaluate_elsewhere(
     with run.lock():
         work = Workplace(run, config, None, device, options.show_progress(quiet))
         chosen = external.chosen_generation(run, generation)
-        found = external.evaluate(work, load(config_path, overrides), chosen, calibration)
+        found = external.evaluate(work, external.load_other(config_path, overrides), chosen, calibration)
         with_it = "" if calibration is None else f"-with-{calibration.stem}"
         path = run.path / "external" / f"{config_path.stem}-gen-{chosen}{with_it}.json"
         write_json(path, found)

@@ -40,7 +40,6 @@ def recalibrate(
     that it was not fitted to. ns evaluate RUN --config OTHER --calibration FILE measures with it.
     """
     from noisy_student import external, generations, recalibration
-    from noisy_student.config.load import load
     from noisy_student.runs import write_json
     from noisy_student.workplace import Workplace
 
@@ -48,7 +47,7 @@ def recalibrate(
     with run.lock():
         work = Workplace(run, config, None, device, options.show_progress(quiet))
         chosen = external.chosen_generation(run, generation)
-        found = recalibration.recalibrate(work, load(config_path, overrides), chosen)
+        found = recalibration.recalibrate(work, external.load_other(config_path, overrides), chosen)
         path = run.path / "recalibrated" / f"{config_path.stem}-gen-{chosen}.json"
         write_json(path, found)
     if as_json:
