@@ -171,10 +171,11 @@ def summarise(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequenc
     """Return AUROCs, means, deviations and intervals of the arms that are there for all ``seeds``.
 
     Intervals (95 %) resample seeds and patients, crossed and the same for all arms; where every seed has test films of
-    its own (folds), seeds and the patients within them; what seeds do is spread as Student's t. Gap closed of an arm is
-    (arm - few) / (all - few), the ratio of means over seeds; null where the lower bound of its denominator is below
-    0.02, or few or all is missing. Films seen and seconds are means over seeds; those of runs that were interrupted are
-    not known (``None``) and left out.
+    its own (folds), seeds and the patients within them; what seeds do is spread as Student's t, and ends
+    outside of [0, 1], for a difference [-1, 1], are set to its ends. Gap closed of an arm is (arm - few) / (all - few),
+    the ratio of means over seeds; null where the lower bound of its denominator is below 0.02, or few or all is
+    missing. Films seen and seconds are means over seeds; those of runs that were interrupted are not known (``None``)
+    and left out.
     """
     arms = [arm for arm in dict.fromkeys(arm for arm, _ in lines) if all((arm, seed) in lines for seed in seeds)]
     if len({lines[arm, seed]["test"] for arm in arms for seed in seeds}) not in (0, 1, len(seeds)):
@@ -189,8 +190,10 @@ def summarise(lines: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequenc
                 "auroc": area[arm].tolist(),
                 "mean": float(area[arm].mean()),
                 "sd": float(area[arm].std(ddof=1)) if len(seeds) > 1 else None,
-                "ci": _interval(mean[arm]),
-                "ours_minus": None if arm == "ours" or "ours" not in arms else _interval(mean["ours"] - mean[arm]),
+                "ci": _interval(mean[arm], 0, 1),
+                "ours_minus": None
+                if arm == "ours" or "ours" not in arms
+                else _interval(mean["ours"] - mean[arm], -1, 1),
                 "gap_closed": None,
                 "gap_closed_ci": None,
                 "images_seen": float(np.mean([lines[arm, seed]["about"]["images_seen"] for seed in seeds])),
@@ -261,7 +264,7 @@ def label_pairs(
             continue
         means = [float(np.mean([both[side]["labels"][name] for both in pairs])) for side in (0, 1)]
         draws = [_over_seeds([both[side]["label_replicates"][name] for both in pairs]) for side in (0, 1)]
-        low, high = _interval(draws[0] - draws[1])
+        low, high = _interval(draws[0] - draws[1], -1, 1)
         found[name] = Pair(means[0], means[1], low, high)
     return found
 
@@ -346,5 +349,5 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _interval(values: Floats) -> list[float]:
-    return [float(np.nanquantile(values, q)) for q in (0.025, 0.975)]
+def _interval(values: Floats, least: float = -np.inf, most: float = np.inf) -> list[float]:
+    return [float(np.clip(np.nanquantile(values, q), least, most)) for q in (0.025, 0.975)]

@@ -148,6 +148,23 @@ def test_intervals_over_few_seeds_cover_what_they_promise(
     assert np.mean(covered) >= 0.92
 
 
+def test_intervals_end_where_an_auroc_and_a_difference_of_two_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import results
+
+    told = lines(few=[0.05, 0.5, 0.1], ours=[0.70, 0.98, 0.985], all=[0.99, 0.99, 0.05])
+    for line in told.values():
+        line |= {"labels": {"A": line["auroc"]}, "label_replicates": {"A": line["replicates"]}}
+    found = results.summarise(told, range(3))["arms"]
+    assert 0 < found["ours"]["ci"][0] < 0.7
+    assert found["ours"]["ci"][1] == 1
+    assert found["few"]["ci"][0] == 0
+    assert found["all"]["ours_minus"] == [-1, 1]
+    pair = results.label_pairs(told, "ours", "all", range(3))["A"]
+    assert (pair.low, pair.high) == (-1, 1)
+    assert results._interval(np.array([-3.0, 3.0])) == pytest.approx([-2.85, 2.85])  # a gap closed has no ends
+
+
 def test_labels_and_generations_of_ours_stand_in_tables_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import results
