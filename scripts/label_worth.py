@@ -46,14 +46,24 @@ class Curve:
     draws: Floats
 
     def worth(self, area: float, draws: Floats) -> tuple[float, float, float]:
-        """Return the label budget at which few has ``area``, and its 95 % interval over the replicates (R,).
+        """Return the label budget at which few has ``area``, and its 95 % interval over the replicates (R,) that have
+        an area of the arm and of every budget; without any the ends are NaN.
 
         The curve is taken as rising: a budget is worth no less than a smaller one. What lies outside it is the
-        smallest or the largest budget, which is then a bound.
+        smallest or the largest budget, which is then a bound: :meth:`told` marks it.
         """
-        drawn = [_budget(self.budgets, curve, value) for curve, value in zip(self.draws, draws, strict=True)]
-        low, high = np.quantile(drawn, (0.025, 0.975))
+        defined = ~(np.isnan(draws) | np.isnan(self.draws).any(axis=1))
+        pairs = zip(self.draws[defined], draws[defined], strict=True)
+        drawn = [_budget(self.budgets, curve, value) for curve, value in pairs]
+        low, high = np.quantile(drawn, (0.025, 0.975)) if drawn else (np.nan, np.nan)
         return _budget(self.budgets, self.area, area), float(low), float(high)
+
+    def told(self, budget: float) -> str:
+        """Return a budget of :meth:`worth` in words, one that is only a bound as "<= 104" or ">= 832"."""
+        if np.isnan(budget):
+            return "–"
+        bound = "<= " if budget <= self.budgets[0] else ">= " if budget >= self.budgets[-1] else ""
+        return f"{bound}{budget:,.0f}"
 
 
 def _budget(budgets: Sequence[int], curve: Floats, area: float) -> float:
@@ -130,7 +140,7 @@ def table(lines: results.Lines, seeds: Sequence[int]) -> str:
         told = found["arms"][arm]
         worth = "–"
         if arm in ARMS:
-            worth = "{:,.0f} ({:,.0f} to {:,.0f})".format(*curve.worth(told["mean"], draws[arm]))
+            worth = "{} ({} to {})".format(*map(curve.told, curve.worth(told["mean"], draws[arm])))
         low, high = told["ci"]
         spread = "–" if told["sd"] is None else f"{told['sd']:.4f}"
         rows.append(f"| {arm} | {told['mean']:.4f} | {spread} | {low:.3f} to {high:.3f} | {worth} |")
@@ -147,14 +157,14 @@ def plot(lines: results.Lines, seeds: Sequence[int], path: Path) -> None:
     figure = Figure(figsize=(6, 4), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.subplots()
-    band = np.quantile(curve.draws, (0.025, 0.975), axis=0)
+    band = np.nanquantile(curve.draws, (0.025, 0.975), axis=0)
     axes.fill_between(curve.budgets, *band, color="#dfe7ec", label="its 95 % interval")
     axes.plot(curve.budgets, curve.area, "o-", color="#5b7b8c", label="few: supervised, labels alone")
     for arm, colour, mark in zip(ARMS, ("#31688e", "#b5651d", "#8a8a3a"), "Dsv", strict=True):
         area = found["arms"][arm]["mean"]
         worth = curve.worth(area, draws[arm])[0]
         axes.plot([curve.budgets[0], worth], [area, area], ":", color=colour)
-        told = f"{arm.replace('_', ' ')}: as {worth:,.0f} labels"
+        told = f"{arm.replace('_', ' ')}: as {curve.told(worth)} labels"
         axes.plot(curve.budgets[:1], [area], mark, color=colour, label=told)
     axes.axhline(found["arms"]["all"]["mean"], color="#999999", linewidth=1, label="all: every label")
     axes.set_xscale("log", base=2)

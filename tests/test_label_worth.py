@@ -44,6 +44,20 @@ def test_its_interval_is_of_the_replicates_of_curve_and_arm_together() -> None:
     assert curve.worth(0.85, np.array([0.80, 0.80])) == pytest.approx((200, 107.5, 392.5))
 
 
+def test_replicates_without_an_area_are_left_out_and_ends_outside_the_curve_are_bounds() -> None:
+    import label_worth
+
+    known = np.array([0.80, 0.90])
+    draws = np.array([known, known, known, [np.nan, 0.90]])
+    curve = label_worth.Curve([100, 1600], known, draws)
+    assert curve.worth(0.85, np.array([0.85, 0.85, np.nan, 0.95])) == pytest.approx((400, 400, 400))
+    value, low, high = curve.worth(0.85, np.array([0.70, 0.95, np.nan, 0.70]))
+    assert (value, low, high) == pytest.approx((400, 137.5, 1562.5))
+    assert [curve.told(budget) for budget in (100, value, 1600)] == ["<= 100", "400", ">= 1,600"]
+    assert [curve.told(budget) for budget in curve.worth(0.95, np.full(4, 0.95))] == [">= 1,600"] * 3
+    assert [curve.told(budget) for budget in curve.worth(0.85, np.full(4, np.nan))] == ["400", "–", "–"]
+
+
 def test_table_and_picture_come_from_kept_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,7 +87,7 @@ def test_table_and_picture_come_from_kept_lines(
         **{f"few, {budget} labels": "–" for budget in ("104", "208", "416", "832")},
         "ours": "416 (416 to 416)",
         "mean_teacher": "208 (208 to 208)",
-        "fixmatch": "104 (104 to 104)",
+        "fixmatch": "<= 104 (<= 104 to <= 104)",
         "all": "–",
     }
     assert rows[2][:4] == ["few, 104 labels", "0.8000", "0.0000", "0.791 to 0.809"]
