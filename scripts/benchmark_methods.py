@@ -152,10 +152,11 @@ def run_arm(arm: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     folder = runs / f"{arm.replace(' ', '-')}-{seed}-{text_hash(json.dumps(recipe))[:8]}"
     resumed = folder.exists()
     bench = arms.prepared(folder, config, given.rounds, given.few_steps)
+    asked = config.macro_labels(), config.targets.blank
+    results.check_test_films(bench.test, *asked)
     make = arms.ARMS.get(arm, arms.iterated)
     taken = sharing.take_over(bench.work.run, config, runs) if make is arms.iterated else []
     outcome = make(bench)
-    asked = config.macro_labels(), config.targets.blank
     measures = results.measured(bench.test, outcome.scores, *asked, by_label=arm in BY_LABEL and given.trials is None)
     head = {"arm": arm, "seed": seed, "recipe": recipe, "revision": REVISION, "device": arms.device()}
     about = outcome.about | ({"taken_over": taken} if taken else {})

@@ -147,6 +147,7 @@ def run_arm(arm: str, changes: Sequence[str], seed: int, given: argparse.Namespa
     run = generations.open_run(given.output / name, config, resume=True, overwrite=False)
     work = Workplace(run, config, preparation.prepare(run, config))
     test = manifest.select(manifest.read(run.sealed), split="test")
+    results.check_test_films(test, config.macro_labels(), config.targets.blank)
     taken: list[str] = []
     if arm == FROZEN:
         scores = regressed(work, test)

@@ -20,6 +20,7 @@ from scipy import stats
 from noisy_student import scoring
 from noisy_student.data import manifest
 from noisy_student.data.manifest import Manifest
+from noisy_student.errors import DataError
 from noisy_student.runs import text_hash
 from noisy_student.stats.intervals import bootstrap_auroc
 
@@ -29,6 +30,23 @@ Lines = dict[tuple[str, int], dict[str, Any]]
 REPLICATES: Final = 1000
 LEAST_DENOMINATOR: Final = 0.02
 """Below this lower bound of all - few a ratio says nothing, and none is given."""
+
+
+def check_test_films(test: Manifest, macro_labels: Sequence[str], blank: str) -> None:
+    """Check, before an arm is trained, that :func:`measured` can make a line of the films of ``test``.
+
+    Raises:
+        DataError: a label of the macro mean has no positive or no negative film there.
+    """
+    truth = scoring.known_truth(manifest.values(test), blank)
+    for name in macro_labels:
+        known = truth[:, test.labels.index(name)]
+        for word, value in (("positive", 1), ("negative", 0)):
+            if not (known == value).any():
+                raise DataError(
+                    f"{name}: none of the {len(test)} test films is {word}, so the macro AUROC is not defined",
+                    "Take a larger test set, or leave the label out of evaluation.macro_labels.",
+                )
 
 
 def measured(

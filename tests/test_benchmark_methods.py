@@ -17,7 +17,7 @@ from test_scripts import SCRIPTS, script
 
 from noisy_student.config import OptimConfig, PhaseConfig
 from noisy_student.config.load import load
-from noisy_student.errors import ConfigError
+from noisy_student.errors import ConfigError, DataError
 from noisy_student.runs import Run
 
 BENCHMARK_ARMS = {"few", "frozen", "pseudo", "mean_teacher", "fixmatch", "ours", "all"}
@@ -127,6 +127,23 @@ def test_what_an_arm_is_said_not_to_read_changes_nothing_of_it(tmp_path: Path, m
 
 
 @pytest.mark.slow
+def test_test_films_without_a_class_are_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import arms
+    import benchmark_methods
+
+    given = benchmark_methods.arguments(["--quick", "--output", str(tmp_path / "bench")])
+    path = given.root / "labels.csv"
+    table = pd.read_csv(path)
+    table.loc[table["split"] == "test", "B"] = 0
+    table.to_csv(path, index=False)
+    monkeypatch.setattr(arms, "trained", lambda *_: pytest.fail("it was trained"))
+    with pytest.raises(DataError, match="B: none of the 32 test films is positive"):
+        benchmark_methods.run_arm("few", 0, given)
+
+
 def test_what_arms_would_make_alike_is_made_once_and_is_the_same(tmp_path: Path) -> None:
     """Alone, and after ours: nothing but the seconds differs."""
     start = "pretrain={method: byol, optim: {steps: 2, batch_size: 8, bn_images: 8}, hidden: 8, width: 4}"
