@@ -30,7 +30,8 @@ def recalibrate(work: Workplace, local: Config, generation: int) -> dict[str, An
     can be told: its own test films stay for measuring. ``calibration`` has the form of ``calibration.json``
     and rests on all local films. The figures before and after come from a cross-fit over patients: each fifth is
     judged by the calibration that the other four gave. Labels that the local data lacks keep the run's calibration
-    (``only_model``); those with few positives or negatives share one change (``pooled``).
+    (``only_model``), and so do those that no local film is known to have or not to have
+    (``unknown``); those with few positives or negatives share one change (``pooled``).
 
     Args:
         work: the run; its own films are not needed.
@@ -86,9 +87,11 @@ def recalibrate(work: Workplace, local: Config, generation: int) -> dict[str, An
         for level in levels["before"]
     }
     fitted = recalibration.recalibrated(own, logits, truth, views)
-    chosen = fitted.fitted[0].study if measures.level == "study" else fitted.fitted[0].image
+    study = fitted.fitted[0].study if measures.level == "study" else None
+    known = ~np.isnan(levels["before"]["image" if study is None else "study"][0]).all(axis=0)
     shown = found[measures.level]
-    few = _pooled(chosen or fitted.fitted[0].image, labels)
+    told = [name for name, there in zip(labels, known, strict=True) if there]
+    few = _pooled(study or fitted.fitted[0].image, told)
     return {
         "generation": generation,
         "weights": external.weights_of(run, config, generation),
@@ -100,6 +103,7 @@ def recalibrate(work: Workplace, local: Config, generation: int) -> dict[str, An
         "level": measures.level,
         "confidence": measures.confidence,
         "pooled": few,
+        "unknown": [name for name in labels if name not in told],
         "verdict": verdict(shown),
         "sentence": sentence(shown, len(films), few),
         "levels": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from scipy.special import expit
 from sklearn.metrics import brier_score_loss, log_loss
 from small_runs import content, write_config
 
-from noisy_student import evaluation, external, generations, preparation, recalibration
+from noisy_student import evaluation, external, generations, preparation, recalibration, scoring
 from noisy_student.cli import cli
 from noisy_student.config import SyntheticConfig
 from noisy_student.config.load import load
@@ -172,6 +173,33 @@ def test_the_run_stays_and_the_file_holds_a_calibration_of_its_films(work: Workp
         assert theirs["study"]["labels"]["Pleural Effusion"] != mine["study"]["labels"]["Pleural Effusion"]
     printed = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).stdout)
     assert printed == found
+
+
+@pytest.mark.parametrize("level", ["image", "study"])
+def test_a_label_known_of_no_local_film_is_calibrated_as_before_and_not_said_to_share_a_correction(
+    work: Workplace, hospital: Path, level: str
+) -> None:
+    config = load(hospital)
+    assert config.data.root is not None
+    frame = pd.read_csv(config.data.root / "local.csv").assign(Cardiomegaly=-1)
+    frame.to_csv(config.data.root / "unknown.csv", index=False)
+    measures = work.config.evaluation.model_copy(update={"level": level})
+    asked = replace(work, config=work.config.model_copy(update={"evaluation": measures}))
+    stored = json.loads(json.dumps(scoring.calibrations(work.run, 0).to_json()))
+    for member in stored["members"]:
+        for part in (member, member["study"]):
+            part["labels"]["Cardiomegaly"]["pooled"] = True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "calibrations", lambda *_: Consensus.from_json(stored))
+        found = recalibration.recalibrate(asked, load(hospital, ["data.csv=unknown.csv"]), 0)
+    assert (found["pooled"], found["unknown"]) == ([], ["Cardiomegaly"])
+    assert "share one correction" not in found["sentence"]
+    for mine, theirs in zip(stored["members"], found["calibration"]["members"], strict=True):
+        assert theirs["labels"]["Cardiomegaly"] == mine["labels"]["Cardiomegaly"]
+    given = ["recalibrate", str(work.run.path), "--config", str(hospital), "--set", "data.csv=unknown.csv", "-q"]
+    shown = CliRunner().invoke(cli, [*given, "--device", "cpu"])
+    assert "Known of no local film, calibrated as before: Cardiomegaly\n" in shown.output
+    (work.run.path / "recalibrated" / "hospital-gen-0.json").unlink()
 
 
 def test_what_it_reports_before_is_what_the_run_says_there(work: Workplace, hospital: Path) -> None:

@@ -61,6 +61,8 @@ def recalibrate(
         click.echo(f"  {name:<44} {'   '.join(cells)}   {entry['positives']} positive")
     if found["only_model"]:
         click.echo(f"Not in the data, calibrated as before: {', '.join(found['only_model'])}")
+    if found["unknown"]:
+        click.echo(f"Known of no local film, calibrated as before: {', '.join(found['unknown'])}")
     click.echo(f"Written: {path}\nResearch software. Not for clinical use.")
 
 
