@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -69,6 +69,27 @@ def load_other(path: Path, overrides: Sequence[str] = ()) -> Config:
     return other
 
 
+Check = Callable[[str], None]
+"""Takes the hash of the films before anything is predicted, and raises where they must not be used."""
+
+
+def refuse_others(path: Path, data: str, *, overwrite: bool = False) -> None:
+    """Refuse to replace the file at ``path`` with one of the films of hash ``data``, unless it is of the same films.
+
+    Raises:
+        UsageError: it is of others, of a version that did not say, or no result of ours, and not ``overwrite``.
+    """
+    if overwrite or not path.exists():
+        return
+    with contextlib.suppress(NoisyStudentError, KeyError, TypeError):  # another kind of file
+        if read_json(path)["data"] == data:
+            return
+    raise UsageError(
+        f"{path}: is there already, and not known to be of the same films",
+        "Name another file with -o, or add --overwrite.",
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Opened:
     """Labelled films of another data set, their pixels, and the labels that both have: (the model's, the data's)."""
@@ -86,18 +107,30 @@ class Opened:
             "only_data": [name for name in self.films.labels if name not in theirs],
         }
 
+    def hash(self) -> str:
+        """Return a hash of the films by name, patient, study and labels, whatever their order and wherever they lie."""
+        told = self.films.frame[["image", "patient", "study", *self.films.labels]]
+        return text_hash(told.sort_values("image").to_csv(index=False))
+
     def with_shared_labels(self) -> Manifest:
         """Return the films with the labels that both have, in the data's names."""
         return Manifest(self.films.frame, tuple(name for _, name in self.pairs))
 
 
-def evaluate(work: Workplace, other: Config, generation: int, calibration: Path | None = None) -> dict[str, Any]:
+def evaluate(
+    work: Workplace,
+    other: Config,
+    generation: int,
+    calibration: Path | None = None,
+    check: Check = lambda _: None,
+) -> dict[str, Any]:
     """Return the measures of ``generation`` on the test films of ``other``, per film and per study.
 
     Probabilities are those of the run's own calibration, which nothing is fitted to again: what is off on the other
     data set shows in Brier score and ECE. Operating points are those that were chosen on the run's own films, with
     ``calibration`` in its probabilities, so that films are called positive as without it.
-    ``compared`` names each label in both data sets' words; ``only_model`` and ``only_data`` are the labels left out.
+    ``compared`` names each label in both data sets' words; ``only_model`` and ``only_data`` are the labels left out;
+    ``data`` is the hash of the films, which ``check`` takes first.
     ``calibration`` is a file of ``ns recalibrate`` to use in place of the run's own; the other arguments and errors are
     those of :func:`opened`.
 
@@ -106,6 +139,7 @@ def evaluate(work: Workplace, other: Config, generation: int, calibration: Path 
     """
     run, config = work.run, work.config
     data = opened(work, other, generation)
+    check(data.hash())
     title = f"generation {generation}: predicting {other.data.source}"
     logits = prediction.said(
         work, generation, prediction.predict_networks(work, generation, data.films, data.pixels, title)
@@ -122,6 +156,7 @@ def evaluate(work: Workplace, other: Config, generation: int, calibration: Path 
     return {
         "generation": generation,
         "source": other.data.source,
+        "data": data.hash(),
         "calibration": None if calibration is None else calibration.name,
         **data.matched(config.data.labels),
         "confidence": config.evaluation.confidence,

@@ -23,7 +23,9 @@ FEWEST_PATIENTS: Final = 10
 """Below this many nothing can be said about whether a new calibration helps."""
 
 
-def recalibrate(work: Workplace, local: Config, generation: int) -> dict[str, Any]:
+def recalibrate(
+    work: Workplace, local: Config, generation: int, check: external.Check = lambda _: None
+) -> dict[str, Any]:
     """Return a calibration of ``generation`` for the films of ``local``, and what it does to patients it has not seen.
 
     The films are those of :func:`noisy_student.external.opened`, without any patient of the run, as far as that
@@ -37,6 +39,7 @@ def recalibrate(work: Workplace, local: Config, generation: int) -> dict[str, An
         work: the run; its own films are not needed.
         local: configuration of the local data set.
         generation: a calibrated generation of the run.
+        check: takes the hash of the local films (``data``) first.
 
     Raises:
         UsageError: the generation is not trained and calibrated.
@@ -44,6 +47,7 @@ def recalibrate(work: Workplace, local: Config, generation: int) -> dict[str, An
     """
     run, config = work.run, work.config
     data = external.opened(work, local, generation, own_test=False)
+    check(data.hash())
     films, theirs = data.films, data.with_shared_labels()
     patients = scoring.codes(films.frame["patient"])
     if len(np.unique(patients)) < FEWEST_PATIENTS:
@@ -88,14 +92,15 @@ def recalibrate(work: Workplace, local: Config, generation: int) -> dict[str, An
     }
     fitted = recalibration.recalibrated(own, logits, truth, views)
     study = fitted.fitted[0].study if measures.level == "study" else None
-    known = ~np.isnan(levels["before"]["image" if study is None else "study"][0]).all(axis=0)
+    local_truth = levels["before"]["image" if study is None else "study"][0]
     shown = found[measures.level]
-    told = [name for name, there in zip(labels, known, strict=True) if there]
+    told = [name for k, name in enumerate(labels) if not np.isnan(local_truth[:, k]).all()]
     few = _pooled(study or fitted.fitted[0].image, told)
     return {
         "generation": generation,
         "weights": external.weights_of(run, config, generation),
         "source": local.data.source,
+        "data": data.hash(),
         **data.matched(config.data.labels),
         "films": len(films),
         "patients": shown.found.patients,

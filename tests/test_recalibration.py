@@ -177,7 +177,7 @@ def test_the_run_stays_and_the_file_holds_a_calibration_of_its_films(work: Workp
 
 @pytest.mark.parametrize("level", ["image", "study"])
 def test_a_label_known_of_no_local_film_is_calibrated_as_before_and_not_said_to_share_a_correction(
-    work: Workplace, hospital: Path, level: str
+    work: Workplace, hospital: Path, tmp_path: Path, level: str
 ) -> None:
     config = load(hospital)
     assert config.data.root is not None
@@ -197,9 +197,8 @@ def test_a_label_known_of_no_local_film_is_calibrated_as_before_and_not_said_to_
     for mine, theirs in zip(stored["members"], found["calibration"]["members"], strict=True):
         assert theirs["labels"]["Cardiomegaly"] == mine["labels"]["Cardiomegaly"]
     given = ["recalibrate", str(work.run.path), "--config", str(hospital), "--set", "data.csv=unknown.csv", "-q"]
-    shown = CliRunner().invoke(cli, [*given, "--device", "cpu"])
+    shown = CliRunner().invoke(cli, [*given, "-o", str(tmp_path / "unknown.json"), "--device", "cpu"])
     assert "Known of no local film, calibrated as before: Cardiomegaly\n" in shown.output
-    (work.run.path / "recalibrated" / "hospital-gen-0.json").unlink()
 
 
 def test_what_it_reports_before_is_what_the_run_says_there(work: Workplace, hospital: Path) -> None:
@@ -213,6 +212,44 @@ def test_what_it_reports_before_is_what_the_run_says_there(work: Workplace, hosp
         low, high = found["levels"][level]["log_loss"]["ci"]
         assert low <= found["levels"][level]["log_loss"]["difference"] <= high
     assert found["verdict"] in ("better", "worse", "undecided")
+
+
+@pytest.mark.parametrize("command", ["recalibrate", "evaluate"])
+def test_a_file_of_other_films_is_kept(work: Workplace, hospital: Path, tmp_path: Path, command: str) -> None:
+    config = load(hospital)
+    assert config.data.root is not None
+    frame = pd.read_csv(config.data.root / "local.csv")
+    frame.sample(frac=1, random_state=3).to_csv(config.data.root / "shuffled.csv", index=False)
+    frame.iloc[10:].to_csv(config.data.root / "moved.csv", index=False)
+    path = tmp_path / "kept.json"
+    given = [command, str(work.run.path), "--config", str(hospital), "-q", "--device", "cpu", "-o", str(path)]
+    other = ["--set", "data.csv=moved.csv"]
+    for same in ([], ["--set", "data.csv=shuffled.csv"]):
+        shown = CliRunner().invoke(cli, [*given, *same])
+        assert shown.exit_code == 0, shown.output
+    first = path.read_bytes()
+    refused = CliRunner().invoke(cli, [*given, *other])
+    assert isinstance(refused.exception, UsageError)
+    assert refused.exception.exit_code == 2
+    assert "kept.json: is there already, and not known to be of the same films" in refused.exception.message
+    assert "-o, or add --overwrite" in refused.exception.hint
+    assert path.read_bytes() == first
+    shown = CliRunner().invoke(cli, [*given, *other, "--overwrite"])
+    assert shown.exit_code == 0, shown.output
+    assert read_json(path)["data"] != json.loads(first)["data"]
+    path.write_text("no result of ours")
+    assert isinstance(CliRunner().invoke(cli, given).exception, UsageError)
+    assert not set(frame["patient"]) & set(first.decode().split('"'))
+
+
+def test_where_it_is_written_goes_with_another_data_set(work: Workplace) -> None:
+    for more in (["-o", "x.json"], ["--overwrite"]):
+        alone = CliRunner().invoke(cli, ["evaluate", str(work.run.path), *more])
+        assert alone.exit_code == 2
+        assert "--output and --overwrite go with --config" in alone.output
+        tables = CliRunner().invoke(cli, ["evaluate", "--truth", "t.csv", "--predictions", "p.csv", *more])
+        assert tables.exit_code == 2
+        assert "does nothing with --truth" in tables.output
 
 
 def test_another_data_set_is_measured_with_the_new_calibration(work: Workplace, hospital: Path) -> None:

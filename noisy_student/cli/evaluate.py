@@ -27,7 +27,7 @@ class _Evaluate(click.Command):
                 raise click.UsageError("--truth and --predictions go together.", ctx)
             if any(given[key] is not None for key in ("run_path", "config_path", "generation")):
                 raise click.UsageError("--truth and --predictions are measured without a run or its options.", ctx)
-            for key in ("calibration", "device"):
+            for key in ("calibration", "device", "output", "overwrite"):
                 if ctx.get_parameter_source(key) is click.core.ParameterSource.COMMANDLINE:
                     raise click.UsageError(f"--{key} does nothing with --truth and --predictions.", ctx)
         elif given["labels"]:
@@ -50,6 +50,13 @@ class _Evaluate(click.Command):
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="With --config: a calibration by ns recalibrate in place of the run's own.",
 )
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="With --config: the file of all measures.  [default: below RUN/external, by CONFIG]",
+)
+@click.option("--overwrite", is_flag=True, help="With --config: replace a file of other films.")
 @click.option("--truth", type=click.Path(path_type=Path), help="CSV with the true labels, instead of a run.")
 @options.labels
 @click.option("--predictions", type=click.Path(path_type=Path), help="CSV with a score per label, with --truth.")
@@ -65,6 +72,8 @@ def evaluate(
     config_path: Path | None,
     generation: int | None,
     calibration: Path | None,
+    output: Path | None,
+    overwrite: bool,
     truth: Path | None,
     predictions: Path | None,
     labels: tuple[str, ...],
@@ -95,8 +104,11 @@ def evaluate(
         compare.evaluate_tables(truth, predictions, labels, overrides, as_json)
         return
     if config_path is not None:
-        _evaluate_elsewhere(run_path, config_path, generation, calibration, overrides, device, as_json, quiet)
+        place = output, overwrite
+        _evaluate_elsewhere(run_path, config_path, generation, calibration, place, overrides, device, as_json, quiet)
         return
+    if output is not None or overwrite:
+        raise click.UsageError("--output and --overwrite go with --config; a run keeps its measures in its own files.")
     if calibration is not None:
         raise click.UsageError("--calibration goes with --config; the run's own films have the run's own calibration.")
     if generation is not None:
@@ -135,6 +147,7 @@ def _evaluate_elsewhere(
     config_path: Path,
     generation: int | None,
     calibration: Path | None,
+    place: tuple[Path | None, bool],
     overrides: tuple[str, ...],
     device: str,
     as_json: bool,
@@ -149,9 +162,10 @@ def _evaluate_elsewhere(
     with run.lock():
         work = Workplace(run, config, None, device, options.show_progress(quiet))
         chosen = external.chosen_generation(run, generation)
-        found = external.evaluate(work, external.load_other(config_path, overrides), chosen, calibration)
         with_it = "" if calibration is None else f"-with-{calibration.stem}"
-        path = run.path / "external" / f"{config_path.stem}-gen-{chosen}{with_it}.json"
+        path = place[0] or run.path / "external" / f"{config_path.stem}-gen-{chosen}{with_it}.json"
+        check = partial(external.refuse_others, path, overwrite=place[1])
+        found = external.evaluate(work, external.load_other(config_path, overrides), chosen, calibration, check)
         write_json(path, found)
     if as_json:
         options.print_json(found)

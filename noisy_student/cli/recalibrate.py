@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -19,6 +20,10 @@ from noisy_student.cli import options
     help="The local data set, with labels; --set is about it.",
 )
 @click.option("--generation", type=click.IntRange(0), help="This generation in place of the best.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The file.  [default: below RUN/recalibrated, by CONFIG]"
+)
+@click.option("--overwrite", is_flag=True, help="Replace a file of other films.")
 @options.overrides
 @options.device
 @options.as_json
@@ -28,6 +33,8 @@ def recalibrate(
     run_path: Path,
     config_path: Path,
     generation: int | None,
+    output: Path | None,
+    overwrite: bool,
     overrides: tuple[str, ...],
     device: str,
     as_json: bool,
@@ -36,8 +43,9 @@ def recalibrate(
 ) -> None:
     """Fit a new calibration to local labels; weights and the run's own calibration stay.
 
-    It is written to the run's folder recalibrated/, with Brier score, log loss and ECE before and after on patients
-    that it was not fitted to. ns evaluate RUN --config OTHER --calibration FILE measures with it.
+    It is written to the run's folder recalibrated/ or to -o, with Brier score, log loss and ECE before and after on
+    patients that it was not fitted to; a file of other films is replaced only with --overwrite.
+    ns evaluate RUN --config OTHER --calibration FILE measures with it.
     """
     from noisy_student import external, generations, recalibration
     from noisy_student.runs import write_json
@@ -47,8 +55,9 @@ def recalibrate(
     with run.lock():
         work = Workplace(run, config, None, device, options.show_progress(quiet))
         chosen = external.chosen_generation(run, generation)
-        found = recalibration.recalibrate(work, external.load_other(config_path, overrides), chosen)
-        path = run.path / "recalibrated" / f"{config_path.stem}-gen-{chosen}.json"
+        path = output or run.path / "recalibrated" / f"{config_path.stem}-gen-{chosen}.json"
+        check = partial(external.refuse_others, path, overwrite=overwrite)
+        found = recalibration.recalibrate(work, external.load_other(config_path, overrides), chosen, check)
         write_json(path, found)
     if as_json:
         options.print_json(found)
