@@ -427,7 +427,7 @@ def test_pairs_that_do_not_exist_are_refused_before_a_run(
     splits = ["train", "train", "train", "train", "valid", "valid", "test", "test"]
     rows = [f"{n}.png,{one},{split},{n % 2}\n" for n, (one, split) in enumerate(zip(patients, splits, strict=True))]
     (tmp_path / "labels.csv").write_text("image,patient,split,A\n" + "".join(rows), encoding="utf-8")
-    arguments = [f"data={{source: csv, root: {tmp_path}, labels: [A]}}", "split.labelled_images=2"]
+    arguments = [f"data={{source: csv, root: {tmp_path}, labels: [A]}}", "split.labelled_images=2", "folds=1"]
     arguments += ["pretrain.method=byol", "pretrain.pairs=patient", "split.valid_images=2"]
     given = [word for text in arguments for word in ("--set", text)]
     code, _, err = ns("iterate", "--dry-run", "-o", str(tmp_path / "run"), *given)
