@@ -139,7 +139,8 @@ def evaluate(
     """
     run, config = work.run, work.config
     data = opened(work, other, generation)
-    check(data.hash())
+    films_hash = data.hash()
+    check(films_hash)
     title = f"generation {generation}: predicting {other.data.source}"
     logits = prediction.said(
         work, generation, prediction.predict_networks(work, generation, data.films, data.pixels, title)
@@ -156,7 +157,7 @@ def evaluate(
     return {
         "generation": generation,
         "source": other.data.source,
-        "data": data.hash(),
+        "data": films_hash,
         "calibration": None if calibration is None else calibration.name,
         **data.matched(config.data.labels),
         "confidence": config.evaluation.confidence,

@@ -8,7 +8,7 @@ from typing import Any
 from noisy_student.config import Config, PhaseConfig
 from noisy_student.config.load import check_same, config_hash, read_snapshot
 from noisy_student.data import sources
-from noisy_student.preparation import STAGE, Sizes, assigned, check_train, check_views, data_root, sizes
+from noisy_student.preparation import STAGE, Sizes, assigned, check_train, check_views, data_root
 from noisy_student.runs import Run
 
 
@@ -55,12 +55,12 @@ def describe(config: Config, output: Path, rounds: int, *, overwrite: bool = Fal
     films = sources.load(config.data.model_copy(update={"root": root}))
     check_views(films, config)
     chosen, split = assigned(films, config)
-    check_train(chosen, config)
+    found = check_train(chosen, config)
     size = len(films) * config.data.channels * config.data.image_size**2
     counts = {
         name: f"{part['images']:,} films of {part['patients']:,} patients" for name, part in split["counts"].items()
     }
-    plan["steps"] = _steps(amount(config, rounds, sizes(chosen, config)))
+    plan["steps"] = _steps(amount(config, rounds, found))
     return plan | counts | {"decoded_films": f"{size / 1e6:,.0f} MB on disk, as much in memory where they fit"}
 
 

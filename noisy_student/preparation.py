@@ -237,8 +237,9 @@ def _dealt(films: Manifest, config: Config) -> tuple[npt.NDArray[np.object_], np
     return images, folds.deal(patients, manifest.values(budget) == 1, config.folds, config.split.seed)
 
 
-def check_train(films: Manifest, config: Config) -> None:
-    """Check that the train split of ``films``, which have one, can teach what the configuration asks for.
+def check_train(films: Manifest, config: Config) -> Sizes:
+    """Check that the train split of ``films``, which have one, can teach what the configuration asks for, and return
+    how many there are to learn from.
 
     Raises:
         ConfigError: pairs of films are asked for, and no two films belong together; or lengths in epochs leave no steps
@@ -259,6 +260,7 @@ def check_train(films: Manifest, config: Config) -> None:
     for generation in config.phases():
         for number, phase in config.trainings(generation).items():
             phase.stretches(found.seen(config, generation, number))
+    return found
 
 
 def prepare(run: Run, config: Config, *, progress: bool = False, stop: Callable[[], bool] = lambda: False) -> Cache:

@@ -47,7 +47,8 @@ def recalibrate(
     """
     run, config = work.run, work.config
     data = external.opened(work, local, generation, own_test=False)
-    check(data.hash())
+    films_hash = data.hash()
+    check(films_hash)
     films, theirs = data.films, data.with_shared_labels()
     patients = scoring.codes(films.frame["patient"])
     if len(np.unique(patients)) < FEWEST_PATIENTS:
@@ -100,7 +101,7 @@ def recalibrate(
         "generation": generation,
         "weights": external.weights_of(run, config, generation),
         "source": local.data.source,
-        "data": data.hash(),
+        "data": films_hash,
         **data.matched(config.data.labels),
         "films": len(films),
         "patients": shown.found.patients,
