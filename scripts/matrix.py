@@ -10,7 +10,8 @@ processes at once. Without --data nothing is run, and the tables are made from t
     python scripts/matrix.py --data DIR --jobs 2 --cells kermany160-variants --arms findings --seeds 0 1 2
     python scripts/matrix.py --plots docs/pictures
 
-DIR has the folders kermany160 and nih1000; synthetic films are made in the folder synthetic of --output.
+DIR has the folders kermany160 and nih1000; synthetic films are made in folders of --output. Cells that need a GPU run
+where --cells names them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ from noisy_student.config.load import load
 from noisy_student.data.synthetic import dataset
 
 HERE: Final = Path(__file__).parent
-SYNTHETIC: Final = "synthetic"
 ROUNDS: Final = 3
 RIVALS: Final = tuple(arm for arm in arms.MATRIX if arm not in ("ours", "all"))
 SMALL: Final = ("few", "mean_teacher", "fixmatch", "ours", "all")
@@ -100,6 +100,8 @@ class Cell:
     """Settings of single arms: the best recipe of its trials, where that is not the arm's usual one."""
     rounds: int = ROUNDS
     """Students of ours."""
+    gpu: bool = False
+    """Whether it would take days without a GPU; such cells are run where they are named alone."""
 
     @property
     def path(self) -> Path:
@@ -151,7 +153,7 @@ CELLS: Final = {
     "kermany160-52": Cell("kermany160.yaml", "kermany160", 150, seeds=range(5), arms=arms.MATRIX, own=KERMANY),
     "synthetic-2": Cell(
         "demo.yaml",
-        SYNTHETIC,
+        "synthetic",
         600,
         ("data.synthetic.train_patients=2400", "split.labelled_patients=45", "split.valid_images=19"),
         seeds=range(5),
@@ -162,7 +164,7 @@ CELLS: Final = {
     "kermany160-260": Cell("kermany160.yaml", "kermany160", 300, ("split.labelled_images=260", *SHORTER)),
     "synthetic-5": Cell(
         "demo.yaml",
-        SYNTHETIC,
+        "synthetic",
         1200,
         ("data.synthetic.train_patients=2400", "split.labelled_patients=112", "split.valid_images=48"),
         arms=("few", "pseudo", *SMALL[1:]),  # the best rival of synthetic-2 beside those of the first cell
@@ -186,6 +188,25 @@ CELLS: Final = {
         ),
         folds=3,
     ),
+    "synthetic-224": Cell(  # 20,000 films, and a network of the size that is used in practice
+        "demo.yaml",
+        "synthetic-224",
+        600,
+        (
+            "data.synthetic.train_patients=9800",
+            "data.synthetic.size=224",
+            "data.image_size=224",
+            "split.labelled_patients=184",
+            "split.valid_images=78",
+            "folds=1",
+            "teacher.model.name=densenet121",
+            "student.model.name=densenet121",
+            "student.optim.steps=200",
+        ),
+        seeds=(0,),
+        own={"fixmatch": PHANTOMS["fixmatch"]},
+        gpu=True,
+    ),
     "kermany160-variants": Cell(
         "kermany160.yaml",
         "kermany160",
@@ -197,6 +218,7 @@ CELLS: Final = {
         rounds=1,
     ),
 }
+USUAL: Final = [name for name, cell in CELLS.items() if not cell.gpu]
 
 
 def place(name: str) -> Path:
@@ -211,9 +233,10 @@ def run(given: argparse.Namespace) -> None:
         cell = CELLS[name]
         names = asked(cell, given.arms)
         there = cell.lines(name, names)
-        data = given.output if cell.data == SYNTHETIC else given.data
-        if cell.data == SYNTHETIC:  # before several processes want them
-            dataset.write_dataset(data / SYNTHETIC, cell.configuration().data.synthetic)
+        films = cell.configuration().data
+        data = given.output if films.source == "synthetic" else given.data
+        if films.source == "synthetic":  # before several processes want them
+            dataset.write_dataset(data / cell.data, films.synthetic)
         for seed in (seed for seed in seeds_of(cell, given) if any((arm, seed) not in there for arm in names)):
             output = ["--output", str(given.output / name)]
             calls.append([*cell.call(name, data, names, [seed]), *output])
@@ -303,7 +326,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the data sets; without it nothing is run")
     parser.add_argument("--output", type=Path, default=Path("runs/matrix"), help="folder of the runs")
-    parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS))
+    parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=USUAL, help="[default: all without a GPU]")
     parser.add_argument("--arms", nargs="+", help="in place of the cell's: arms, ablation, findings")
     parser.add_argument("--seeds", type=int, nargs="+", help="of the cell's seeds these alone")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")

@@ -128,5 +128,21 @@ def test_the_matrix_runs_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(SystemExit) if code else nullcontext():
         matrix.run(given)
     assert made == [tmp_path / "synthetic" / "2400"]
-    assert [call[call.index("--root") + 1] for call in calls] == [str(tmp_path / "synthetic")] * 5
     assert all("anew:student.start=weights" in call for call in calls)
+    assert [call[call.index("--root") + 1] for call in calls] == [str(tmp_path / "synthetic")] * 5
+    calls.clear()
+    given.cells, given.arms = ["synthetic-224"], ["few"]
+    with pytest.raises(SystemExit) if code else nullcontext():
+        matrix.run(given)
+    assert made[1:] == [tmp_path / "synthetic-224" / "9800"]  # other films, and a folder of their own
+    assert [call[call.index("--root") + 1] for call in calls] == [str(tmp_path / "synthetic-224")]
+
+
+def test_cells_that_need_a_gpu_are_run_where_they_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import matrix
+
+    monkeypatch.setattr("sys.argv", ["matrix.py"])
+    assert matrix.arguments().cells == [name for name in matrix.CELLS if name != "synthetic-224"]
+    monkeypatch.setattr("sys.argv", ["matrix.py", "--cells", "synthetic-224"])
+    assert matrix.arguments().cells == ["synthetic-224"]
