@@ -19,7 +19,7 @@ from noisy_student.data import manifest, predictions
 from noisy_student.data.manifest import Manifest
 from noisy_student.labels import COMPETITION
 from noisy_student.measures import Levels, Points
-from noisy_student.runs import Run
+from noisy_student.runs import Run, read_json
 from noisy_student.stats import consensus, metrics
 from noisy_student.targets import table
 
@@ -118,6 +118,7 @@ def evaluate_generation(run: Run, config: Config, generation: int) -> tuple[dict
         films["test"], lambda _, keep: scores["test"].rows(keep).levels(blank), labels, macro_labels, config
     )
     result["pool"] = _pool(run, generation, manifest.select(sealed, split="train"), config)
+    reads += [scoring.predictions_path(run, teacher, "pool") for teacher in _teachers(run, generation)]
     return result, reads
 
 
@@ -157,33 +158,57 @@ def _uncertainty(
     return {"networks": networks, "reason": reason, "splits": found}, reads
 
 
+def _defined(truth: Floats, score: Floats) -> float | None:
+    area = metrics.auroc(truth, score)
+    return None if np.isnan(area) else area
+
+
 def _known(truth: Floats, score: Floats) -> tuple[Floats, Floats]:
     known = ~np.isnan(truth)
     return truth[known], score[known]
 
 
+def _teachers(run: Run, generation: int) -> list[int]:
+    """Return the generations that taught ``generation`` and whose predictions of the pool are there."""
+    path = run.generation(generation) / "targets.json"
+    told = read_json(path).get("teachers", []) if path.is_file() else []
+    return [teacher for teacher in told if scoring.predictions_path(run, teacher, "pool").is_file()]
+
+
 def _pool(run: Run, generation: int, pool: Manifest, config: Config) -> dict[str, Any] | None:
-    """Return the true quality of the pseudo-targets this generation was trained on; ``None`` where it had none."""
+    """Return the true quality of the pseudo-targets this generation was trained on; ``None`` where it had none.
+
+    A rule that selects films makes the AUROC of what it took another figure in every generation; that of the teachers'
+    word on the whole pool is the same one, and the share of right targets on either side says what was confirmed.
+    """
     targets = table.read(run.generation(generation) / "targets.parquet")
     if not (targets.pseudo & (targets.weight > 0).any(axis=1)).any():
         return None
     row = {image: number for number, image in enumerate(pool.frame["image"])}
     order = np.array([row[image] for image in targets.images[targets.pseudo]])
-    truth = scoring.known_truth(manifest.values(pool), config.targets.blank)[order]
+    films = Manifest(pool.frame.iloc[order].reset_index(drop=True), pool.labels)
+    truth = scoring.known_truth(manifest.values(films), config.targets.blank)
+    said = [scoring.teaching(run, config, teacher, films) for teacher in _teachers(run, generation)]
     target = targets.target[targets.pseudo].astype(np.float64)
     used = targets.weight[targets.pseudo] > 0
     found: dict[str, Any] = {}
     for k, label in enumerate(targets.labels):
         known, score = _known(truth[used[:, k], k], target[used[:, k], k])
-        area = metrics.auroc(known, score)
+        area, positive = _defined(known, score), score >= 0.5
         found[label] = {
-            "auroc": None if np.isnan(area) else area,
+            "auroc": area,
+            "teachers_auroc": _defined(*_known(truth[:, k], np.mean(said, axis=0)[:, k])) if said else None,
+            "right_positives": float(known[positive].mean()) if positive.any() else None,
+            "right_negatives": float(1 - known[~positive].mean()) if not positive.all() else None,
             "brier": metrics.brier(known, score) if len(known) else None,
             "pseudo_share": float(score.mean()) if len(known) else None,
             "true_share": float(known.mean()) if len(known) else None,
             "positives": int(known.sum()),
             "negatives": int(len(known) - known.sum()),
-            "reason": "the films used have one class only, or no known label" if np.isnan(area) else None,
+            "reason": "the films used have one class only, or no known label" if area is None else None,
         }
-    areas = [found[name]["auroc"] for name in config.macro_labels() if found[name]["auroc"] is not None]
-    return {"note": POOL_NOTE, "labels": found, "macro": {"auroc": float(np.mean(areas)) if areas else None}}
+    macro: dict[str, float | None] = {}
+    for key in ("auroc", "teachers_auroc"):
+        areas = [found[name][key] for name in config.macro_labels() if found[name][key] is not None]
+        macro[key] = float(np.mean(areas)) if areas else None
+    return {"note": POOL_NOTE, "labels": found, "macro": macro}

@@ -368,7 +368,10 @@ def _measures(entry: Mapping[str, Any]) -> dict[str, Any]:
     known["ece_debiased"] = _mean([test["labels"][name]["ece_debiased"] for name in inside])
     known["pseudo_auroc"] = _mean([pool["labels"][name]["auroc"] for name in inside]) if pool else None
     kept = {key: None if value is None else round(value, 6) for key, value in known.items()}
-    return kept | {"verdict": entry["verdict"]}
+    by_label = {name: round(test["labels"][name]["auroc"], 6) for name in inside}
+    right = ("teachers_auroc", "right_positives", "right_negatives", "positives", "negatives")
+    taught = {name: {key: pool["labels"][name][key] for key in right} for name in inside} if pool else None
+    return kept | {"verdict": entry["verdict"], "labels": by_label, "pool": taught}
 
 
 def _mean(values: list[float | None]) -> float | None:

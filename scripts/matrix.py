@@ -281,8 +281,8 @@ def figures(cells: Mapping[str, tuple[results.Lines, Mapping[str, Any]]]) -> str
             worst = min(known, key=lambda label: known[label].difference)
             rows.append(f"| {name}: ours minus few, worst label | not below −0.010 | | {worst} {known[worst]} |")
     margins = {name: margin for name, (_, found) in cells.items() if (margin := _margin(found)) is not None}
-    told = ", ".join(f"{name} {margin:+.3f} over {rival}" for name, (margin, rival) in margins.items())
-    mean = f"; mean {np.mean([margin for margin, _ in margins.values()]):+.3f}" if margins else "–"
+    told = ", ".join(f"{name} {both} over {rival}" for name, (both, rival) in margins.items())
+    mean = f"; mean {np.mean([both.difference for both, _ in margins.values()]):+.4f}" if margins else "–"
     rows.append(f"| ours minus the best rival | mean above 0, none at −0.010 or below | every cell | {told}{mean} |")
     for name, (lines, found) in cells.items():
         rows += [f"| {name}: {row} |" for row in _generations(lines, found["seeds"])]
@@ -296,14 +296,14 @@ def _closed(found: Mapping[str, Any]) -> str:
     return f"{found['gap_closed']:.2f} ({low:.2f} to {high:.2f})"
 
 
-def _margin(found: Mapping[str, Any]) -> tuple[float, str] | None:
-    """Return how far ours is above the best rival on the same budget, and which that is."""
-    means = {arm: told["mean"] for arm, told in found.get("arms", {}).items()}
-    rivals = {arm: means[arm] for arm in RIVALS if arm in means}
-    if "ours" not in means or len(rivals) < 2:
+def _margin(found: Mapping[str, Any]) -> tuple[results.Pair, str] | None:
+    """Return ours beside the best rival on the same budget, and which that is."""
+    told = found.get("arms", {})
+    rivals = [arm for arm in RIVALS if arm in told]
+    if "ours" not in told or len(rivals) < 2:
         return None
-    best = max(rivals, key=lambda arm: rivals[arm])
-    return means["ours"] - rivals[best], best
+    best = max(rivals, key=lambda arm: told[arm]["mean"])
+    return results.Pair(told["ours"]["mean"], told[best]["mean"], *told[best]["ours_minus"]), best
 
 
 def _generations(lines: results.Lines, seeds: Sequence[int]) -> list[str]:

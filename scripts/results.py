@@ -249,7 +249,7 @@ def labels(lines: Mapping[tuple[str, int], Mapping[str, Any]], arm: str, against
 
 
 class Pair(NamedTuple):
-    """A label's AUROC of two arms, means over seeds, and the 95 % interval of their difference."""
+    """AUROC of two arms, means over seeds, and the 95 % interval of their difference."""
 
     ours: float
     theirs: float

@@ -55,6 +55,8 @@ def test_the_benchmark_runs_every_arm_once_and_keeps_it(tmp_path: Path) -> None:
         teacher, student = line["about"]["measures"]
         assert (teacher["verdict"], teacher["pseudo_auroc"]) == ("first", None)
         assert 0 <= student["pseudo_auroc"] <= 1
+        assert np.mean(list(student["labels"].values())) == pytest.approx(student["auroc"], abs=1e-6)
+        assert all(0 <= student["pool"][name]["teachers_auroc"] <= 1 for name in student["labels"])
         assert line["auroc"] in (teacher["auroc"], student["auroc"])
 
 

@@ -47,7 +47,9 @@ def test_the_figures_of_the_matrix_are_those_of_its_cells(
     told = capsys.readouterr().out
     assert "## kermany160-26, seeds 0, 1, 2" in told
     assert "| gap closed, kermany160-26 | 0.6 | 0.85 | 0.50 (" in told
-    assert "kermany160-26 +0.040 over mean_teacher; mean +0.040 |" in told
+    rival = results.summarise(kept, [0, 1, 2])["arms"]["mean_teacher"]["ours_minus"]
+    between = " to ".join(f"{end:+.3f}".replace("-", "−") for end in rival)
+    assert f"kermany160-26 +0.040 ({between}) over mean_teacher; mean +0.0400 |" in told
     assert "every seed | +0.0020, by seed +0.0000 to +0.0040 |" in told
     assert "ours minus few, worst label | not below −0.010 | | Viral −0.010 (" in told
     assert "log loss −0.0120, Brier −0.0120, debiased ECE 0.030 |" in told

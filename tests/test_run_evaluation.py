@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from sklearn.metrics import average_precision_score, brier_score_loss, precision_score, roc_auc_score
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 import noisy_student
@@ -190,6 +190,9 @@ def test_the_pool_diagnostic_measures_the_pseudo_targets_against_the_sealed_labe
         assert entry["pseudo_share"] == pytest.approx(target[known].mean())
         assert entry["true_share"] == pytest.approx(truth[known].mean())
         assert entry["positives"] + entry["negatives"] == known.sum()
+        positive = target[known] >= 0.5
+        assert entry["right_positives"] == pytest.approx(precision_score(truth[known], positive))
+        assert entry["right_negatives"] == pytest.approx(precision_score(1 - truth[known], ~positive))
     assert pool["macro"]["auroc"] == pytest.approx(np.mean([pool["labels"][name]["auroc"] for name in LABELS]))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, roc_auc_score
 from small_runs import write_config
 
 from noisy_student import evaluation, generations, preparation, scoring, teaching
@@ -153,8 +153,15 @@ def test_the_diagnostic_of_the_pool_measures_what_is_taken(single: Workplace, se
     sealed = manifest.select(manifest.read(single.run.sealed), split="train")
     pool = evaluation._pool(single.run, 1, sealed, single.config)
     assert pool is not None
+    films = manifest.pool(manifest.read(single.run.manifest))
+    said = scoring.teaching(single.run, single.config, 0, films)
+    truth = manifest.values(sealed)[[list(sealed.frame["image"]).index(image) for image in films.frame["image"]]]
     for k, label in enumerate(targets.labels):
         entry = pool["labels"][label]
+        # What the teacher says of the whole pool is the same whatever is taken of it.
+        if entry["teachers_auroc"] is not None:
+            known = truth[:, k] != -1  # a blank is negative here
+            assert entry["teachers_auroc"] == pytest.approx(roc_auc_score(truth[known, k] == 1, said[known, k]))
         taken = found["labels"][label]["taken"]
         assert entry["positives"] + entry["negatives"] <= taken["positives"] + taken["negatives"]
         if not taken["positives"] + taken["negatives"]:

@@ -250,10 +250,14 @@ def quality(entry: Mapping[str, Any]) -> Table:
     for name, cell in entry["pool"].get("labels", {}).items():
         area = cell.get("auroc")
         cells = [number(area, None if area is not None else words.left_undefined(cell))]
-        cells += [number(cell.get(key)) for key in ("brier", "pseudo_share", "true_share")]
+        keys = ("teachers_auroc", "brier", "pseudo_share", "true_share", "right_positives", "right_negatives")
+        cells += [number(cell.get(key)) for key in keys]
         cells += [amount(cell.get(key)) for key in ("positives", "negatives")]
         rows.append(Row(text(name), tuple(cells)))
-    columns = heads("Label:", "AUROC", "Brier", "Share taught", "True share", "Positive", "Negative")
+    columns = heads(
+        "Label:", "AUROC", "Teachers’ AUROC", "Brier", "Share taught", "True share", "Positives right",
+        "Negatives right", "Positive", "Negative",
+    )  # fmt: skip
     return Table(f"Quality of pseudo-labels of generation {entry['index']}", columns, tuple(rows))
 
 
