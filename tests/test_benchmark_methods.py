@@ -19,6 +19,7 @@ from noisy_student.config import OptimConfig, PhaseConfig
 from noisy_student.config.load import load
 from noisy_student.errors import ConfigError, DataError
 from noisy_student.runs import Run
+from noisy_student.targets.table import Targets
 
 BENCHMARK_ARMS = {"few", "frozen", "pseudo", "mean_teacher", "fixmatch", "ours", "all"}
 
@@ -126,6 +127,44 @@ def test_what_an_arm_is_said_not_to_read_changes_nothing_of_it(tmp_path: Path, m
         plain, same, changed = (benchmark_methods.run_arm(arm, 0, given)["replicates"] for given in told)
         assert plain == same, arm
         assert (changed == plain) == (not read[arm]), arm
+
+
+def test_every_arm_learns_from_the_films_and_by_the_term_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an arm would train with; nothing is trained."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import arms
+    import benchmark_methods
+
+    seen: dict[str, tuple[Targets, PhaseConfig]] = {}
+    table: pd.DataFrame | None = None
+    for arm in ("few", "mean_teacher", "fixmatch", "all"):
+
+        def instead(bench: arms.Bench, targets: Targets, phase: PhaseConfig, arm: str = arm) -> Any:
+            seen[arm] = targets, phase
+            nonlocal table
+            table = bench.seen.frame
+            return np.random.default_rng(0).random((len(bench.test), 2))
+
+        monkeypatch.setattr(arms, "trained", instead)
+        given = benchmark_methods.arguments(["--quick", "--output", str(tmp_path), "--arms", arm])
+        benchmark_methods.run_arm(arm, 0, given)
+    assert table is not None
+    train, valid, labelled = table["split"] == "train", table["split"] == "valid", table["labelled"].astype(bool)
+    budget, pool = set(table["image"][valid | labelled]), set(table["image"][train & ~labelled])
+    assert (len(budget), len(pool)) == (24, 96 - 12)
+    methods = {arm: phase.consistency.method for arm, (_, phase) in seen.items()}
+    assert methods == {"few": "none", "mean_teacher": "mean_teacher", "fixmatch": "fixmatch", "all": "none"}
+    for arm, (targets, _) in seen.items():
+        learnt = set(targets.images[(targets.weight > 0).all(axis=1)])
+        assert learnt == (budget | pool if arm == "all" else budget), arm
+        rival = arm in ("mean_teacher", "fixmatch")
+        assert set(targets.images[targets.pseudo]) == (pool if rival else set()), arm
+        truth = pd.read_csv(given.root / "labels.csv", index_col="image").loc[sorted(learnt), ["A", "B"]].to_numpy()
+        order = np.argsort(targets.images.astype(str))
+        order = order[(targets.weight[order] > 0).all(axis=1)]
+        np.testing.assert_array_equal(targets.target[order], truth)
 
 
 @pytest.mark.slow
