@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import integrate
@@ -194,6 +196,21 @@ def test_a_target_may_weigh_the_probability_that_it_is_right() -> None:
     np.testing.assert_allclose(low.weight, np.where(low.target == 1, probability, 1 - probability))
 
 
+def test_that_a_target_is_right_is_as_probable_as_it_is_after_alignment() -> None:
+    """The teacher's odds are a third of what they should be; the known prevalence sets them right."""
+    right = np.linspace(0.05, 0.9, 60)[:, None]
+    said = right / (right + 3 * (1 - right))
+    settings: dict[str, Any] = {"weight": "right", "prevalence": {"Edema": float(right.mean())}}
+    found = make(said, **settings)
+    np.testing.assert_allclose(found.target, right, rtol=1e-6)
+    np.testing.assert_allclose(found.weight, np.maximum(right, 1 - right), rtol=1e-6)
+    sharp = make(said, temperature=0.5, **settings)
+    np.testing.assert_array_equal(sharp.weight, found.weight)
+    low = make(said, hard=True, select={"rule": "fixed", "confidence": 0.7, "negative_confidence": 0.6}, **settings)
+    taken = np.where(right >= 0.7, right, np.where(right <= 0.4, 1 - right, 0))
+    np.testing.assert_allclose(low.weight, taken, rtol=1e-6)
+
+
 def test_a_label_may_weigh_what_the_teacher_knows_of_it() -> None:
     """The coefficient of determination of labels that are drawn with these probabilities."""
     probability = draw(100_000, 2)
@@ -223,6 +240,15 @@ def test_hard_targets_are_cut_where_the_rule_says() -> None:
     assert found.target.sum() == 37
     assert found.taken == ((37, 63),)
     assert found.cuts[0].high == np.sort(probability[:, 0])[63]
+
+
+def test_as_many_films_are_taken_as_positive_as_the_labels_say_not_the_teacher() -> None:
+    """10 of 40 labels are positive, so a quarter of the pool is, the most probable films."""
+    probability = draw(200)
+    assert probability.mean() < 0.23
+    found = make(probability, align=False, hard=True, prior_strength=0, select={"rule": "prevalence"}, weight_power=0)
+    assert set(np.flatnonzero(found.target)) == set(np.argsort(probability[:, 0])[-50:])
+    assert found.taken == ((50, 150),)
 
 
 def test_what_a_rule_leaves_out_weighs_nothing_and_is_counted() -> None:
