@@ -185,6 +185,41 @@ def test_thresholds_are_on_the_scale_of_the_aligned_targets(single: Workplace) -
         assert found[label]["taken"] == plain[label]["taken"]
 
 
+# -- teachers and pool of a second student -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def second(folder: Path) -> Workplace:
+    """A run whose first student cannot be told apart from its teacher, so that both teach the second."""
+    settings = ["targets.uncertain=zeros", "promotion.confidence=0.999", "pseudo={align: false, pool_share: [0.3, 1]}"]
+    work = taught(folder, "second", *settings)
+    generations.train_student(work)
+    generations.pseudo_label(work)
+    assert read_json(work.run.generation(1) / "promotion.json")["teachers"] == [0, 1]
+    return work
+
+
+def test_the_mean_of_past_generations_teaches(second: Workplace) -> None:
+    run, pool = second.run, manifest.pool(manifest.read(second.run.manifest))
+    said = [scoring.probabilities(run, generation, "pool", pool) for generation in (0, 1)]
+    assert np.abs(said[0] - said[1]).max() > 1e-3
+    expected = study_mean((said[0] + said[1]) / 2, list(pool.frame["study"]))
+    made = table.read(run.generation(2) / "targets.parquet")
+    np.testing.assert_allclose(made.target[made.pseudo], expected, rtol=1e-5)
+    assert read_json(run.generation(2) / "targets.json")["teachers"] == [0, 1]
+
+
+def test_a_curriculum_gives_the_second_student_the_whole_pool(second: Workplace) -> None:
+    taken = []
+    for generation in (1, 2):
+        made = table.read(second.run.generation(generation) / "targets.parquet")
+        target, used = made.target[made.pseudo], made.weight[made.pseudo] > 0
+        sides = [(side.sum(axis=0), (side & used).sum(axis=0)) for side in (target >= 0.5, target < 0.5)]
+        taken.append([(whole.tolist(), kept.tolist()) for whole, kept in sides])
+    assert taken[0] == [(whole, np.ceil(0.3 * np.array(whole)).tolist()) for whole, _ in taken[0]]
+    assert taken[1] == [(whole, whole) for whole, _ in taken[1]]
+
+
 # -- films without a target ----------------------------------------------------------------------------------------
 
 
