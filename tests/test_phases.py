@@ -9,13 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from small_runs import write_config
 
-from noisy_student import preflight
+from noisy_student import generations, preflight, preparation
 from noisy_student.cli import main
 from noisy_student.config.load import load
 from noisy_student.errors import ConfigError, StoppedError, WeightsError
 from noisy_student.learning import fit
 from noisy_student.plan import describe
+from noisy_student.runs import read_json
+from noisy_student.workplace import Workplace
 
 
 def test_the_plan_counts_the_steps_of_every_generation(tmp_path: Path) -> None:
@@ -107,3 +110,44 @@ def test_a_generation_is_trained_with_its_own_noise(tmp_path: Path, monkeypatch:
         main(["train-teacher", "-o", str(tmp_path / "run"), "-q", "--device", "cpu", *arguments])
     (task,) = tasks
     assert (task.generation, task.phase.noise.strength, task.phase.noise.blur.range) == (0, 2.0, 3.0)
+
+
+def test_a_student_of_a_student_is_trained_by_its_own_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is larger than its teacher and learns under more noise, of the films and of the network."""
+    given = [
+        "pretrain.method=none",
+        "data.synthetic.test_patients=8",
+        "teacher.noise.strength=1",
+        "teacher.optim={steps: 2, batch_size: 8, bn_images: 16}",
+        "student.start=weights",
+        "student.noise.strength=2",
+        "student.model={dropout: 0.2, stochastic_depth: 0.3}",
+        "student.optim={steps: 1, batch_size: 8, bn_images: 16}",
+        "generations.2.noise.strength=5",
+        "generations.2.model={name: efficientnet_b0, dropout: 0.4, stochastic_depth: 0.5}",
+        "generations.2.optim={steps: 3, bn_images: 0}",
+    ]
+    config = load(write_config(tmp_path), given)
+    run = generations.open_run(tmp_path / "run", config, resume=False, overwrite=False)
+    work = Workplace(run, config, preparation.prepare(run, config), "cpu")
+    train, strengths = fit.fit, list[tuple[int, float]]()
+
+    def seen(run: Any, task: fit.Task, **options: Any) -> list[Path]:
+        strengths.append((task.generation, task.phase.noise.strength))
+        return train(run, task, **options)
+
+    monkeypatch.setattr(fit, "fit", seen)
+    for generation in (0, 1):
+        generations.run_stages(work, generation, [*generations.TRAINING, "predict-pool"])
+    generations.run_stages(work, 2, ["targets", "fit"])
+    assert strengths == [(0, 1), (1, 2), (2, 5)]
+    metas = [read_json(run.networks(generation)[0] / "meta.json") for generation in range(3)]
+    keys = ("name", "dropout", "stochastic_depth")
+    assert [tuple(meta["model"][key] for key in keys) for meta in metas] == [
+        ("small_resnet", 0.1, 0.1),
+        ("small_resnet", 0.2, 0.3),
+        ("efficientnet_b0", 0.4, 0.5),
+    ]
+    assert [meta["images_seen"] for meta in metas] == [2 * 8, 1 * 8, 3 * 8]
+    sizes = [(run.networks(generation)[0] / "model.safetensors").stat().st_size for generation in range(3)]
+    assert sizes[0] == sizes[1] < sizes[2] / 3
