@@ -10,11 +10,23 @@ import pytest
 import yaml
 from command_lines import REPOSITORY
 
-from noisy_student.config import ConsistencyConfig, PromotionConfig, PseudoConfig, SelectConfig
+from noisy_student.config import (
+    ConsistencyConfig,
+    FinetuneConfig,
+    PretrainConfig,
+    PromotionConfig,
+    PseudoConfig,
+    SamplerConfig,
+    SelectConfig,
+)
 from noisy_student.config.load import load
 
 PAGE = (REPOSITORY / "docs" / "method.md").read_text(encoding="utf-8")
 EXAMPLES = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
+FILMS, START = (
+    PAGE.split(f"## {title}\n")[1].split("\n## ")[0]
+    for title in ("Which films a student sees", "A start without labels")
+)
 
 
 def choices(section: type[Any], key: str) -> tuple[str, ...]:
@@ -25,6 +37,25 @@ def choices(section: type[Any], key: str) -> tuple[str, ...]:
 def test_every_setting_is_named(section: type[Any]) -> None:
     for key in section.model_fields:
         assert re.search(rf"`(?:\w+\.)*{key}\b", PAGE), key
+
+
+def test_every_setting_of_the_start_is_named_with_its_default() -> None:
+    start = PretrainConfig()
+    for key in PretrainConfig.model_fields:
+        assert f"`pretrain.{key}" in START, key
+    for key in ("method", "pairs"):
+        for choice in choices(PretrainConfig, key):
+            assert (f"**`{choice}`**" if choice == getattr(start, key) else f"{choice}`") in START
+    assert f"with {start.optim.steps:,} steps at a rate of 2e-3" in START
+    assert start.optim.lr == 2e-3
+    assert f"`pretrain.hidden` and `pretrain.width` ({start.hidden:,} and {start.width}) " in START
+
+
+def test_settings_that_say_which_films_a_student_sees_are_named_with_their_defaults() -> None:
+    assert f"`sampler.pool_balance` (**{SamplerConfig().pool_balance:g}**)" in FILMS
+    assert (FinetuneConfig().films, FinetuneConfig().noise) == ("all", True)
+    for words in ("`films: labelled`", "`films` is **`all`**", "`noise: false`", "`noise` is **`true`**"):
+        assert words in FILMS
 
 
 @pytest.mark.parametrize(
@@ -38,9 +69,9 @@ def test_every_setting_is_named(section: type[Any]) -> None:
     ],
 )
 def test_every_choice_is_named_and_the_default_is_bold(section: type[Any], key: str) -> None:
-    default = section.model_fields[key].default
+    default, page = section.model_fields[key].default, PAGE.replace(START, "")  # its default is a `none` too
     for choice in choices(section, key):
-        assert f"**`{choice}`**" in PAGE if choice == default else f"`{choice}`" in PAGE
+        assert f"**`{choice}`**" in page if choice == default else f"`{choice}`" in page
 
 
 def test_the_examples_are_read(tmp_path: Path) -> None:
