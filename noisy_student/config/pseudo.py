@@ -84,7 +84,7 @@ class PseudoConfig(Section):
     def _check(self) -> Self:
         if self.weight != "confidence" and self.weight_power != type(self).model_fields["weight_power"].default:
             raise ValueError(
-                f"weight_power: does nothing with weight: {self.weight}; leave it out or use weight: confidence"
+                f"weight_power: does nothing with weight: {self.weight}; leave it at {type(self).model_fields['weight_power'].default} or use weight: confidence"
             )
         if self.hard and self.weight == "confidence" and self.weight_power and self.select.rule in ("prevalence", "f1"):
             raise ValueError(

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import torch
 from PIL import Image
+from scipy.special import expit
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -205,7 +206,7 @@ def _look(run: Run, task: Task, state: State) -> None:
         truth, score = task.valid_truth[known, k].astype(np.float64), logits[known, k]
         if truth.min(initial=1) < truth.max(initial=0):
             areas.append(auroc(truth, score))
-            costs.append(log_loss(truth, 1 / (1 + np.exp(-score))))
+            costs.append(log_loss(truth, expit(score)))
     score = float(np.mean(areas)) if areas else None
     run.log(
         task.generation,
