@@ -82,9 +82,10 @@ class PseudoConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.weight != "confidence" and self.weight_power != type(self).model_fields["weight_power"].default:
+        usual = type(self).model_fields["weight_power"].default
+        if self.weight != "confidence" and self.weight_power != usual:
             raise ValueError(
-                f"weight_power: does nothing with weight: {self.weight}; leave it at {type(self).model_fields['weight_power'].default} or use weight: confidence"
+                f"weight_power: does nothing with weight: {self.weight}; leave it at {usual} or use weight: confidence"
             )
         if self.hard and self.weight == "confidence" and self.weight_power and self.select.rule in ("prevalence", "f1"):
             raise ValueError(
