@@ -139,7 +139,7 @@ PHANTOMS: Final[Mapping[str, Sequence[str]]] = {
     "ours": SIX,
     "pseudo": SIX,
     "fixmatch": ("student.consistency={method: fixmatch, ramp: 0, weight: 0.3}",),
-    # A larger network cannot go on from its teacher, so it is one of two students that begin anew.
+    # A larger network cannot go on from its teacher, so it is one of two students that begin anew, in three networks.
     "larger student": ("student.model.name=resnet18", "student.start=weights"),
     "anew": ("student.start=weights",),
 }
