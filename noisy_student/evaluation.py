@@ -188,7 +188,8 @@ def _pool(run: Run, generation: int, pool: Manifest, config: Config) -> dict[str
     order = np.array([row[image] for image in targets.images[targets.pseudo]])
     films = Manifest(pool.frame.iloc[order].reset_index(drop=True), pool.labels)
     truth = scoring.known_truth(manifest.values(films), config.targets.blank)
-    said = [scoring.teaching(run, config, teacher, films) for teacher in _teachers(run, generation)]
+    teachers = [scoring.teaching(run, config, teacher, films) for teacher in _teachers(run, generation)]
+    said = np.mean(teachers, axis=0) if teachers else None
     target = targets.target[targets.pseudo].astype(np.float64)
     used = targets.weight[targets.pseudo] > 0
     found: dict[str, Any] = {}
@@ -197,7 +198,7 @@ def _pool(run: Run, generation: int, pool: Manifest, config: Config) -> dict[str
         area, positive = _defined(known, score), score >= 0.5
         found[label] = {
             "auroc": area,
-            "teachers_auroc": _defined(*_known(truth[:, k], np.mean(said, axis=0)[:, k])) if said else None,
+            "teachers_auroc": None if said is None else _defined(*_known(truth[:, k], said[:, k])),
             "right_positives": float(known[positive].mean()) if positive.any() else None,
             "right_negatives": float(1 - known[~positive].mean()) if not positive.all() else None,
             "brier": metrics.brier(known, score) if len(known) else None,
