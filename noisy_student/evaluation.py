@@ -159,6 +159,7 @@ def _uncertainty(
 
 
 def _defined(truth: Floats, score: Floats) -> float | None:
+    """Return the AUROC, which leaves unknown labels out; ``None`` where there is none."""
     area = metrics.auroc(truth, score)
     return None if np.isnan(area) else area
 
@@ -198,7 +199,7 @@ def _pool(run: Run, generation: int, pool: Manifest, config: Config) -> dict[str
         area, positive = _defined(known, score), score >= 0.5
         found[label] = {
             "auroc": area,
-            "teachers_auroc": None if said is None else _defined(*_known(truth[:, k], said[:, k])),
+            "teachers_auroc": None if said is None else _defined(truth[:, k], said[:, k]),
             "right_positives": float(known[positive].mean()) if positive.any() else None,
             "right_negatives": float(1 - known[~positive].mean()) if not positive.all() else None,
             "brier": metrics.brier(known, score) if len(known) else None,

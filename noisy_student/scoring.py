@@ -44,9 +44,7 @@ def known_truth(values: npt.NDArray[np.float32], blank: str) -> Floats:
 
 def area(values: npt.NDArray[np.float32], score: Floats, blank: str) -> float:
     """Return the AUROC of ``score`` (N,) for labels ``values`` (N,); unknown labels are left out."""
-    truth = known_truth(values[:, None], blank)[:, 0]
-    known = ~np.isnan(truth)
-    return metrics.auroc(truth[known], score[known])
+    return metrics.auroc(known_truth(values[:, None], blank)[:, 0], score)
 
 
 def codes(names: Any) -> npt.NDArray[np.int64]:

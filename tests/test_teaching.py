@@ -153,14 +153,16 @@ def test_the_diagnostic_of_the_pool_measures_what_is_taken(single: Workplace, se
     sealed = manifest.select(manifest.read(single.run.sealed), split="train")
     pool = evaluation._pool(single.run, 1, sealed, single.config)
     assert pool is not None
+    assert any(entry["teachers_auroc"] is not None for entry in pool["labels"].values())
     films = manifest.pool(manifest.read(single.run.manifest))
     said = scoring.teaching(single.run, single.config, 0, films)
     truth = manifest.values(sealed)[[list(sealed.frame["image"]).index(image) for image in films.frame["image"]]]
     for k, label in enumerate(targets.labels):
         entry = pool["labels"][label]
         # What the teacher says of the whole pool is the same whatever is taken of it.
+        known = truth[:, k] != -1  # a blank is negative here
+        assert (entry["teachers_auroc"] is None) == (len({*(truth[known, k] == 1)}) < 2)
         if entry["teachers_auroc"] is not None:
-            known = truth[:, k] != -1  # a blank is negative here
             assert entry["teachers_auroc"] == pytest.approx(roc_auc_score(truth[known, k] == 1, said[known, k]))
         taken = found["labels"][label]["taken"]
         assert entry["positives"] + entry["negatives"] <= taken["positives"] + taken["negatives"]

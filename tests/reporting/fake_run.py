@@ -329,7 +329,7 @@ def pool(labels: tuple[str, ...]) -> dict[str, Any]:
         for name in labels
     }
     note = "The withheld labels of the pool, read after training for this diagnostic alone."
-    return {"note": note, "labels": cells, "macro": {"auroc": 0.84}}
+    return {"note": note, "labels": cells, "macro": {"auroc": 0.84, "teachers_auroc": 0.82}}
 
 
 def targets(labels: tuple[str, ...], student: bool, index: int) -> dict[str, Any]:
