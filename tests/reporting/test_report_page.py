@@ -115,6 +115,11 @@ def test_what_marks_and_colours_mean_stands_above_the_panels(html):
         assert start < html.index(legend, start) < panels
 
 
+def test_the_diagnostic_of_the_pool_tells_what_was_taken_from_what_was_said(html):
+    assert "Macro AUROC of the pseudo-labels: 0.840; of what the teachers said of the whole pool: 0.820." in html
+    assert all(head in html for head in ("Teachers’ AUROC", "Positives right", "Negatives right"))
+
+
 def test_colours_follow_the_page(html):
     assert "prefers-color-scheme: dark" in html
     style = html[html.index("<style>") : html.index("</style>")]
