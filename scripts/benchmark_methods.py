@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import arms
+import measuring
 import numpy as np
 import pandas as pd
 import results
@@ -236,4 +237,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with measuring.plainly():
+        main()

@@ -10,6 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
+import measuring
+
 from noisy_student import generations, scoring
 from noisy_student.data import manifest
 from noisy_student.stats.comparison import difference_json
@@ -40,4 +42,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with measuring.plainly():
+        main()

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 import development
 import frozen
+import measuring
 import numpy as np
 import numpy.typing as npt
 import results
@@ -228,4 +229,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with measuring.plainly():
+        main()

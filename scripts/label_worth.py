@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 import matrix
+import measuring
 import numpy as np
 import numpy.typing as npt
 import results
@@ -195,4 +196,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with measuring.plainly():
+        main()

@@ -27,6 +27,7 @@ from typing import Any, Final
 
 import arms
 import benchmark_methods
+import measuring
 import numpy as np
 import results
 
@@ -360,4 +361,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with measuring.plainly():
+        main()

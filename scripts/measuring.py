@@ -10,12 +10,15 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+
+from noisy_student.errors import NoisyStudentError
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +28,16 @@ Variant = Callable[[int], object]
 Times = dict[str, list[tuple[float, float]]]
 """Seconds of wall and of processor time in every round, by variant."""
 DISTINCT = 200
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """End with the message and the exit code of an error of the package, as ``ns`` does, and without a traceback."""
+    try:
+        yield
+    except NoisyStudentError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 def about(device: torch.device | None = None) -> dict[str, Any]:

@@ -29,6 +29,15 @@ def script(name: str, *arguments: str) -> Any:
     return json.loads("\n".join(lines[start:]))
 
 
+def test_errors_of_the_package_are_told_without_a_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPTS / "compare_generations.py"), str(tmp_path / "no-run"), "--last", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    first, fix = done.stderr.splitlines()
+    assert first == f"compare_generations.py: {tmp_path / 'no-run'}: is not a run of noisy_student"
+    assert "ns iterate" in fix
+
+
 def leaves(found: Any) -> list[float]:
     """Return the numbers in nested dictionaries."""
     return [number for value in found.values() for number in (leaves(value) if isinstance(value, dict) else [value])]
