@@ -6,7 +6,7 @@ An arm is a targets table, an objective and a schedule for the library's one tra
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -111,7 +111,7 @@ def unread(arm: str, config: Config, rounds: int) -> list[str]:
     if make is regressed:  # it asks the teacher's network with its start weights
         others += [f"teacher.{key}" for key in type(config.teacher).model_fields if key != "model"]
     later = [f"generations.{number}" for number in config.generations if number != generation]
-    keys = ["members", "refit", "judges"]
+    keys = ["refit", "judges"]
     if not _fixed(config.phase(generation).optim):
         keys += ["optim.steps", "optim.eval_every"]  # see lasting
     alone = [f"{part}.{key}" for part in (phase, f"generations.{generation}") for key in keys]
@@ -249,6 +249,13 @@ def lasting(phase: PhaseConfig, steps: int) -> PhaseConfig:
     return phase.model_copy(update={"optim": changed, "members": (), "refit": None})
 
 
+def sharing_films(config: Config, generation: int, films: int) -> list[PhaseConfig]:
+    """Return how the networks of an arm are trained that see ``films`` films together: one, or the phase's members."""
+    phase = config.phase(generation)
+    networks = config.networks(generation) if phase.members else (phase,)
+    return [lasting(one, films // len(networks) // one.optim.batch_size) for one in networks]
+
+
 def _fixed(optim: OptimConfig) -> bool:
     """Return whether all stretches have a length of their own."""
     return bool(optim.phases) and all(part.steps or part.epochs for part in optim.phases)
@@ -272,38 +279,44 @@ def table_of(films: Manifest, config: Config, pool: Manifest | None = None) -> T
     return Targets(names, config.data.labels, *both, np.arange(len(names)) >= len(images))
 
 
-def trained(bench: Bench, targets: Targets, phase: PhaseConfig) -> Floats:
-    """Return test scores (N, K) of one network trained on ``targets`` with the schedule of ``phase``."""
+def trained(bench: Bench, targets: Targets, phases: Sequence[PhaseConfig]) -> Floats:
+    """Return test scores (N, K) of networks trained on ``targets`` with these schedules: the mean of their logits."""
     import torch
 
     work, config, device = bench.work, bench.work.config, predict.best_device("auto")
     machine.prepare(config.threads)
-    goal = goals.goal(phase, targets)
-    clean = training.clean_sample(manifest.select(bench.seen, split="train"), phase.optim.bn_images, config.seed)
-    task = fit.Task(
-        generation=0,
-        seed=config.seed,
-        phase=phase,
-        targets=targets,
-        films=Films(work.cache.pixels, work.cache.rows([str(image) for image in targets.images]), device),
-        valid_films=None,
-        valid_truth=np.empty((0, len(config.data.labels)), dtype=np.float32),
-        bn_films=_films(work, clean),
-        pos_weight=goal.pos_weight,
-        macro_columns=(),
-        precision=config.precision,
-        compiled=config.compile,
-        objective=goal.objective,
-        search=preflight.weight_folders(config),
-    )
-    run = Run(work.run.path / "fit")  # beside the generations of the run, of which this is none
-    fit.fit(run, task, progress=sys.stderr.isatty())
-    network, _ = load_network(run.generation(0) / "checkpoint" / "best")
-    network.to(device).to(memory_format=torch.channels_last)
-    autocast, films = fit.autocaster(device, config.precision), _films(work, bench.test)
     image_id = text_ids(bench.test.frame["image"].astype(str).tolist())
-    views = predict.views(config.prediction.tta, image_id, films, seed=config.seed)
-    return predict.predict(network, films, autocast=autocast, views=views).astype(np.float64)
+    asked, autocast = _films(work, bench.test), fit.autocaster(device, config.precision)
+    views = predict.views(config.prediction.tta, image_id, asked, seed=config.seed)
+    run = Run(work.run.path / "fit")  # beside the generations of the run, of which this is none
+    said: list[Floats] = []
+    for number, phase in enumerate(phases):
+        goal = goals.goal(phase, targets)
+        clean = training.clean_sample(manifest.select(bench.seen, split="train"), phase.optim.bn_images, config.seed)
+        member = number if len(phases) > 1 else None
+        task = fit.Task(
+            generation=0,
+            member=member,
+            seed=config.seed if member is None else training.network_seed(config, number),
+            phase=phase,
+            targets=targets,
+            films=Films(work.cache.pixels, work.cache.rows([str(image) for image in targets.images]), device),
+            valid_films=None,
+            valid_truth=np.empty((0, len(config.data.labels)), dtype=np.float32),
+            bn_films=_films(work, clean),
+            pos_weight=goal.pos_weight,
+            macro_columns=(),
+            precision=config.precision,
+            compiled=config.compile,
+            objective=goal.objective,
+            search=preflight.weight_folders(config),
+        )
+        fit.fit(run, task, progress=sys.stderr.isatty())
+        network, _ = load_network(run.network(0, member=member) / "checkpoint" / "best")
+        network.to(device).to(memory_format=torch.channels_last)
+        said.append(predict.predict(network, asked, autocast=autocast, views=views).astype(np.float64))
+    mean: Floats = np.mean(said, axis=0)
+    return mean
 
 
 def _films(work: Workplace, films: Manifest) -> Films:
@@ -315,33 +328,32 @@ def _films(work: Workplace, films: Manifest) -> Films:
 
 def few(bench: Bench) -> Outcome:
     """Supervised training on the whole label budget, with the teacher's recipe."""
-    phase = lasting(supervised(bench.work.config.phase(0)), bench.few_steps)
-    return _taught(bench, table_of(bench.budget, bench.work.config), phase)
+    config = bench.work.config
+    films = bench.few_steps * config.phase(0).optim.batch_size
+    return _taught(bench, table_of(bench.budget, config), [supervised(one) for one in sharing_films(config, 0, films)])
 
 
 def everything(bench: Bench) -> Outcome:
     """Supervised training on every label of the train split, with the student's recipe and as many films as ours."""
-    phase = supervised(bench.work.config.phase(1))
-    phase = lasting(phase, seen_by_ours(bench) // phase.optim.batch_size)
+    phases = [supervised(one) for one in sharing_films(bench.work.config, 1, seen_by_ours(bench))]
     train = manifest.select(bench.sealed, split="train")
     both = Manifest(pd.concat([bench.budget.frame, train.frame], ignore_index=True), train.labels)
-    return _taught(bench, table_of(both, bench.work.config), phase)
+    return _taught(bench, table_of(both, bench.work.config), phases)
 
 
 def with_pool(bench: Bench) -> Outcome:
     """Training on the label budget and the pool together, with the student's recipe and a consistency term.
 
-    One network, and as many films as ours: mean teacher or FixMatch, as the settings say.
+    As many films as ours: mean teacher or FixMatch, as the settings say.
     """
-    phase = bench.work.config.phase(1)
-    phase = lasting(phase, seen_by_ours(bench) // phase.optim.batch_size)
-    return _taught(bench, table_of(bench.budget, bench.work.config, bench.pool), phase)
+    phases = sharing_films(bench.work.config, 1, seen_by_ours(bench))
+    return _taught(bench, table_of(bench.budget, bench.work.config, bench.pool), phases)
 
 
-def _taught(bench: Bench, targets: Targets, phase: PhaseConfig) -> Outcome:
-    steps = phase.optim.steps
-    about = {"images_seen": steps * phase.optim.batch_size, "films": len(targets.images), "steps": steps}
-    return Outcome(trained(bench, targets, phase), about)
+def _taught(bench: Bench, targets: Targets, phases: Sequence[PhaseConfig]) -> Outcome:
+    seen = sum(phase.optim.steps * phase.optim.batch_size for phase in phases)
+    about = {"images_seen": seen, "films": len(targets.images), "steps": sum(phase.optim.steps for phase in phases)}
+    return Outcome(trained(bench, targets, phases), about)
 
 
 def regressed(bench: Bench) -> Outcome:
