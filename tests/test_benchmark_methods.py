@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from sklearn.metrics import roc_auc_score
 from test_scripts import SCRIPTS, script
@@ -113,9 +114,9 @@ def test_what_an_arm_is_said_not_to_read_changes_nothing_of_it(tmp_path: Path, m
 
     base = ["--quick", "--output", str(tmp_path)]
     other = {
-        "few": ["student.optim.lr=1e-2", "teacher.members=[{}, {}]"],
+        "few": ["student.optim.lr=1e-2", "student.members=[{}, {}]"],
         "frozen": ["student.optim.lr=1e-2", "teacher.optim.lr=1e-2"],
-        "fixmatch": ["teacher.optim.lr=1e-2", "student.members=[{optim: {steps: 3}}, {optim: {steps: 1}}]"],
+        "fixmatch": ["teacher.optim.lr=1e-2", "generations={2: {members: [{}, {}]}}"],
         "all": ["teacher.optim.lr=1e-2", "generations={2: {noise: {strength: 1}}}"],
     }
     always = ["pseudo.hard=true", "promotion.rule=always"]
@@ -141,8 +142,8 @@ def test_every_arm_learns_from_the_films_and_by_the_term_of_its_name(
     table: pd.DataFrame | None = None
     for arm in ("few", "mean_teacher", "fixmatch", "all"):
 
-        def instead(bench: arms.Bench, targets: Targets, phase: PhaseConfig, arm: str = arm) -> Any:
-            seen[arm] = targets, phase
+        def instead(bench: arms.Bench, targets: Targets, phases: list[PhaseConfig], arm: str = arm) -> Any:
+            (seen[arm],) = ((targets, phase) for phase in phases)
             nonlocal table
             table = bench.seen.frame
             return np.random.default_rng(0).random((len(bench.test), 2))
@@ -165,6 +166,36 @@ def test_every_arm_learns_from_the_films_and_by_the_term_of_its_name(
         order = np.argsort(targets.images.astype(str))
         order = order[(targets.weight[order] > 0).all(axis=1)]
         np.testing.assert_array_equal(targets.target[order], truth)
+
+
+def test_several_networks_of_an_arm_share_its_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are trained as far as their tasks go; what they say is made up."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import arms
+    import benchmark_methods
+
+    said = np.random.default_rng(0).normal(size=(2, 32, 2))
+    tasks: list[arms.fit.Task] = []
+    asked: list[Path] = []
+
+    def load_network(path: Path) -> tuple[torch.nn.Module, None]:
+        asked.append(path)
+        return torch.nn.Identity(), None
+
+    monkeypatch.setattr(arms.fit, "fit", lambda _, task, **__: tasks.append(task))
+    monkeypatch.setattr(arms, "load_network", load_network)
+    monkeypatch.setattr(arms.predict, "predict", lambda *_, **__: said[len(asked) - 1])
+    given = benchmark_methods.arguments(["--quick", "--output", str(tmp_path), "--arms", "mean_teacher"])
+    given.own = ["mean_teacher:student.members=[{}, {optim: {batch_size: 4}}]"]
+    line = benchmark_methods.run_arm("mean_teacher", 0, given)
+    # Ours: four steps of eight films by the teacher and by the first student, four of four by the second. 40 by either.
+    assert [(task.phase.optim.steps, task.phase.optim.batch_size) for task in tasks] == [(5, 8), (10, 4)]
+    assert line["about"] == {"images_seen": 80, "films": 108, "steps": 15}
+    assert tasks[0].seed == 0 != tasks[1].seed
+    assert [path.parts[-3] for path in asked] == ["member-0", "member-1"]
+    films = pd.read_csv(given.root / "labels.csv").query("split == 'test'")
+    for column, name in enumerate("AB"):
+        assert line["labels"][name] == pytest.approx(roc_auc_score(films[name], said.mean(axis=0)[:, column]), abs=1e-6)
 
 
 @pytest.mark.slow
