@@ -35,7 +35,10 @@ Floats = npt.NDArray[np.float64]
 
 DEVELOPMENT_SHARE: Final = 0.3
 """Share of the train patients on which trials are measured, in place of the test films."""
+ONE_FOLD: Final = ("folds=1", "teacher.refit=null", "student.refit=null", "student.judges=learn")
+SIX_MEMBERS: Final = "members=[{}, {}, {}, {}, {}, {}]"
 SETTINGS: Final[dict[str, tuple[str, ...]]] = {
+    "few_ensemble": (*ONE_FOLD, f"teacher.{SIX_MEMBERS}"),
     "pseudo": (
         "student.noise.strength=0",
         "student.noise.mixup.probability=0",
@@ -56,7 +59,7 @@ SETTINGS: Final[dict[str, tuple[str, ...]]] = {
         "student.consistency={method: fixmatch, ramp: 0, source: average}",
     ),
     "hard": ("pseudo.hard=true",),
-    "single": ("folds=1", "teacher.refit=null", "student.refit=null", "student.judges=learn"),
+    "single": ONE_FOLD,
     "unpretrained": ("pretrain.method=none",),
     "unaligned": ("pseudo.align=false",),
 }
@@ -249,11 +252,16 @@ def lasting(phase: PhaseConfig, steps: int) -> PhaseConfig:
     return phase.model_copy(update={"optim": changed, "members": (), "refit": None})
 
 
-def sharing_films(config: Config, generation: int, films: int) -> list[PhaseConfig]:
-    """Return how the networks of an arm are trained that see ``films`` films together: one, or the phase's members."""
+def networks(config: Config, generation: int) -> tuple[PhaseConfig, ...]:
+    """Return how the networks of an arm with one phase are trained: the members of the phase, or one."""
     phase = config.phase(generation)
-    networks = config.networks(generation) if phase.members else (phase,)
-    return [lasting(one, films // len(networks) // one.optim.batch_size) for one in networks]
+    return config.networks(generation) if phase.members else (phase,)
+
+
+def sharing_films(config: Config, generation: int, films: int) -> list[PhaseConfig]:
+    """Return the same for networks that see ``films`` films together."""
+    several = networks(config, generation)
+    return [lasting(one, films // len(several) // one.optim.batch_size) for one in several]
 
 
 def _fixed(optim: OptimConfig) -> bool:
@@ -327,10 +335,10 @@ def _films(work: Workplace, films: Manifest) -> Films:
 
 
 def few(bench: Bench) -> Outcome:
-    """Supervised training on the whole label budget, with the teacher's recipe."""
+    """Supervised training on the whole label budget, with the teacher's recipe; of every network for as many steps."""
     config = bench.work.config
-    films = bench.few_steps * config.phase(0).optim.batch_size
-    return _taught(bench, table_of(bench.budget, config), [supervised(one) for one in sharing_films(config, 0, films)])
+    phases = [lasting(supervised(one), bench.few_steps) for one in networks(config, 0)]
+    return _taught(bench, table_of(bench.budget, config), phases)
 
 
 def everything(bench: Bench) -> Outcome:
@@ -393,6 +401,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 ARMS: Final[dict[str, Arm]] = {
     "few": few,
+    "few_ensemble": few,
     "frozen": regressed,
     "pseudo": iterated,
     "mean_teacher": with_pool,

@@ -2,9 +2,11 @@
 """Label efficiency: ours against its rivals on the same films, labels, network, weights file and seeds.
 
 - few: supervised on the whole label budget (labelled and validation films) with the teacher's recipe;
+- few_ensemble (where asked for): the mean of six such networks;
 - frozen: logistic regression on the features of the start weights, on the label budget;
 - pseudo: `ns iterate` whose students learn without noise;
-- mean_teacher, fixmatch: one network on the label budget and the pool, with a consistency term;
+- mean_teacher, fixmatch: one network, or the members of student, on the label budget and the pool, with a consistency
+  term;
 - ours: `ns iterate` with the configuration, its best generation;
 - all: supervised on every label of the train split;
 - hard, single, unpretrained, unaligned (where asked for): ours with hard targets, one network, no self-supervised

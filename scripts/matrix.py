@@ -136,10 +136,17 @@ KERMANY: Final[Mapping[str, Sequence[str]]] = {
 }
 SIX: Final = ("folds=6", "student.optim.steps=150")
 """Six networks in place of the demo's three, each of which learns from five sixths of the labels; as many films."""
+MEMBERS: Final = (
+    *("folds=1", "student.optim.steps=150", "student.optim.labelled_share=0.5"),
+    *(f"{phase}.{arms.SIX_MEMBERS}" for phase in ("teacher", "student")),
+)
+"""The same of the rivals of one phase: their networks share as many films, and half of a batch has labels."""
+FIXMATCH: Final = ("student.consistency={method: fixmatch, ramp: 0, weight: 0.3}",)
 PHANTOMS: Final[Mapping[str, Sequence[str]]] = {
     "ours": SIX,
     "pseudo": SIX,
-    "fixmatch": ("student.consistency={method: fixmatch, ramp: 0, weight: 0.3}",),
+    "mean_teacher": MEMBERS,
+    "fixmatch": (*MEMBERS, *FIXMATCH),
     # A larger network cannot go on from its teacher, so it is one of two students that begin anew, in three networks.
     "larger student": ("student.model.name=resnet18", "student.start=weights"),
     "anew": ("student.start=weights",),
@@ -205,7 +212,7 @@ CELLS: Final = {
             "student.optim.steps=200",
         ),
         seeds=(0,),
-        own={"fixmatch": PHANTOMS["fixmatch"]},
+        own={"fixmatch": FIXMATCH},
         gpu=True,
     ),
     "kermany160-variants": Cell(
