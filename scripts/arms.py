@@ -19,13 +19,13 @@ import pandas as pd
 
 from noisy_student import generations, plan, preflight, preparation, scoring, training
 from noisy_student.config import Config, ConsistencyConfig, FinetuneConfig, OptimConfig, PhaseConfig
-from noisy_student.data import manifest, split_files, splits
+from noisy_student.data import manifest
 from noisy_student.data.manifest import Manifest
 from noisy_student.errors import ConfigError
 from noisy_student.learning import fit, goals, machine, predict
 from noisy_student.learning.batches import Films
 from noisy_student.learning.checkpoint import load as load_network
-from noisy_student.randomness import text_id, text_ids, uniform
+from noisy_student.randomness import text_ids
 from noisy_student.runs import Run
 from noisy_student.targets.table import Targets
 from noisy_student.targets.uncertainty import label_targets
@@ -33,10 +33,10 @@ from noisy_student.workplace import Workplace
 
 Floats = npt.NDArray[np.float64]
 
-DEVELOPMENT_SHARE: Final = 0.3
-"""Share of the train patients on which trials are measured, in place of the test films."""
 ONE_FOLD: Final = ("folds=1", "teacher.refit=null", "student.refit=null", "student.judges=learn")
+"""One network a generation."""
 SIX_MEMBERS: Final = "members=[{}, {}, {}, {}, {}, {}]"
+"""Of a phase: six networks that differ by their seeds alone."""
 SETTINGS: Final[dict[str, tuple[str, ...]]] = {
     "few_ensemble": (*ONE_FOLD, f"teacher.{SIX_MEMBERS}"),
     "pseudo": (
@@ -177,49 +177,6 @@ def prepared(path: Path, config: Config, rounds: int, few_steps: int) -> Bench:
     run = generations.open_run(path, config, resume=True, overwrite=False)
     work = Workplace(run, config, preparation.prepare(run, config), "auto")
     return Bench(work, manifest.read(run.manifest), manifest.read(run.sealed), rounds, few_steps)
-
-
-def write_development_split(config: Config, path: Path) -> None:
-    """Write a split for trials: without the test films, and with part of the train patients in their place.
-
-    Who they are depends neither on the seed nor on who is labelled, so all trials are measured on the same films.
-
-    Raises:
-        ConfigError: the split is a file, which cannot be drawn anew.
-    """
-    if config.split.file is not None:
-        raise ConfigError("split.file: trials draw a split of their own", "Leave it out where trials are made.")
-    films = preparation.examine(config, images=False)[0]
-    if (films.frame["split"] == "").all() or config.split.sites or config.split.dates:
-        films = splits.assign(films, config.split.model_copy(update={"seed": 0}))[0]
-    rest = manifest.rows(films, (films.frame["split"] != "test").to_numpy())
-    split = rest.frame["split"].to_numpy(dtype=object).copy()
-    draw = uniform(text_id("benchmark.development"), text_ids(rest.frame["patient"].astype(str).tolist()))
-    split[(split == "train") & (draw < DEVELOPMENT_SHARE)] = "test"
-    _write_split(config, rest, split, path)
-
-
-def write_fold(config: Config, number: int, count: int, path: Path) -> None:
-    """Write a split whose test films are those of fold ``number`` of ``count`` folds of all patients, the rest train.
-
-    Who is in which fold depends neither on the seed nor on who is labelled; the folds of one ``count`` have every film
-    once. Validation films come from train patients (``split.validation: carve``).
-
-    Raises:
-        ConfigError: the split is a file, or its validation films would come from a split that is no more.
-    """
-    if config.split.file is not None or config.split.validation != "carve":
-        raise ConfigError("split: folds are drawn anew and have no validation split", "Use validation: carve.")
-    films = preparation.examine(config, images=False)[0]
-    order = uniform(text_id("benchmark.folds"), text_ids(films.frame["patient"].astype(str).tolist()))
-    rank = np.unique(order, return_inverse=True)[1]
-    _write_split(config, films, np.where(rank % count == number, "test", "train").astype(object), path)
-
-
-def _write_split(config: Config, films: Manifest, split: npt.NDArray[Any], path: Path) -> None:
-    drawn = config.split.model_copy(update={"sites": {}, "dates": {}})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    split_files.write(*splits.assign(manifest.replace(films, split=split), drawn), path)
 
 
 def device() -> str:
@@ -401,13 +358,13 @@ def _mean(values: list[float | None]) -> float | None:
 
 ARMS: Final[dict[str, Arm]] = {
     "few": few,
-    "few_ensemble": few,
     "frozen": regressed,
     "pseudo": iterated,
     "mean_teacher": with_pool,
     "fixmatch": with_pool,
     "ours": iterated,
     "all": everything,
+    "few_ensemble": few,
     "hard": iterated,
     "single": iterated,
     "unpretrained": iterated,

@@ -41,6 +41,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import arms
+import measured_on
 import measuring
 import numpy as np
 import pandas as pd
@@ -97,9 +98,9 @@ def config_of(arm: str, seed: int, given: argparse.Namespace) -> Config:
         )
         split = given.output / f"split-{seed}-{drawn[:8]}.parquet"
         if not split.is_file() and given.trials is not None:
-            arms.write_development_split(base, split)
+            measured_on.write_development(base, split)
         elif not split.is_file():
-            arms.write_fold(base, seed, given.folds, split)
+            measured_on.write_fold(base, seed, given.folds, split)
         shared.append(f"split.file={split}")
     return checked(arm, given, shared)
 
