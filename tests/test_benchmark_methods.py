@@ -168,13 +168,28 @@ def test_every_arm_learns_from_the_films_and_by_the_term_of_its_name(
         np.testing.assert_array_equal(targets.target[order], truth)
 
 
-def test_several_networks_of_an_arm_share_its_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("arm", "own", "sizes", "films"),
+    [
+        # Ours: four steps of eight films by the teacher and by the first student, four of four by the second. 40 each.
+        ("mean_teacher", ["student.members=[{}, {optim: {batch_size: 4}}]"], [(5, 8), (10, 4)], 108),
+        ("few_ensemble", [], [(4, 8)] * 6, 24),  # as long as few, every one of them
+    ],
+)
+def test_several_networks_of_an_arm_say_their_mean(
+    arm: str,
+    own: list[str],
+    sizes: list[tuple[int, int]],
+    films: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """They are trained as far as their tasks go; what they say is made up."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import arms
     import benchmark_methods
 
-    said = np.random.default_rng(0).normal(size=(2, 32, 2))
+    said = np.random.default_rng(0).normal(size=(len(sizes), 32, 2))
     tasks: list[arms.fit.Task] = []
     asked: list[Path] = []
 
@@ -185,17 +200,19 @@ def test_several_networks_of_an_arm_share_its_films(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(arms.fit, "fit", lambda _, task, **__: tasks.append(task))
     monkeypatch.setattr(arms, "load_network", load_network)
     monkeypatch.setattr(arms.predict, "predict", lambda *_, **__: said[len(asked) - 1])
-    given = benchmark_methods.arguments(["--quick", "--output", str(tmp_path), "--arms", "mean_teacher"])
-    given.own = ["mean_teacher:student.members=[{}, {optim: {batch_size: 4}}]"]
-    line = benchmark_methods.run_arm("mean_teacher", 0, given)
-    # Ours: four steps of eight films by the teacher and by the first student, four of four by the second. 40 by either.
-    assert [(task.phase.optim.steps, task.phase.optim.batch_size) for task in tasks] == [(5, 8), (10, 4)]
-    assert line["about"] == {"images_seen": 80, "films": 108, "steps": 15}
-    assert tasks[0].seed == 0 != tasks[1].seed
-    assert [path.parts[-3] for path in asked] == ["member-0", "member-1"]
-    films = pd.read_csv(given.root / "labels.csv").query("split == 'test'")
+    given = benchmark_methods.arguments(["--quick", "--output", str(tmp_path), "--arms", arm])
+    given.own = [f"{arm}:{setting}" for setting in own]
+    line = benchmark_methods.run_arm(arm, 0, given)
+    assert [(task.phase.optim.steps, task.phase.optim.batch_size) for task in tasks] == sizes
+    seen, steps = sum(steps * batch for steps, batch in sizes), sum(steps for steps, _ in sizes)
+    assert line["about"] == {"images_seen": seen, "films": films, "steps": steps}
+    assert tasks[0].seed == 0
+    assert len({task.seed for task in tasks}) == len(tasks)
+    assert [path.parts[-3] for path in asked] == [f"member-{number}" for number in range(len(tasks))]
+    tested = pd.read_csv(given.root / "labels.csv").query("split == 'test'")
     for column, name in enumerate("AB"):
-        assert line["labels"][name] == pytest.approx(roc_auc_score(films[name], said.mean(axis=0)[:, column]), abs=1e-6)
+        truth, mean = tested[name], said.mean(axis=0)[:, column]
+        assert line["labels"][name] == pytest.approx(roc_auc_score(truth, mean), abs=1e-6)
 
 
 @pytest.mark.slow
