@@ -175,7 +175,7 @@ CELLS: Final = {
         "synthetic",
         1200,
         ("data.synthetic.train_patients=2400", "split.labelled_patients=112", "split.valid_images=48"),
-        arms=("few", "few_ensemble", "pseudo", *SMALL[1:]),  # the best of synthetic-2 beside those of the first cell
+        arms=("few", "pseudo", *SMALL[1:]),  # the best rival of synthetic-2 beside those of the first cell
         own=PHANTOMS,
     ),
     "nih1000-20": Cell(
