@@ -252,6 +252,7 @@ def trained(bench: Bench, targets: Targets, phases: Sequence[PhaseConfig]) -> Fl
     machine.prepare(config.threads)
     image_id = text_ids(bench.test.frame["image"].astype(str).tolist())
     asked, autocast = _films(work, bench.test), fit.autocaster(device, config.precision)
+    films = Films(work.cache.pixels, work.cache.rows([str(image) for image in targets.images]), device)
     views = predict.views(config.prediction.tta, image_id, asked, seed=config.seed)
     run = Run(work.run.path / "fit")  # beside the generations of the run, of which this is none
     said: list[Floats] = []
@@ -265,7 +266,7 @@ def trained(bench: Bench, targets: Targets, phases: Sequence[PhaseConfig]) -> Fl
             seed=config.seed if member is None else training.network_seed(config, number),
             phase=phase,
             targets=targets,
-            films=Films(work.cache.pixels, work.cache.rows([str(image) for image in targets.images]), device),
+            films=films,
             valid_films=None,
             valid_truth=np.empty((0, len(config.data.labels)), dtype=np.float32),
             bn_films=_films(work, clean),
