@@ -141,10 +141,12 @@ MEMBERS: Final = (
     *(f"{phase}.{arms.SIX_MEMBERS}" for phase in ("teacher", "student")),
 )
 """The same of the rivals of one phase: their networks share as many films, and half of a batch has labels."""
+CAP: Final = ("pseudo.select.rule=prevalence", "pseudo.hard=true", "pseudo.prior_strength=0")
+"""As many rounded positives as among the labelled films, the best targets of their trials with noise and without."""
 FIXMATCH: Final = ("student.consistency={method: fixmatch, ramp: 0, weight: 0.3}",)
 PHANTOMS: Final[Mapping[str, Sequence[str]]] = {
-    "ours": SIX,
-    "pseudo": SIX,
+    "ours": (*SIX, *CAP),
+    "pseudo": (*SIX, *CAP),
     "mean_teacher": MEMBERS,
     "fixmatch": (*MEMBERS, *FIXMATCH),
     # A larger network cannot go on from its teacher, so it is one of two students that begin anew, in three networks.
@@ -175,7 +177,7 @@ CELLS: Final = {
         "synthetic",
         1200,
         ("data.synthetic.train_patients=2400", "split.labelled_patients=112", "split.valid_images=48"),
-        arms=("few", "pseudo", *SMALL[1:]),  # the best rival of synthetic-2 beside those of the first cell
+        arms=("few", "few_ensemble", "pseudo", *SMALL[1:]),  # with the best rival of synthetic-2
         own=PHANTOMS,
     ),
     "nih1000-20": Cell(
