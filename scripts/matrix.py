@@ -142,7 +142,7 @@ MEMBERS: Final = (
 )
 """The same of the rivals of one phase: their networks share as many films, and half of a batch has labels."""
 CAP: Final = ("pseudo.select.rule=prevalence", "pseudo.hard=true", "pseudo.prior_strength=0")
-"""As many rounded positives as among the labelled films, the best targets of their trials with noise and without."""
+"""As many rounded positives as among the labelled films: with 2 % of the patients the best targets, noise or not."""
 FIXMATCH: Final = ("student.consistency={method: fixmatch, ramp: 0, weight: 0.3}",)
 PHANTOMS: Final[Mapping[str, Sequence[str]]] = {
     "ours": (*SIX, *CAP),
@@ -177,7 +177,7 @@ CELLS: Final = {
         "synthetic",
         1200,
         ("data.synthetic.train_patients=2400", "split.labelled_patients=112", "split.valid_images=48"),
-        arms=("few", "few_ensemble", "pseudo", *SMALL[1:]),  # with the best rival of synthetic-2
+        arms=("few", "few_ensemble", "pseudo", *SMALL[1:]),  # the best rivals of synthetic-2 too
         own={**PHANTOMS, "ours": SIX},  # soft targets, the best of ours with this budget
     ),
     "nih1000-20": Cell(
