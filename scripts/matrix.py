@@ -146,7 +146,7 @@ CAP: Final = ("pseudo.select.rule=prevalence", "pseudo.hard=true", "pseudo.prior
 UNFLIPPED: Final = ("teacher.noise.flip.probability=0", "student.noise.flip.probability=0")
 """No mirror images: a phantom's heart has its side (docs/experiments.md)."""
 MIRRORED: Final = ("teacher.noise.flip.probability=0.5",)
-"""For supervised arms, which are better with them the more labels there are."""
+"""For single supervised networks, which are better with them the more labels there are."""
 FIXMATCH: Final = ("student.consistency={method: fixmatch, ramp: 0, weight: 0.3}",)
 PHANTOMS: Final[Mapping[str, Sequence[str]]] = {
     "ours": (*SIX, *CAP),
