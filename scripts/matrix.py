@@ -183,7 +183,7 @@ CELLS: Final = {
         1200,
         ("data.synthetic.train_patients=2400", "split.labelled_patients=112", "split.valid_images=48", *UNFLIPPED),
         arms=("few", "few_ensemble", "pseudo", *SMALL[1:]),  # the best rivals of synthetic-2 too
-        own={**PHANTOMS, "few": MIRRORED, "few_ensemble": MIRRORED},
+        own={**PHANTOMS, "few": MIRRORED},
     ),
     "nih1000-20": Cell(
         "kermany160.yaml",
