@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from noisy_student.reporting.words import films_of_patients, listed
+from noisy_student.reporting.words import films_of_patients, listed, number, percent
 
 
 def _what_judges_do(config: Mapping[str, Any], students: Sequence[int]) -> str:
@@ -45,6 +45,57 @@ def trained_on(report: Mapping[str, Any]) -> str:
         text += f" {ensembles}, which learned from the same films and differ in seed or architecture."
     text += f" The label budget is both together: {films_of_patients(budget)}."
     return text
+
+
+def pseudo_labels(report: Mapping[str, Any]) -> str:
+    """Return the sentences on how a teacher's probabilities become what its students are taught of the pool."""
+    config = report["config"].get("pseudo", {})
+    kind = "soft targets"
+    if config.get("hard"):
+        kind = "targets of 0 and 1"
+    elif config.get("temperature", 1) != 1:
+        kind = "sharpened targets"
+    moved = ", their mean moved to the expected prevalence," if config.get("align", True) else ""
+    text = f"A teacher's calibrated probabilities{moved} become {kind} for the films without labels"
+    text += f"{_cut(config)}. {_weights(config)}"
+    if report["config"].get("folds", 1) > 1 and not _refitted(report):
+        text += " Each network was taught by those that had not seen the same labelled patients; the figures are means."
+    return text
+
+
+def _cut(config: Mapping[str, Any]) -> str:
+    """Return where likely positives end and what is left out, as the end of a sentence."""
+    select = config.get("select", {})
+    rule, parts = select.get("rule", "half"), []
+    if rule == "fixed":
+        high, low = select["confidence"], 1 - (select.get("negative_confidence") or select["confidence"])
+        parts.append(f"from {number(high, 2)} on and up to {number(low, 2)}, and what lies between is left out")
+    elif rule == "two_sided":
+        right = percent(select["precision"])
+        parts.append(f"where {right} of the judging films are as they say, and what lies between is left out")
+    elif config.get("hard"):
+        cut = {
+            "prevalence": "of a label the most probable films are positive, as many as the expected prevalence says",
+            "f1": "cut where F1 is best on the judging films",
+        }
+        parts.append(cut.get(rule, "cut at one half"))
+    if config.get("pool_share") or config.get("keep_share", 1) < 1:
+        parts.append("of either side only the most confident are taken")
+    if not select.get("negatives", True):
+        parts.append("likely negatives are left out")
+    return "".join(f"{':' if place == 0 else ';'} {part}" for place, part in enumerate(parts))
+
+
+def _weights(config: Mapping[str, Any]) -> str:
+    """Return the sentence on what a pseudo-label weighs."""
+    weight = config.get("weight", "confidence")
+    alike = weight == "confidence" and not config.get("weight_power", 0.5)
+    text = {
+        "right": "Each weighs the probability that it is right",
+        "resolution": "Those of a finding weigh more, the better the teacher tells it from its prevalence",
+    }.get(weight, "All weigh alike" if alike else "The least certain weigh least")
+    share = config.get("loss_weight", 1)
+    return f"{text}." if share == 1 else f"{text}, {'' if alike else 'at most '}{share:g} of what a label weighs."
 
 
 def judges(report: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from noisy_student.config import PseudoConfig
 from noisy_student.reporting import learned, words
 
 
@@ -133,6 +134,41 @@ def test_what_it_was_trained_on_names_the_whole_label_budget():
     assert "; they are the same in every generation." in learned.trained_on(report)
     report["config"] |= {"generations": {"1": {"judges": "learn"}}, "student": {"judges": "stay"}}
     assert "gave its calibration and thresholds." in learned.trained_on(report)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "probabilities, their mean moved to the expected prevalence, become soft targets for the films without "
+         "labels. The least certain weigh least."),
+        ({"align": False, "temperature": 0.5, "weight": "right"},
+         "probabilities become sharpened targets for the films without labels. Each weighs the probability that"),
+        ({"hard": True, "weight_power": 0},
+         "targets of 0 and 1 for the films without labels: cut at one half. All weigh alike."),
+        ({"hard": True, "weight_power": 0, "select": {"rule": "prevalence"}, "loss_weight": 0.1},
+         "labels: of a label the most probable films are positive, as many as the expected prevalence says. "
+         "All weigh alike, 0.1 of what a label weighs."),
+        ({"hard": True, "select": {"rule": "f1"}, "weight": "resolution", "loss_weight": 0.5},
+         "labels: cut where F1 is best on the judging films. Those of a finding weigh more, the better the teacher "
+         "tells it from its prevalence, at most 0.5 of what a label weighs."),
+        ({"select": {"rule": "fixed", "confidence": 0.95, "negatives": False}},
+         "labels: from 0.95 on and up to 0.05, and what lies between is left out; likely negatives are left out."),
+        ({"select": {"rule": "two_sided", "precision": 0.9}, "weight": "right"},
+         "90\N{NO-BREAK SPACE}% of the judging films are as they say, and what lies between is left out."),
+        ({"pool_share": [0.5, 1.0]}, "labels: of either side only the most confident are taken."),
+    ],
+)  # fmt: skip
+def test_the_reader_is_told_what_pseudo_labels_this_run_has(settings, said):
+    known = PseudoConfig.model_validate(settings).model_dump(mode="json")  # as a resolved configuration has it
+    text = learned.pseudo_labels({"config": {"pseudo": known}})
+    assert said in text
+    assert "figures are means" not in text
+    assert text == learned.pseudo_labels({"config": {"pseudo": settings}})  # an earlier version's has fewer keys
+
+
+def test_each_network_of_folds_has_pseudo_labels_of_its_own_unless_one_speaks():
+    assert "had not seen the same labelled patients" in learned.pseudo_labels({"config": {"folds": 3}})
+    assert "had not seen" not in learned.pseudo_labels({"config": {"folds": 3, "teacher": {"refit": {}}}})
 
 
 def test_a_threshold_is_said_where_it_is_on_record():
