@@ -24,4 +24,4 @@ class SyntheticConfig(Section):
     """``enriched``: every label is frequent enough for small sets, 1 to 4 studies a patient, parents named in reports.
     ``chexpert``: shares of 1, -1 and 0, studies a patient and unnamed parents as in CheXpert's train table."""
     seed: int = Field(0, ge=0)
-    """Seed of the films; figures are made on seeds that tuning did not use."""
+    """Seed of the films."""
