@@ -75,7 +75,7 @@ def _cut(config: Mapping[str, Any]) -> str:
         parts.append(f"where {right} of the judging films are as they say, and what lies between is left out")
     elif config.get("hard"):
         cut = {
-            "prevalence": "of a label the most probable films are positive, as many as the expected prevalence says",
+            "prevalence": "of each label the most probable films are positive, as many as the expected prevalence says",
             "f1": "cut where F1 is best on the judging films",
         }
         parts.append(cut.get(rule, "cut at one half"))

@@ -146,7 +146,7 @@ def test_what_it_was_trained_on_names_the_whole_label_budget():
         ({"hard": True, "weight_power": 0},
          "targets of 0 and 1 for the films without labels: cut at one half. All weigh alike."),
         ({"hard": True, "weight_power": 0, "select": {"rule": "prevalence"}, "loss_weight": 0.1},
-         "labels: of a label the most probable films are positive, as many as the expected prevalence says. "
+         "labels: of each label the most probable films are positive, as many as the expected prevalence says. "
          "All weigh alike, 0.1 of what a label weighs."),
         ({"hard": True, "select": {"rule": "f1"}, "weight": "resolution", "loss_weight": 0.5},
          "labels: cut where F1 is best on the judging films. Those of a finding weigh more, the better the teacher "
