@@ -50,11 +50,9 @@ def trained_on(report: Mapping[str, Any]) -> str:
 def pseudo_labels(report: Mapping[str, Any]) -> str:
     """Return the sentences on how a teacher's probabilities become what its students are taught of the pool."""
     config = report["config"].get("pseudo", {})
-    kind = "soft targets"
-    if config.get("hard"):
-        kind = "targets of 0 and 1"
-    elif config.get("temperature", 1) != 1:
-        kind = "sharpened targets"
+    temperature = config.get("temperature", 1)
+    soft = "soft" if temperature == 1 else "sharpened" if temperature < 1 else "flattened"
+    kind = "targets of 0 and 1" if config.get("hard") else f"{soft} targets"
     moved = ", their mean moved to the expected prevalence," if config.get("align", True) else ""
     text = f"A teacher's calibrated probabilities{moved} become {kind} for the films without labels"
     text += f"{_cut(config)}. {_weights(config)}"
@@ -83,7 +81,7 @@ def _cut(config: Mapping[str, Any]) -> str:
         parts.append("of either side only the most confident are taken")
     if not select.get("negatives", True):
         parts.append("likely negatives are left out")
-    return "".join(f"{':' if place == 0 else ';'} {part}" for place, part in enumerate(parts))
+    return f": {'; '.join(parts)}" if parts else ""
 
 
 def _weights(config: Mapping[str, Any]) -> str:

@@ -143,6 +143,7 @@ def test_what_it_was_trained_on_names_the_whole_label_budget():
          "labels. The least certain weigh least."),
         ({"align": False, "temperature": 0.5, "weight": "right"},
          "probabilities become sharpened targets for the films without labels. Each weighs the probability that"),
+        ({"temperature": 2}, "become flattened targets for"),
         ({"hard": True, "weight_power": 0},
          "targets of 0 and 1 for the films without labels: cut at one half. All weigh alike."),
         ({"hard": True, "weight_power": 0, "select": {"rule": "prevalence"}, "loss_weight": 0.1},
